@@ -1,0 +1,116 @@
+"""HTTP header names, and the terms of a request that a caller may set with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal, cast
+
+import msgspec
+
+from contracts.errors import FoothillError
+
+# In: set by callers.
+DEADLINE_MS = "Foothill-Deadline-Ms"
+ESCALATION = "Foothill-Escalation"
+RESIDENCY = "Foothill-Residency"
+IDEMPOTENCY_KEY = "Idempotency-Key"
+TRACEPARENT = "traceparent"
+
+# Out: on every answer.
+REQUEST_ID = "Foothill-Request-Id"
+TIER = "Foothill-Tier"
+NODE = "Foothill-Node"
+REASON = "Foothill-Reason"
+CONFIDENCE = "Foothill-Confidence"
+STRATUM = "Foothill-Stratum"
+CERTIFIED = "Foothill-Certified"
+DEGRADED = "Foothill-Degraded"
+MODEL = "Foothill-Model"
+SERVER_TIMING = "Server-Timing"
+
+# Between hops only: never relayed to a caller, never believed from one.
+HOP = "Foothill-Hop"
+LOAD = "Foothill-Load"
+ANSWER = "Foothill-Answer"
+HOP_ONLY = frozenset(name.lower() for name in (HOP, LOAD, ANSWER))
+
+MAX_DEADLINE_MS = 600_000.0
+MAX_RESIDENCY_REGIONS = 64
+
+Escalation = Literal["auto", "never", "always"]
+_TOKEN = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
+_REGION = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What a caller asks of one request. `deadline_ms` None: the server's default; `residency` empty: no claim."""
+
+    deadline_ms: float | None = None
+    escalation: Escalation = "auto"
+    residency: tuple[str, ...] = ()
+    request_id: str = ""
+    idempotency_key: str = ""
+    traceparent: str = ""
+
+
+def parse_terms(headers: Mapping[str, str]) -> Terms:
+    """Reads the caller's terms from a case-insensitive header mapping.
+
+    Raises FoothillError `bad_header` for a value out of form; unknown headers are left alone.
+    """
+    return Terms(
+        deadline_ms=_deadline_ms(headers.get(DEADLINE_MS)),
+        escalation=_escalation(headers.get(ESCALATION)),
+        residency=_residency(headers.get(RESIDENCY)),
+        request_id=_token(REQUEST_ID, headers.get(REQUEST_ID)),
+        idempotency_key=_token(IDEMPOTENCY_KEY, headers.get(IDEMPOTENCY_KEY)),
+        traceparent=_token(TRACEPARENT, headers.get(TRACEPARENT)),
+    )
+
+
+def strip_hop_only(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that may cross the outer edge of the system."""
+    return {name: value for name, value in headers.items() if name.lower() not in HOP_ONLY}
+
+
+def _deadline_ms(value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        milliseconds = float(value)
+    except ValueError:
+        milliseconds = 0.0
+    if not 0 < milliseconds <= MAX_DEADLINE_MS:
+        raise _bad(DEADLINE_MS, value, f"a number of milliseconds above 0 and at most {MAX_DEADLINE_MS:.0f}")
+    return milliseconds
+
+
+def _escalation(value: str | None) -> Escalation:
+    if value is None:
+        return "auto"
+    lowered = value.strip().lower()
+    if lowered not in ("auto", "never", "always"):
+        raise _bad(ESCALATION, value, "one of auto, never, always")
+    return cast(Escalation, lowered)
+
+
+def _residency(value: str | None) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    regions = tuple(part.strip().lower() for part in value.split(","))
+    if len(regions) > MAX_RESIDENCY_REGIONS or not all(_REGION.fullmatch(region) for region in regions):
+        raise _bad(RESIDENCY, value, f"at most {MAX_RESIDENCY_REGIONS} region names, separated by commas")
+    return regions
+
+
+def _token(name: str, value: str | None) -> str:
+    if value is None:
+        return ""
+    if not _TOKEN.fullmatch(value):
+        raise _bad(name, value, "1 to 128 letters, digits, '_', '.', ':' or '-'")
+    return value
+
+
+def _bad(name: str, value: str, wanted: str) -> FoothillError:
+    return FoothillError("bad_header", f"{name}: {value[:80]!r} is not {wanted}.")

@@ -1,0 +1,273 @@
+"""The bundle's manifest: what a bundle is made of, and the rules that every reader holds it to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Literal
+
+import msgspec
+
+from contracts.boards import BOARDS
+from contracts.errors import FoothillError
+from contracts.topics import NODE_NAME
+
+SCHEMA = 1
+FILE = "manifest.json"
+MEASUREMENTS_FILE = "measurements.json"
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_FILES = 256
+MAX_PIXELS = 64_000_000
+
+Precision = Literal["fp32", "fp16", "int8", "int4"]
+Runtime = Literal["onnxruntime", "tensorrt"]
+Task = Literal["classification", "detection", "embedding"]
+Tier = Literal["edge", "cloud"]
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,2}")
+_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}(/[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}){0,3}")
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`sha256` is a digest `sha256:<64 hex>`; `bytes` the exact length."""
+
+    sha256: str
+    bytes: int
+
+
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`datatype` is an Open Inference Protocol name (`FP32`, `UINT8`, …); -1 in `shape` is the batch."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """From a decoded picture to the input tensor NCHW: resize, colour order, then `(pixel * scale - mean) / std`.
+
+    `mean` and `std` have one value a channel, in units of the scaled pixel.
+    """
+
+    width: int
+    height: int
+    colour: Literal["grey", "rgb", "bgr"]
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: Literal["stretch", "letterbox", "crop"] = "stretch"
+
+
+class Postprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How `output` becomes an answer: `logits` (softmax, top label), `probabilities`, or `vector` (embedding)."""
+
+    output: str
+    kind: Literal["logits", "probabilities", "vector"]
+
+
+class ConfidenceRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The confidence of one artifact, and the seed threshold fitted on it for the joint risk.
+
+    confidence = max softmax(logits / temperature); accept at the edge when confidence >= threshold.
+    `threshold` above 1 escalates everything (`feasible` is then False). `n` calibration samples; joint risk at most
+    `epsilon` with confidence 1 - `delta`, against the cloud bundle `cloud_digest`.
+    """
+
+    temperature: float
+    threshold: float
+    epsilon: float
+    delta: float
+    n: int
+    feasible: bool
+    stratum: str
+    cloud_digest: str
+
+
+class Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One runnable form of the model. `file` names an entry of `Manifest.files`."""
+
+    file: str
+    precision: Precision
+    runtime: Runtime
+    targets: tuple[str, ...]
+    confidence: ConfidenceRule | None = None
+
+
+class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Golden inputs and outputs: `.npy` files by tensor name, per artifact file.
+
+    An output passes when every value is within `atol + rtol * |expected|` and the share of rows whose top label
+    agrees is at least `min_agreement`.
+    """
+
+    inputs: dict[str, str]
+    outputs: dict[str, dict[str, str]]
+    atol: float
+    rtol: float
+    min_agreement: float = 1.0
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that is signed about a bundle. Its digest is the bundle's address."""
+
+    name: str
+    version: str
+    model: str
+    task: Task
+    tier: Tier
+    files: dict[str, File]
+    artifacts: tuple[Artifact, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    postprocess: Postprocess
+    golden: Golden
+    preprocess: Preprocess | None = None
+    labels: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    max_batch: int = 32
+    schema: int = SCHEMA
+
+    @property
+    def reference(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one artifact did when it was compiled: `accuracy` over `samples`, latency in ms at batch 1, one thread."""
+
+    accuracy: float
+    samples: int
+    latency_ms: float
+    bytes: int
+    agreement: float | None = None
+    escalation: float | None = None
+
+
+class Measurements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The attached file, outside the content address, so that a bundle rebuilds byte for byte."""
+
+    bundle: str
+    artifacts: dict[str, Measured]
+    how: str
+    machine: str
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Canonical JSON: sorted keys, no spaces. The same manifest always has the same bytes."""
+    return msgspec.json.encode(manifest, order="sorted")
+
+
+def digest_of(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def digest(manifest: Manifest) -> str:
+    return digest_of(encode(manifest))
+
+
+def decode(data: bytes) -> Manifest:
+    """Reads and checks a manifest. Raises FoothillError `bad_bundle` that names the field and the rule."""
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise _bad(f"it has {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are read")
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise _bad(str(error)) from error
+    check(manifest)
+    return manifest
+
+
+def check(manifest: Manifest) -> None:
+    """Raises FoothillError `bad_bundle` for the first broken rule."""
+    _check_names(manifest)
+    _check_files(manifest)
+    _check_artifacts(manifest)
+    _check_golden(manifest)
+    _check_preprocess(manifest)
+
+
+def is_digest(text: str) -> bool:
+    return _DIGEST.fullmatch(text) is not None
+
+
+def parse_reference(text: str) -> tuple[str, str]:
+    """`name@version` as its two parts; raises FoothillError `bad_request`."""
+    name, _, version = text.partition("@")
+    if not NODE_NAME.fullmatch(name) or not _VERSION.fullmatch(version):
+        raise FoothillError("bad_request", f"{text!r} is not a bundle: write NAME@VERSION, such as detector@1.4.0.")
+    return name, version
+
+
+def _check_names(manifest: Manifest) -> None:
+    if manifest.schema != SCHEMA:
+        raise _bad(f"schema {manifest.schema} is unknown; this version reads schema {SCHEMA}")
+    for field, value in (("name", manifest.name), ("model", manifest.model)):
+        if not NODE_NAME.fullmatch(value):
+            raise _bad(f"{field} {value!r} must be lower-case letters, digits and '-', at most 63")
+    if not _VERSION.fullmatch(manifest.version):
+        raise _bad(f"version {manifest.version!r} must be one to three numbers with dots, such as 1.4.0")
+    if not all(is_digest(parent) for parent in manifest.parents):
+        raise _bad("parents must be digests sha256:<64 hex digits>")
+    if not 1 <= manifest.max_batch <= 4096:
+        raise _bad(f"max_batch {manifest.max_batch} must be in 1..4096")
+
+
+def _check_files(manifest: Manifest) -> None:
+    if not 1 <= len(manifest.files) <= MAX_FILES:
+        raise _bad(f"it names {len(manifest.files)} files; 1 to {MAX_FILES} are allowed")
+    for path, file in manifest.files.items():
+        if not _PATH.fullmatch(path):
+            raise _bad(f"file {path[:80]!r} is no plain relative path (letters, digits, '.', '_', '-', at most 4 deep)")
+        if not is_digest(file.sha256) or file.bytes < 0:
+            raise _bad(f"file {path}: sha256 must be sha256:<64 hex digits> and bytes at least 0")
+
+
+def _check_artifacts(manifest: Manifest) -> None:
+    if not manifest.artifacts or not manifest.inputs or not manifest.outputs:
+        raise _bad("it needs at least one artifact, one input and one output")
+    for artifact in manifest.artifacts:
+        if artifact.file not in manifest.files:
+            raise _bad(f"artifact {artifact.file!r} is not among its files")
+        unknown = [target for target in artifact.targets if target not in BOARDS]
+        if unknown or not artifact.targets:
+            raise _bad(f"artifact {artifact.file}: targets {unknown} are not in the board table: {', '.join(BOARDS)}")
+        if artifact.confidence is not None:
+            _check_rule(artifact.file, artifact.confidence)
+    if manifest.postprocess.output not in {spec.name for spec in manifest.outputs}:
+        raise _bad(f"postprocess reads output {manifest.postprocess.output!r}, which the model does not have")
+
+
+def _check_rule(file: str, rule: ConfidenceRule) -> None:
+    if not (rule.temperature > 0 and 0 < rule.epsilon < 1 and 0 < rule.delta < 1 and rule.n >= 0):
+        raise _bad(f"confidence of {file}: temperature > 0, 0 < epsilon < 1, 0 < delta < 1 and n >= 0 must hold")
+    if not is_digest(rule.cloud_digest):
+        raise _bad(f"confidence of {file}: cloud_digest must be sha256:<64 hex digits>")
+
+
+def _check_golden(manifest: Manifest) -> None:
+    golden = manifest.golden
+    named = [*golden.inputs.values(), *(path for outputs in golden.outputs.values() for path in outputs.values())]
+    missing = [path for path in named if path not in manifest.files]
+    if missing:
+        raise _bad(f"golden files {missing} are not among its files")
+    if set(golden.inputs) != {spec.name for spec in manifest.inputs}:
+        raise _bad("golden inputs must name each input tensor once")
+    without = [artifact.file for artifact in manifest.artifacts if artifact.file not in golden.outputs]
+    if without:
+        raise _bad(f"artifacts {without} have no golden outputs")
+
+
+def _check_preprocess(manifest: Manifest) -> None:
+    pre = manifest.preprocess
+    if pre is None:
+        return
+    channels = 1 if pre.colour == "grey" else 3
+    if len(pre.mean) != channels or len(pre.std) != channels or not all(value > 0 for value in pre.std):
+        raise _bad(f"preprocess: {pre.colour} needs {channels} means and {channels} positive standard deviations")
+    if not (0 < pre.width * pre.height <= MAX_PIXELS and pre.width > 0):
+        raise _bad(f"preprocess: {pre.width}x{pre.height} must be positive and at most {MAX_PIXELS} pixels")
+
+
+def _bad(what: str) -> FoothillError:
+    return FoothillError("bad_bundle", f"The manifest is refused: {what}.")

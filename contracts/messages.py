@@ -1,0 +1,151 @@
+"""The control plane's messages. Payloads are MessagePack; what must be believed travels in a `Signed` envelope."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+import msgspec
+
+from contracts.boards import Fingerprint
+from contracts.errors import FoothillError
+
+MAX_MESSAGE_BYTES = 4 << 20
+NodeState = Literal["online", "draining", "offline"]
+ModelPhase = Literal["fetching", "verifying", "testing", "probation", "active", "failed", "reverted"]
+
+T = TypeVar("T")
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """An Ed25519 signature over `payload` (MessagePack of one message below) by the key `key_id`.
+
+    `attachments` are content-addressed (digest to bytes) and need no signature of their own: whoever uses one checks
+    its digest against the signed payload.
+    """
+
+    payload: bytes
+    key_id: str
+    signature: bytes
+    attachments: dict[str, bytes] = {}
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who and where a node is (retained, signed by the fleet manager). The router believes nothing else about place."""
+
+    node: str
+    region: str
+    lat: float
+    lon: float
+    url: str
+    reach: Literal["public", "site"]
+    public_key: str
+    target: str
+    sequence: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Whether a node lives (retained, and the last will). Readers keep the highest epoch.
+
+    `epoch` grows with every start of the node (unix time in ms at its start).
+    """
+
+    node: str
+    epoch: int
+    state: NodeState
+
+
+class Load(msgspec.Struct, frozen=True):
+    """A node's load (QoS 0, not retained): requests in flight, and the queue's and the service's recent mean in ms."""
+
+    node: str
+    epoch: int
+    in_flight: int
+    queue_ms: float
+    service_ms: float
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """What a node should serve (retained, signed): logical model to bundle digest, complete.
+
+    A node takes only its own name and only a sequence above the last it took. After `expires_at_s` (unix time) it
+    starts no update; it never stops serving. The manifests ride along as attachments of the envelope.
+    """
+
+    node: str
+    sequence: int
+    issued_at_s: float
+    expires_at_s: float
+    models: dict[str, str]
+
+
+class ModelReport(msgspec.Struct, frozen=True):
+    """One model on a node: the digest it works on or serves, and how far it is. `serving` is what answers now."""
+
+    digest: str
+    phase: ModelPhase
+    serving: str = ""
+    previous: str = ""
+    bundle: str = ""
+    stratum: str = ""
+    error: str = ""
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """What a node really runs (retained). `sequence` is that of the desired document it speaks of."""
+
+    node: str
+    epoch: int
+    sequence: int
+    models: dict[str, ModelReport]
+    fingerprint: Fingerprint
+    at_s: float
+
+
+class Audit(msgspec.Struct, frozen=True):
+    """One request answered by both tiers, drawn at random (not retained). The evidence of gates and certificates."""
+
+    stratum: str
+    model: str
+    digest: str
+    node: str
+    request_id: str
+    confidence: float
+    kept: bool
+    edge_answer: str
+    cloud_answer: str
+    at_s: float
+
+    @property
+    def agree(self) -> bool:
+        return self.edge_answer == self.cloud_answer
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """The live promise of a stratum (retained). Accept at the edge when confidence >= threshold.
+
+    `revoked` escalates everything, whatever the threshold; a stratum's certificate is never deleted.
+    """
+
+    stratum: str
+    model: str
+    threshold: float
+    epsilon: float
+    delta: float
+    n: int
+    state: Literal["live", "revoked"]
+    sequence: int
+    issued_at_s: float
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    return msgspec.msgpack.encode(message)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Raises FoothillError `bad_request` for anything but a well-formed message of `kind`."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise FoothillError("bad_request", f"A {kind.__name__} of {len(data)} bytes is over {MAX_MESSAGE_BYTES}.")
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        raise FoothillError("bad_request", f"This is no {kind.__name__}: {error}.") from error

@@ -1,0 +1,65 @@
+"""Typed answers of `POST /v1/predict/{model}`, as JSON or MessagePack."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """One label with its probability (0..1)."""
+
+    label: str
+    score: float
+
+
+class Box(msgspec.Struct, frozen=True):
+    """One detection in pixels of the picture as sent: left, top, right, bottom."""
+
+    label: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What every prediction says of itself. `model` is the logical model, `bundle` name@version of what answered."""
+
+    model: str
+    bundle: str
+    confidence: float | None
+    tier: str
+    node: str
+    reason: str
+    request_id: str
+
+
+class Classification(_Answer, frozen=True, tag_field="task", tag="classification", kw_only=True):
+    """The top label, its probability, and the best labels in falling order."""
+
+    label: str
+    score: float
+    top: tuple[Scored, ...]
+
+
+class Detection(_Answer, frozen=True, tag_field="task", tag="detection", kw_only=True):
+    objects: tuple[Box, ...]
+
+
+class Embedding(_Answer, frozen=True, tag_field="task", tag="embedding", kw_only=True):
+    """A vector of float32 values."""
+
+    vector: tuple[float, ...]
+
+
+Prediction = Classification | Detection | Embedding
+
+
+def label_answer(labels: Sequence[int]) -> str:
+    """The comparable essence of a classification, one label index a row: what `Foothill-Answer` carries.
+
+    Two answers agree when these are equal. Long batches are folded into a digest.
+    """
+    joined = ",".join(map(str, labels))
+    return joined if len(joined) <= 64 else hashlib.sha256(joined.encode()).hexdigest()

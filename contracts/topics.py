@@ -1,0 +1,49 @@
+"""MQTT topics: built and taken apart here and nowhere else."""
+
+from __future__ import annotations
+
+import re
+
+PREFIX = "foothill/v1"
+DENY = f"{PREFIX}/deny"
+
+NODE_NAME = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
+"""Node, model and region names: lower-case letters, digits and '-', at most 63, safe in topics, paths and hosts."""
+
+NODE_KINDS = ("identity", "status", "desired", "reported", "load")
+
+
+def node_topic(node: str, kind: str) -> str:
+    """`nodes/{node}/{kind}`; raises ValueError for a name that would break out of its level."""
+    if not NODE_NAME.fullmatch(node):
+        raise ValueError(f"{node!r} is not a node name: use lower-case letters, digits and '-', at most 63.")
+    if kind not in NODE_KINDS:
+        raise ValueError(f"{kind!r} is not one of {', '.join(NODE_KINDS)}.")
+    return f"{PREFIX}/nodes/{node}/{kind}"
+
+
+def every_node(kind: str) -> str:
+    """The subscription for one kind of message of all nodes."""
+    return f"{PREFIX}/nodes/+/{kind}"
+
+
+def node_of(topic: str) -> str:
+    """The node a topic speaks of; raises ValueError when it is no node topic."""
+    parts = topic.split("/")
+    if len(parts) != 5 or "/".join(parts[:2]) != PREFIX or parts[2] != "nodes" or not NODE_NAME.fullmatch(parts[3]):
+        raise ValueError(f"{topic!r} is not a node topic.")
+    return parts[3]
+
+
+def audit_topic(stratum: str) -> str:
+    return f"{PREFIX}/audits/{stratum}"
+
+
+EVERY_AUDIT = f"{PREFIX}/audits/+"
+
+
+def certificate_topic(stratum: str) -> str:
+    return f"{PREFIX}/certificates/{stratum}"
+
+
+EVERY_CERTIFICATE = f"{PREFIX}/certificates/+"
