@@ -1,0 +1,62 @@
+# Everything is installed into .venv and nowhere else. `make help` lists the targets.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
+
+.PHONY: help demo up test check lint types imports unit bench clean
+
+help:
+	@echo "make demo    compile, start, roll out, route, break and report, on this machine (about 4 minutes)"
+	@echo "make up      start everything on this machine and keep it running until Ctrl-C"
+	@echo "make test    lint, types, import rules and every test"
+	@echo "make check   the fast half of it: lint, types, import rules, unit tests"
+	@echo "make bench   the benchmarks; results go to benchmarks/RESULTS.md by hand"
+	@echo "make clean   remove .venv, state and caches"
+
+# Debian splits ensurepip out of python3, so pip stays outside the environment and installs into it.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Foothill needs Python 3.10 or newer; set PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null || { echo "Foothill's make targets need pip: apt-get install python3-pip"; exit 1; }
+	$(PYTHON) -m venv --without-pip $(VENV)
+
+$(VENV)/.installed-all: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing Foothill into $(VENV) (several hundred MB the first time) ..."
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[all,geo]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing Foothill and its test tools into $(VENV) (several hundred MB the first time) ..."
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.installed-all
+
+demo: $(VENV)/.installed-all
+	@$(BIN)/foothill demo
+
+up: $(VENV)/.installed-all
+	@$(BIN)/foothill up
+
+test: $(VENV)/.installed-dev lint types imports
+	$(BIN)/pytest
+
+check: $(VENV)/.installed-dev lint types imports unit
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.installed-dev
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.installed-dev
+	$(BIN)/pytest -m "not story and not slow"
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) state .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
