@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, cast
 
 import msgspec
@@ -27,6 +27,7 @@ STRATUM = "Foothill-Stratum"
 CERTIFIED = "Foothill-Certified"
 DEGRADED = "Foothill-Degraded"
 MODEL = "Foothill-Model"
+DIGEST = "Foothill-Digest"
 SERVER_TIMING = "Server-Timing"
 
 # Between hops only: never relayed to a caller, never believed from one.
@@ -34,6 +35,36 @@ HOP = "Foothill-Hop"
 LOAD = "Foothill-Load"
 ANSWER = "Foothill-Answer"
 HOP_ONLY = frozenset(name.lower() for name in (HOP, LOAD, ANSWER))
+
+RELAYED_IN = (
+    "Content-Type",
+    "Content-Encoding",
+    "Accept",
+    "Inference-Header-Content-Length",
+    "tracestate",
+    TRACEPARENT,
+    ESCALATION,
+    RESIDENCY,
+    IDEMPOTENCY_KEY,
+)
+"""The caller's headers that a hop passes on; all others stop at the first server. `Inference-Header-Content-Length`
+is the binary-tensor extension's (https://github.com/triton-inference-server/server, protocol/extension_binary_data)."""
+
+RELAYED_OUT = (
+    "Content-Type",
+    "Content-Encoding",
+    "Inference-Header-Content-Length",
+    "Retry-After",
+    "Allow",
+    MODEL,
+    DIGEST,
+    CONFIDENCE,
+    STRATUM,
+    NODE,
+    TIER,
+    REASON,
+)
+"""An upstream's headers that a hop passes on to its caller; the rest it writes itself or drops."""
 
 MAX_DEADLINE_MS = 600_000.0
 MAX_RESIDENCY_REGIONS = 64
@@ -63,15 +94,25 @@ def parse_terms(headers: Mapping[str, str]) -> Terms:
         deadline_ms=_deadline_ms(headers.get(DEADLINE_MS)),
         escalation=_escalation(headers.get(ESCALATION)),
         residency=_residency(headers.get(RESIDENCY)),
-        request_id=_token(REQUEST_ID, headers.get(REQUEST_ID)),
+        request_id=parse_request_id(headers),
         idempotency_key=_token(IDEMPOTENCY_KEY, headers.get(IDEMPOTENCY_KEY)),
         traceparent=_token(TRACEPARENT, headers.get(TRACEPARENT)),
     )
 
 
+def parse_request_id(headers: Mapping[str, str]) -> str:
+    """The caller's request id, or "" when it sent none. Raises FoothillError `bad_header`."""
+    return _token(REQUEST_ID, headers.get(REQUEST_ID))
+
+
 def strip_hop_only(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that may cross the outer edge of the system."""
     return {name: value for name, value in headers.items() if name.lower() not in HOP_ONLY}
+
+
+def relayed(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Those of a case-insensitive header mapping that `names` lists, under their proper spelling."""
+    return {name: headers[name] for name in names if name in headers}
 
 
 def _deadline_ms(value: str | None) -> float | None:

@@ -1,0 +1,91 @@
+"""Errors at the HTTP rim: every failure becomes the contract's body, under a request id."""
+
+from __future__ import annotations
+
+import logging
+import math
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+from aiohttp import web
+
+from contracts import headers
+from contracts.errors import FoothillError
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_REQUEST_ID = web.RequestKey("request_id", str)
+_CODES = {401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_WHAT_TO_DO = {
+    "not_found": "Check the path; docs/api.md lists the routes",
+    "method_not_allowed": "Use a method named in the Allow header",
+    "body_too_large": "Send a smaller body, or raise max_body_bytes of this server",
+}
+
+
+def request_id_of(request: web.Request) -> str:
+    """The request's id: the caller's when it is in form, else a new one, the same at every call."""
+    known = request.get(_REQUEST_ID)
+    if known is None:
+        known = _callers_id(request.headers) or uuid.uuid4().hex
+        request[_REQUEST_ID] = known
+    return known
+
+
+def error_response(error: FoothillError, *, source: str, request_id: str) -> web.Response:
+    """The JSON body of `error`, with `Retry-After` in whole seconds where the error names one or asks for one."""
+    answer = web.Response(
+        status=error.status,
+        body=msgspec.json.encode(error.body(source=source, request_id=request_id)),
+        content_type="application/json",
+    )
+    answer.headers[headers.REQUEST_ID] = request_id
+    if error.retry_after_s is not None or error.status in (429, 503):
+        answer.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or 1.0)))
+    return answer
+
+
+def error_middleware(source: str) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """Turns whatever a handler raises into `error_response`, and puts the request id on every answer."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request_id = request_id_of(request)
+        try:
+            answer = await handler(request)
+        except FoothillError as error:
+            return error_response(error, source=source, request_id=request_id)
+        except web.HTTPException as error:
+            if error.status < 400:
+                error.headers[headers.REQUEST_ID] = request_id
+                raise
+            return _from_http(error, source, request_id)
+        except Exception:
+            log.exception("%s %s failed, request id %s", request.method, request.path, request_id)
+            hidden = FoothillError("internal", f"The {source} failed; its log tells more under {request_id}.")
+            return error_response(hidden, source=source, request_id=request_id)
+        if not answer.prepared:
+            answer.headers.setdefault(headers.REQUEST_ID, request_id)
+        return answer
+
+    return middleware
+
+
+def _from_http(error: web.HTTPException, source: str, request_id: str) -> web.Response:
+    code = _CODES.get(error.status, "internal" if error.status >= 500 else "bad_request")
+    advice = _WHAT_TO_DO.get(code, "Correct the request")
+    answer = error_response(
+        FoothillError(code, f"{error.text or error.reason}. {advice}."), source=source, request_id=request_id
+    )
+    if "Allow" in error.headers:
+        answer.headers["Allow"] = error.headers["Allow"]
+    return answer
+
+
+def _callers_id(sent: Mapping[str, str]) -> str:
+    try:
+        return headers.parse_request_id(sent)
+    except FoothillError:
+        return ""
