@@ -1,0 +1,473 @@
+"""The MQTT port: MQTT 5 over paho-mqtt, driven by asyncio, always reconnecting.
+
+Traps this file is built around: a paho client that reconnects resends what its last connection left behind and
+forgets its window, so every connection gets a client of its own; an unread SUBACK may carry a refusal; a handler that
+fails must not see its message again for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from contracts.messages import MAX_MESSAGE_BYTES
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[str, bytes], Awaitable[None] | None]
+Callback = Callable[[], Awaitable[None] | None]
+Will = tuple[str, bytes, bool]
+
+MAX_PACKET_BYTES = MAX_MESSAGE_BYTES + (64 << 10)
+"""What a broker must take: the largest message plus its topic and properties."""
+
+_CONNECT_TIMEOUT_S = 5.0
+_ANSWER_TIMEOUT_S = 10.0
+_DRAIN_S = 1.0
+_OUT_WINDOW = 64
+_IN_WINDOW = 256
+_MAX_WAITING = 10_000
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+_TAKEN_OVER = 0x8E
+
+
+class _Outgoing(msgspec.Struct, frozen=True):
+    topic: str
+    payload: bytes
+    retain: bool
+    qos: int
+
+
+class _Session:
+    """One connection. `closed` ends with the reason; all callbacks run on the loop once `attach` was called."""
+
+    def __init__(self, client: Client, deliver: Callable[[_Session, MQTTMessage], None], drained: Callable[[], None]):
+        self._loop = asyncio.get_running_loop()
+        self._client = client
+        self._deliver = deliver
+        self._drained = drained
+        self._subacks: dict[int, asyncio.Future[list[ReasonCode]]] = {}
+        self.accepted: asyncio.Future[ReasonCode] = self._loop.create_future()
+        self.closed: asyncio.Future[ReasonCode] = self._loop.create_future()
+        self.unconfirmed: dict[int, _Outgoing] = {}
+        self.window = _OUT_WINDOW
+        self.max_packet_bytes = MAX_PACKET_BYTES
+
+    def attach(self) -> None:
+        """Hands the connected socket to the event loop."""
+        client, loop = self._client, self._loop
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+        client.on_socket_close = self._on_socket_close
+        client.on_socket_register_write = self._on_socket_register_write
+        client.on_socket_unregister_write = self._on_socket_unregister_write
+        sock = client.socket()
+        if sock is None:
+            raise ConnectionError("the connection was lost at once")
+        loop.add_reader(sock, client.loop_read)
+        if client.want_write():
+            loop.add_writer(sock, client.loop_write)
+
+    async def keep_alive(self, interval_s: float) -> None:
+        """Pings, and notices a silent broker; ends with the connection."""
+        while not self.closed.done():
+            await asyncio.wait([self.closed], timeout=interval_s)
+            self._client.loop_misc()
+
+    def publish(self, message: _Outgoing) -> None:
+        if len(message.payload) + len(message.topic) + 128 > self.max_packet_bytes:
+            log.error("mqtt: %s has %d bytes, over the broker's limit: dropped", message.topic, len(message.payload))
+            return
+        info = self._client.publish(message.topic, message.payload, qos=message.qos, retain=message.retain)
+        if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self.unconfirmed[info.mid] = message
+        else:
+            log.warning("mqtt: could not send %s: %s", message.topic, info.rc.name)
+
+    async def subscribe(self, filters: list[tuple[str, int]]) -> None:
+        """Returns when the broker has answered, and logs refusals. Raises ConnectionError when the link is lost."""
+        rc, mid = self._client.subscribe(filters)
+        if rc != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
+            raise ConnectionError(f"subscribe failed: {rc.name}")
+        answer: asyncio.Future[list[ReasonCode]] = self._loop.create_future()
+        self._subacks[mid] = answer
+        for (topic_filter, _), code in zip(filters, await asyncio.wait_for(answer, _ANSWER_TIMEOUT_S), strict=False):
+            if code.is_failure:
+                log.error("mqtt: the broker refused the subscription to %s: %s", topic_filter, code)
+
+    def acknowledge(self, message: MQTTMessage) -> None:
+        if not self.closed.done():
+            self._client.ack(message.mid, message.qos)
+
+    def disconnect(self) -> None:
+        self._client.disconnect()
+
+    def abandon(self) -> None:
+        """Drops the connection without a DISCONNECT, so that the broker sends the will. Does nothing when it is gone."""
+        sock = self._client.socket()
+        if sock is not None and sock.fileno() >= 0:
+            self._client.on_socket_close = None
+            self._client.on_socket_unregister_write = None
+            self._on_socket_close(self._client, None, sock)
+            sock.close()
+        self._end(ReasonCode(PacketTypes.DISCONNECT, "Unspecified error"))
+
+    def _on_connect(
+        self, _c: Client, _u: Any, _f: ConnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        self.window = min(_OUT_WINDOW, getattr(properties, "ReceiveMaximum", _OUT_WINDOW))
+        self.max_packet_bytes = min(MAX_PACKET_BYTES, getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES))
+        self._client.max_inflight_messages_set(self.window)
+        if not self.accepted.done():
+            self.accepted.set_result(reason)
+
+    def _on_disconnect(
+        self, _c: Client, _u: Any, _f: DisconnectFlags, reason: ReasonCode, _p: Properties | None
+    ) -> None:
+        self._end(reason)
+
+    def _on_message(self, _c: Client, _u: Any, message: MQTTMessage) -> None:
+        self._deliver(self, message)
+
+    def _on_subscribe(self, _c: Client, _u: Any, mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
+        answer = self._subacks.pop(mid, None)
+        if answer is not None and not answer.done():
+            answer.set_result(codes)
+
+    def _on_publish(self, _c: Client, _u: Any, mid: int, reason: ReasonCode, _p: Properties | None) -> None:
+        message = self.unconfirmed.pop(mid, None)
+        if message is not None and reason.is_failure:
+            log.error("mqtt: the broker refused %s: %s", message.topic, reason)
+        self._loop.call_soon(self._drained)
+
+    def _on_socket_register_write(self, _c: Client, _u: Any, sock: Any) -> None:
+        self._loop.add_writer(sock, self._client.loop_write)
+
+    def _on_socket_unregister_write(self, _c: Client, _u: Any, sock: Any) -> None:
+        self._loop.remove_writer(sock)
+
+    def _on_socket_close(self, _c: Client, _u: Any, sock: Any) -> None:
+        self._loop.remove_reader(sock)
+        self._loop.remove_writer(sock)
+
+    def _end(self, reason: ReasonCode) -> None:
+        waiting: list[asyncio.Future[Any]] = [self.accepted, *self._subacks.values()]
+        for answer in waiting:
+            if not answer.done():
+                answer.set_exception(ConnectionError(f"the broker closed the connection: {reason}"))
+                answer.exception()  # read once, so that nobody waiting for it is no warning
+        self._subacks.clear()
+        if not self.closed.done():
+            self.closed.set_result(reason)
+
+
+class _Route:
+    """One subscription, and what has arrived for it: handled in order, one at a time."""
+
+    def __init__(self, topic_filter: str, handler: Handler, qos: int) -> None:
+        self.filter = topic_filter
+        self.qos = qos
+        self._handler = handler
+        self._inbox: asyncio.Queue[tuple[_Session, MQTTMessage]] = asyncio.Queue()
+
+    def put(self, session: _Session, message: MQTTMessage) -> bool:
+        """False when the message was dropped: unacknowledged ones are bounded by the window, QoS 0 only here."""
+        if message.qos == 0 and self._inbox.qsize() >= _MAX_WAITING:
+            return False
+        self._inbox.put_nowait((session, message))
+        return True
+
+    async def work(self) -> None:
+        while True:
+            session, message = await self._inbox.get()
+            try:
+                pending = self._handler(message.topic, bytes(message.payload))
+                if inspect.isawaitable(pending):
+                    await pending
+            except Exception:
+                log.exception("mqtt: the handler of %s failed on a message of %s", self.filter, message.topic)
+            session.acknowledge(message)
+
+
+class MqttPort:
+    """One client of one broker, for the life of a process. Call it from its event loop's thread only.
+
+    Every connection starts clean: nothing is kept for a client that is away, so owners of retained state publish it
+    again in `on_connect`. Messages arrive at least once, in order for each subscription; the filters of one port must
+    not overlap. A message is acknowledged after its handler has returned or failed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        client_id: str,
+        *,
+        will: Will | None = None,
+        keepalive_s: int = 10,
+        queue_limit: int = 1000,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._host, self._port, self._login = _parse(url)
+        self._url = f"mqtt://{self._host}:{self._port}"
+        self._client_id = client_id
+        self._will = will
+        self._keepalive_s = keepalive_s
+        self._rng = rng or random.Random()
+        self._routes: dict[str, _Route] = {}
+        self._callbacks: list[Callback] = []
+        self._events: deque[_Outgoing] = deque()
+        self._queue_limit = queue_limit
+        self._states: dict[str, _Outgoing] = {}
+        self._session: _Session | None = None
+        self._ready = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._started = False
+        self.dropped = 0
+
+    @property
+    def connected(self) -> bool:
+        return self._session is not None
+
+    def subscribe(self, topic_filter: str, handler: Handler, qos: int = 1) -> None:
+        """Calls `handler(topic, payload)` for every message; raises ValueError for a filter that is already taken."""
+        if topic_filter in self._routes:
+            raise ValueError(f"{topic_filter} is already subscribed to on this port.")
+        route = _Route(topic_filter, handler, qos)
+        self._routes[topic_filter] = route
+        if self._started:
+            self._spawn(route.work())
+        if self._session is not None:
+            self._spawn(self._subscribe_now(self._session, route))
+
+    def on_connect(self, callback: Callback) -> None:
+        """Calls back after every connect and reconnect, once the subscriptions stand."""
+        self._callbacks.append(callback)
+
+    async def start(self) -> None:
+        """Returns at once; connecting, and connecting again, goes on behind until `stop`."""
+        self._started = True
+        for route in self._routes.values():
+            self._spawn(route.work())
+        self._spawn(self._keep_connected())
+
+    async def wait_connected(self, timeout_s: float) -> None:
+        """Until connected, subscribed and re-asserted. Raises TimeoutError that names the broker."""
+        try:
+            await asyncio.wait_for(self._ready.wait(), timeout_s)
+        except asyncio.TimeoutError as error:
+            raise TimeoutError(f"No MQTT broker answered at {self._url} in {timeout_s:g} s. Is it running?") from error
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
+        """Never blocks. Raises ValueError for a payload that no broker of ours takes.
+
+        Away from the broker, retained messages are dropped (their owners publish them on connect), QoS 0 ones too;
+        the others wait in a queue that drops its oldest.
+        """
+        if len(payload) > MAX_MESSAGE_BYTES:
+            raise ValueError(f"{topic}: {len(payload)} bytes are over the limit of {MAX_MESSAGE_BYTES}.")
+        message = _Outgoing(topic, payload, retain, qos)
+        if self._session is None and (retain or qos == 0):
+            return
+        if retain:
+            self._states.pop(topic, None)
+            self._states[topic] = message
+        else:
+            self._queue(message)
+        self._send_waiting()
+
+    async def stop(self) -> None:
+        """Sends what waits (for a second at most), disconnects without the will, and ends all tasks."""
+        session = self._session
+        if session is not None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), _DRAIN_S)
+            session.disconnect()
+            await asyncio.wait([session.closed], timeout=_DRAIN_S)
+        await self._end_tasks()
+
+    async def kill(self) -> None:
+        """Ends as a crash would: the broker publishes the will."""
+        if self._session is not None:
+            self._session.abandon()
+        await self._end_tasks()
+
+    async def _end_tasks(self) -> None:
+        self._started = False
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_connected(self) -> None:
+        failures = 0
+        while True:
+            try:
+                session = await self._open()
+            except (OSError, asyncio.TimeoutError) as error:
+                if failures == 0:
+                    log.warning("mqtt: no broker at %s (%s); trying again", self._url, error or type(error).__name__)
+                failures += 1
+            else:
+                failures = await self._live(session)
+            longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**failures)
+            await asyncio.sleep(self._rng.uniform(longest / 2, longest))
+
+    async def _open(self) -> _Session:
+        client = self._new_client()
+        session = _Session(client, self._deliver, self._send_waiting)
+        await asyncio.to_thread(
+            client.connect, self._host, self._port, self._keepalive_s, clean_start=True, properties=_connect_terms()
+        )
+        session.attach()
+        try:
+            reason = await asyncio.wait_for(asyncio.shield(session.accepted), _ANSWER_TIMEOUT_S)
+            if reason.is_failure:
+                raise ConnectionError(f"the broker refused the connection: {reason}")
+        except BaseException:
+            session.abandon()
+            raise
+        return session
+
+    def _new_client(self) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            protocol=MQTTv5,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.connect_timeout = _CONNECT_TIMEOUT_S
+        client.max_queued_messages_set(0)
+        if self._login is not None:
+            client.username_pw_set(*self._login)
+        if self._will is not None:
+            topic, payload, retain = self._will
+            client.will_set(topic, payload, qos=1, retain=retain)
+        return client
+
+    async def _live(self, session: _Session) -> int:
+        """One connection from its first to its last moment; returns how much back-off its end deserves."""
+        log.info("mqtt: %s connected to %s", self._client_id, self._url)
+        self._session = session
+        pings = asyncio.ensure_future(session.keep_alive(min(1.0, self._keepalive_s / 2)))
+        try:
+            await self._set_up(session)
+            reason = await asyncio.shield(session.closed)
+        except (ConnectionError, asyncio.TimeoutError) as error:
+            session.abandon()
+            log.warning("mqtt: set-up with %s failed: %s", self._url, error or type(error).__name__)
+            return 1
+        finally:
+            self._lose(session)
+            pings.cancel()
+        log.warning("mqtt: %s lost %s: %s", self._client_id, self._url, reason)
+        if reason.value == _TAKEN_OVER:
+            log.error("mqtt: another client uses the name %r: give each process its own name", self._client_id)
+            return 5
+        return 0
+
+    async def _set_up(self, session: _Session) -> None:
+        if self._routes:
+            await session.subscribe([(route.filter, route.qos) for route in self._routes.values()])
+        for callback in self._callbacks:
+            await _call_back(callback)
+        self._ready.set()
+        self._send_waiting()
+
+    def _lose(self, session: _Session) -> None:
+        self._session = None
+        self._ready.clear()
+        self._states.clear()
+        again = [message for message in session.unconfirmed.values() if message.qos and not message.retain]
+        self._events = deque(message for message in (*again, *self._events) if message.qos)
+        session.abandon()
+
+    async def _subscribe_now(self, session: _Session, route: _Route) -> None:
+        # A connection lost meanwhile is no failure here: the next one subscribes to everything.
+        with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
+            await session.subscribe([(route.filter, route.qos)])
+
+    def _deliver(self, session: _Session, message: MQTTMessage) -> None:
+        route = next((route for route in self._routes.values() if _matches(route.filter, message.topic)), None)
+        if route is None:
+            session.acknowledge(message)
+        elif not route.put(session, message):
+            self.dropped += 1
+
+    def _queue(self, message: _Outgoing) -> None:
+        self._events.append(message)
+        if len(self._events) > self._queue_limit:
+            self._events.popleft()
+            self.dropped += 1
+
+    def _send_waiting(self) -> None:
+        session = self._session
+        if session is None or session.closed.done():
+            return
+        while (self._states or self._events) and len(session.unconfirmed) < session.window:
+            if self._states:
+                session.publish(self._states.pop(next(iter(self._states))))
+            else:
+                session.publish(self._events.popleft())
+        if session.unconfirmed:
+            self._idle.clear()
+        else:
+            self._idle.set()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _call_back(callback: Callback) -> None:
+    try:
+        pending = callback()
+        if inspect.isawaitable(pending):
+            await pending
+    except Exception:
+        log.exception("mqtt: a callback after connecting failed")
+
+
+def _connect_terms() -> Properties:
+    """No session expiry: the session ends with the connection. Unacknowledged messages are bounded by the window."""
+    properties: Properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.ReceiveMaximum = _IN_WINDOW
+    properties.MaximumPacketSize = MAX_PACKET_BYTES
+    return properties
+
+
+def _matches(topic_filter: str, topic: str) -> bool:
+    """MQTT 5, 4.7: `+` stands for one level, a last `#` for all that follow."""
+    wanted, levels = topic_filter.split("/"), topic.split("/")
+    if wanted[-1] == "#":
+        return len(levels) >= len(wanted) - 1 and all(w in ("+", g) for w, g in zip(wanted[:-1], levels, strict=False))
+    return len(levels) == len(wanted) and all(w in ("+", g) for w, g in zip(wanted, levels, strict=True))
+
+
+def _parse(url: str) -> tuple[str, int, tuple[str, str | None] | None]:
+    parts = urlsplit(url)
+    if parts.scheme != "mqtt" or not parts.hostname:
+        raise ValueError(
+            f"{url!r} is not a broker's address: write mqtt://HOST:PORT or mqtt://USER:PASSWORD@HOST:PORT."
+        )
+    login = (parts.username, parts.password) if parts.username else None
+    return parts.hostname, parts.port or 1883, login
