@@ -111,8 +111,12 @@ def strip_hop_only(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def relayed(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
-    """Those of a case-insensitive header mapping that `names` lists, under their proper spelling."""
-    return {name: headers[name] for name in names if name in headers}
+    """Those of a case-insensitive header mapping that `names` lists, under their proper spelling.
+
+    A value that is not printable ASCII is dropped: hops do not agree on what its bytes mean.
+    """
+    found = {name: headers[name] for name in names if name in headers}
+    return {name: value for name, value in found.items() if value.isascii() and value.isprintable()}
 
 
 def _deadline_ms(value: str | None) -> float | None:
