@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -63,3 +64,31 @@ def label_answer(labels: Sequence[int]) -> str:
     """
     joined = ",".join(map(str, labels))
     return joined if len(joined) <= 64 else hashlib.sha256(joined.encode()).hexdigest()
+
+
+def with_reason(body: bytes, content_type: str, reason: str) -> bytes:
+    """The body of a prediction with the holder's final `reason` in place of what its server could know.
+
+    Bodies that are no prediction come back as they are.
+    """
+    codec = _CODECS.get(content_type.partition(";")[0].strip().lower())
+    if codec is None:
+        return body
+    try:
+        answer = codec.decode(body)
+    except msgspec.DecodeError:
+        return body
+    if not isinstance(answer, dict) or "reason" not in answer or answer["reason"] == reason:
+        return body
+    return codec.encode({**answer, "reason": reason})
+
+
+class _Codec(NamedTuple):
+    decode: Callable[[bytes], object]
+    encode: Callable[[object], bytes]
+
+
+_CODECS = {
+    "application/json": _Codec(msgspec.json.decode, msgspec.json.encode),
+    "application/msgpack": _Codec(msgspec.msgpack.decode, msgspec.msgpack.encode),
+}

@@ -1,0 +1,436 @@
+"""The holder of a request: who alone may escalate it, and audits a random share of what it keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+from multidict import CIMultiDict
+
+from contracts import headers
+from contracts.circuits import Circuit, blames
+from contracts.deadlines import Deadline
+from contracts.errors import FoothillError
+from contracts.escalation import Policy, Verdict, decide
+from contracts.headers import Terms
+from contracts.messages import Audit, Certificate
+from contracts.predictions import with_reason
+from contracts.timing import across_hop, parse_server_timing
+from runtime.links.hop import sign_hop
+from runtime.links.telemetry import Purpose, Telemetry
+from runtime.links.upstream import Answer, Request, Upstreams, UpstreamUnreachable
+
+log = logging.getLogger(__name__)
+
+CLOUD_FAILED = "cloud-failed"
+AUDIT_DEADLINE_MS = 10_000.0
+_RESERVE_SHARE = 0.05
+_RESERVE_MOST_MS = 50.0
+_SMOOTHING = 0.2
+_HALF_LIFE_S = 30.0
+_VERSIONED = re.compile(r"(/v2/models/[^/?]+)/versions/[^/?]+")
+
+
+class Certificates:
+    """The live certificate of each stratum: the one with the highest sequence."""
+
+    def __init__(self, certificates: Iterable[Certificate] = ()) -> None:
+        self._by_stratum: dict[str, Certificate] = {}
+        for certificate in certificates:
+            self.put(certificate)
+
+    def put(self, certificate: Certificate) -> None:
+        known = self._by_stratum.get(certificate.stratum)
+        if known is None or certificate.sequence > known.sequence:
+            self._by_stratum[certificate.stratum] = certificate
+
+    def get(self, stratum: str) -> Certificate | None:
+        return self._by_stratum.get(stratum)
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """The final answer of one request and why it is that one. `phases` in ms, without the total."""
+
+    answer: Answer
+    tier: Literal["edge", "cloud"]
+    reason: str
+    certified: bool
+    degraded: bool
+    phases: dict[str, float]
+
+
+def outward_headers(settled: Settled) -> dict[str, str]:
+    """The headers of `settled` that its holder's caller gets; the holder adds its request id and Server-Timing."""
+    return {
+        **headers.relayed(settled.answer.headers, headers.RELAYED_OUT),
+        headers.TIER: settled.tier,
+        headers.REASON: settled.reason,
+        headers.CERTIFIED: str(settled.certified).lower(),
+        headers.DEGRADED: str(settled.degraded).lower(),
+    }
+
+
+class _Cloud:
+    """One cloud URL and how it has been doing."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.circuit = Circuit()
+
+
+class _Expected:
+    """An exponentially weighted mean in ms that fades to 0 (half-life 30 s) when nothing measures it any more.
+
+    It fades so that one bad minute, after which nothing is sent, cannot forbid escalations for ever.
+    """
+
+    def __init__(self) -> None:
+        self._ms: float | None = None
+        self._at_s = 0.0
+
+    def ms(self, now_s: float) -> float:
+        return 0.0 if self._ms is None else self._ms * 0.5 ** ((now_s - self._at_s) / _HALF_LIFE_S)
+
+    def measure(self, milliseconds: float, now_s: float) -> None:
+        before = milliseconds if self._ms is None else self.ms(now_s)
+        self._ms, self._at_s = before + _SMOOTHING * (milliseconds - before), now_s
+
+    def at_least(self, milliseconds: float, now_s: float) -> None:
+        """What was given up after `milliseconds` would have taken longer still."""
+        self._ms, self._at_s = max(milliseconds, self.ms(now_s)), now_s
+
+
+class _Evidence(msgspec.Struct, frozen=True):
+    """What an edge answer says of itself to its holder."""
+
+    confidence: float | None
+    stratum: str
+    digest: str
+    answer: str
+
+
+class Holder:
+    """Settles requests: decide, escalate at most once, audit. Never makes an answer worse than the edge's.
+
+    `node` names the answering node in audits where the answer itself does not. `cloud_region` is checked against a
+    residency claim; "" (unknown) is in no claim. `clock` is monotonic, `wall` unix time, both in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        cloud_urls: Sequence[str],
+        upstreams: Upstreams,
+        certificates: Certificates,
+        hop_key: bytes,
+        hop_name: str,
+        publish_audit: Callable[[Audit], None],
+        telemetry: Telemetry,
+        rng: random.Random,
+        audit_rate: float = 0.05,
+        cloud_region: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        max_audits_in_flight: int = 64,
+    ) -> None:
+        self._node = node
+        self._clouds = [_Cloud(url) for url in cloud_urls]
+        self._cloud_region = cloud_region
+        self._upstreams = upstreams
+        self._certificates = certificates
+        self._hop_key = hop_key
+        self._hop_name = hop_name
+        self._publish_audit = publish_audit
+        self._telemetry = telemetry
+        self._rng = rng
+        self._audit_rate = audit_rate
+        self._clock = clock
+        self._wall = wall
+        self._max_audits = max_audits_in_flight
+        self._audits: set[asyncio.Task[None]] = set()
+        self._expected = _Expected()
+
+    async def settle(self, request: Request, edge: Answer, terms: Terms, deadline: Deadline, *, model: str) -> Settled:
+        """The final answer for a request whose edge answer, with status 200, is at hand. Raises nothing of its own.
+
+        A failed or late escalation gives the edge answer, degraded. The pair of an audited request is published now
+        if it was escalated, else after the cloud was asked in the background.
+        """
+        evidence = _evidence(edge)
+        audited = self._draws_audit(evidence, terms)
+        verdict = self._decide(evidence, terms, deadline)
+        if verdict.action == "accept":
+            if audited:
+                self._audit_later(request, edge, evidence, terms, model)
+            return _kept(request, edge, verdict)
+        started_s = self._clock()
+        try:
+            cloud = await self._ask(request, terms, self._before(deadline), "escalate")
+        except (UpstreamUnreachable, FoothillError) as error:
+            log.debug("escalation failed: %s", error)
+            cloud = None
+        phases = {**_edge_phases(edge), "escalate": (self._clock() - started_s) * 1000.0}
+        if cloud is None or cloud.status != 200:
+            if audited:
+                self._telemetry.audit("failed")
+            failed = Verdict("accept", verdict.reason, degraded=True)
+            return _settled(request, edge, "edge", failed, phases, reason=CLOUD_FAILED)
+        if audited:
+            self._publish_pair(request, edge, evidence, cloud, model, kept=False)
+        return _settled(request, cloud, "cloud", verdict, phases)
+
+    async def ask_cloud(
+        self, request: Request, terms: Terms, deadline: Deadline, *, reason: str, certified: bool = False
+    ) -> Settled:
+        """The cloud's answer without an edge answer: whatever it says below 500, or the last failure there was.
+
+        Raises FoothillError `residency_denied`, `unavailable` (there is no cloud), `upstream_failed` or
+        `deadline_exceeded`.
+        """
+        if not self.may_ask_cloud(terms):
+            raise self._no_cloud(terms)
+        try:
+            answer = await self._ask(request, terms, deadline, "fallback")
+        except UpstreamUnreachable as error:
+            raise FoothillError("upstream_failed", f"The cloud tier cannot be reached: {error}. Try again.") from error
+        phases = across_hop(answer.hop_ms, parse_server_timing(answer.headers.get(headers.SERVER_TIMING)))
+        verdict = Verdict("escalate", "asked-always", certified=certified)
+        return _settled(request, answer, "cloud", verdict, phases, reason=reason)
+
+    def keep(self, request: Request, edge: Answer, *, reason: str, degraded: bool) -> Settled:
+        """The edge answer as it is, for a request whose cloud was asked before its edge."""
+        verdict = Verdict("accept", "no-cloud", degraded=degraded)
+        return _settled(request, edge, "edge", verdict, _edge_phases(edge), reason=reason)
+
+    def settled_by(self, answer: Answer) -> Settled | None:
+        """The answer as its server settled it, when that server did not take this holder's mark; else None.
+
+        Only a verified mark is answered with hop-only headers. Without them the server has escalated or kept the
+        request by itself, and a second escalation would be one too many.
+        """
+        if headers.LOAD in answer.headers or headers.ANSWER in answer.headers:
+            return None
+        return Settled(
+            answer,
+            "cloud" if answer.headers.get(headers.TIER) == "cloud" else "edge",
+            answer.headers.get(headers.REASON, ""),
+            answer.headers.get(headers.CERTIFIED) == "true",
+            answer.headers.get(headers.DEGRADED) == "true",
+            _edge_phases(answer),
+        )
+
+    def may_ask_cloud(self, terms: Terms) -> bool:
+        """Whether a cloud is configured and, under a residency claim, lies inside it."""
+        return bool(self._clouds) and (not terms.residency or self._cloud_region in terms.residency)
+
+    async def close(self) -> None:
+        """Gives up the audits in flight."""
+        for task in self._audits:
+            task.cancel()
+        await asyncio.gather(*self._audits, return_exceptions=True)
+
+    def _decide(self, evidence: _Evidence, terms: Terms, deadline: Deadline) -> Verdict:
+        now_s = self._clock()
+        reachable = any(cloud.circuit.allows(now_s) for cloud in self._clouds)
+        policy = Policy(
+            asked=terms.escalation,
+            cloud_ms=self._expected.ms(now_s),
+            cloud=self.may_ask_cloud(terms) and reachable,
+        )
+        certificate = self._certificates.get(evidence.stratum)
+        return decide(evidence.confidence, certificate, self._before(deadline).left_ms(now_s), policy)
+
+    def _before(self, deadline: Deadline) -> Deadline:
+        """A little earlier than `deadline`, so that a late cloud leaves time to return the edge answer."""
+        left_ms = deadline.left_ms(self._clock())
+        return Deadline(deadline.expires_at_s - min(_RESERVE_MOST_MS, _RESERVE_SHARE * left_ms) / 1000.0)
+
+    async def _ask(self, request: Request, terms: Terms, deadline: Deadline, purpose: Purpose) -> Answer:
+        """Asks one cloud URL after another, each with its share of the time left, until one answers below 500."""
+        marked = self._marked(request, terms)
+        clouds = self._usable(purpose)
+        answer: Answer | None = None
+        failure: Exception = FoothillError("unavailable", "No cloud URL takes requests now. Try again.")
+        for tried, cloud in enumerate(clouds):
+            now_s = self._clock()
+            share = Deadline(now_s + deadline.left_s(now_s) / (len(clouds) - tried))
+            try:
+                answer = await self._send(cloud, marked, share, purpose)
+            except (UpstreamUnreachable, FoothillError) as error:
+                failure = error
+                continue
+            if not _failed(answer):
+                return answer
+        if answer is not None:
+            return answer
+        raise failure
+
+    def _usable(self, purpose: Purpose) -> list[_Cloud]:
+        """Cloud URLs whose circuit lets a request pass; a request with nowhere else to go may try them all."""
+        usable = [cloud for cloud in self._clouds if cloud.circuit.allows(self._clock())]
+        return usable or (self._clouds if purpose == "fallback" else [])
+
+    async def _send(self, cloud: _Cloud, request: Request, deadline: Deadline, purpose: Purpose) -> Answer:
+        started_s = self._clock()
+        allowed_ms = deadline.left_ms(started_s)
+        event: Literal["succeeded", "failed", "abandoned"] = "abandoned"
+        received = 0
+        cloud.circuit.on("started", started_s)
+        try:
+            answer = await self._upstreams.send(cloud.url, request, deadline=deadline, clock=self._clock)
+            received = _wire_bytes(answer.headers, answer.body)
+            event = "failed" if _failed(answer) else "succeeded"
+            if event == "succeeded":
+                self._expected.measure(answer.hop_ms, self._clock())
+            return answer
+        except UpstreamUnreachable:
+            event = "failed"
+            raise
+        except FoothillError:
+            event = "failed" if blames(allowed_ms, self._expected.ms(started_s)) else "abandoned"
+            self._expected.at_least((self._clock() - started_s) * 1000.0, self._clock())
+            raise
+        finally:
+            cloud.circuit.on(event, self._clock())
+            sent = len(request.method) + len(request.path) + _wire_bytes(request.headers, request.body)
+            self._telemetry.cloud_bytes(purpose, sent=sent, received=received)
+
+    def _marked(self, request: Request, terms: Terms) -> Request:
+        """The request as the cloud gets it: the caller's relayed headers, the id, and this holder's mark.
+
+        A version in the path names the edge bundle's; the cloud answers for the logical model.
+        """
+        given: CIMultiDict[str] = CIMultiDict(request.headers)
+        request_id = terms.request_id or given.get(headers.REQUEST_ID) or uuid.uuid4().hex
+        sent = headers.relayed(given, headers.RELAYED_IN)
+        sent[headers.REQUEST_ID] = request_id
+        sent[headers.HOP] = sign_hop(self._hop_key, self._hop_name, request_id, self._wall())
+        return Request(request.method, _VERSIONED.sub(r"\1", request.path, count=1), sent, request.body)
+
+    def _no_cloud(self, terms: Terms) -> FoothillError:
+        if not self._clouds:
+            return FoothillError("unavailable", "No edge node can answer and no cloud_urls are configured. Try later.")
+        return FoothillError(
+            "residency_denied",
+            f"No upstream inside {', '.join(terms.residency)} can answer, and the cloud tier lies outside. "
+            "Widen Foothill-Residency, or try again when a node there is back.",
+        )
+
+    def _draws_audit(self, evidence: _Evidence, terms: Terms) -> bool:
+        """Drawn before the verdict and apart from it, so that audits say something of all requests."""
+        if terms.escalation == "never" or self._rng.random() >= self._audit_rate:
+            return False
+        whole = evidence.confidence is not None and evidence.stratum and evidence.answer
+        if not whole:
+            self._telemetry.audit("unpaired")
+        return bool(whole)
+
+    def _audit_later(self, request: Request, edge: Answer, evidence: _Evidence, terms: Terms, model: str) -> None:
+        if not self.may_ask_cloud(terms):
+            return
+        if len(self._audits) >= self._max_audits:
+            self._telemetry.audit("dropped")
+            return
+        task = asyncio.create_task(self._audit(request, edge, evidence, terms, model))
+        self._audits.add(task)
+        task.add_done_callback(self._audits.discard)
+
+    async def _audit(self, request: Request, edge: Answer, evidence: _Evidence, terms: Terms, model: str) -> None:
+        deadline = Deadline.after(AUDIT_DEADLINE_MS, now_s=self._clock())
+        try:
+            cloud = await self._ask(request, terms, deadline, "audit")
+        except (UpstreamUnreachable, FoothillError) as error:
+            log.debug("audit failed: %s", error)
+            self._telemetry.audit("failed")
+            return
+        if cloud.status != 200:
+            self._telemetry.audit("failed")
+            return
+        self._publish_pair(request, edge, evidence, cloud, model, kept=True)
+
+    def _publish_pair(
+        self, request: Request, edge: Answer, evidence: _Evidence, cloud: Answer, model: str, *, kept: bool
+    ) -> None:
+        cloud_answer = cloud.headers.get(headers.ANSWER, "")
+        if evidence.confidence is None or not cloud_answer:
+            self._telemetry.audit("unpaired")
+            return
+        self._publish_audit(
+            Audit(
+                stratum=evidence.stratum,
+                model=model,
+                digest=evidence.digest,
+                node=edge.headers.get(headers.NODE, self._node),
+                request_id=cloud.headers.get(headers.REQUEST_ID, ""),
+                confidence=evidence.confidence,
+                kept=kept,
+                edge_answer=evidence.answer,
+                cloud_answer=cloud_answer,
+                at_s=self._wall(),
+            )
+        )
+        self._telemetry.audit("published")
+
+
+def _evidence(edge: Answer) -> _Evidence:
+    return _Evidence(
+        confidence=_confidence(edge.headers.get(headers.CONFIDENCE)),
+        stratum=edge.headers.get(headers.STRATUM, ""),
+        digest=edge.headers.get(headers.DIGEST, ""),
+        answer=edge.headers.get(headers.ANSWER, ""),
+    )
+
+
+def _confidence(value: str | None) -> float | None:
+    try:
+        confidence = float(value or "")
+    except ValueError:
+        return None
+    return confidence if math.isfinite(confidence) else None
+
+
+def _edge_phases(edge: Answer) -> dict[str, float]:
+    """The edge's own phases, and the network where the answer crossed one: a node's own answers have no hop time."""
+    phases = parse_server_timing(edge.headers.get(headers.SERVER_TIMING))
+    if edge.hop_ms > 0:
+        return across_hop(edge.hop_ms, phases)
+    phases.pop("total", None)
+    return phases
+
+
+def _kept(request: Request, edge: Answer, verdict: Verdict) -> Settled:
+    return _settled(request, edge, "edge", verdict, _edge_phases(edge))
+
+
+def _settled(
+    request: Request,
+    answer: Answer,
+    tier: Literal["edge", "cloud"],
+    verdict: Verdict,
+    phases: dict[str, float],
+    *,
+    reason: str = "",
+) -> Settled:
+    final = reason or verdict.reason
+    if request.path.startswith("/v1/predict/") and answer.status == 200:
+        body = with_reason(answer.body, answer.headers.get("Content-Type", ""), final)
+        answer = msgspec.structs.replace(answer, body=body)
+    return Settled(answer, tier, final, verdict.certified, verdict.degraded, phases)
+
+
+def _failed(answer: Answer) -> bool:
+    return answer.status >= 500 or answer.status == 429
+
+
+def _wire_bytes(head: Mapping[str, str], body: bytes) -> int:
+    """About what HTTP/1.1 puts on the wire: `name: value` lines, a first line and an empty one, and the body."""
+    return sum(len(name) + len(value) + 4 for name, value in head.items()) + len(body) + 14
