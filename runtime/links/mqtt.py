@@ -81,9 +81,16 @@ class _Session:
         sock = client.socket()
         if sock is None:
             raise ConnectionError("the connection was lost at once")
-        loop.add_reader(sock, client.loop_read)
+        loop.add_reader(sock, self._read)
         if client.want_write():
             loop.add_writer(sock, client.loop_write)
+
+    def _read(self) -> None:
+        try:
+            self._client.loop_read()
+        except Exception:
+            log.exception("mqtt: the broker sent what cannot be read; connecting again")
+            self.abandon()
 
     async def keep_alive(self, interval_s: float) -> None:
         """Pings, and notices a silent broker; ends with the connection."""
@@ -120,7 +127,7 @@ class _Session:
         self._client.disconnect()
 
     def abandon(self) -> None:
-        """Drops the connection without a DISCONNECT, so that the broker sends the will. Does nothing when it is gone."""
+        """Drops the connection without a DISCONNECT, so that the broker sends the will."""
         sock = self._client.socket()
         if sock is not None and sock.fileno() >= 0:
             self._client.on_socket_close = None
@@ -134,7 +141,6 @@ class _Session:
     ) -> None:
         self.window = min(_OUT_WINDOW, getattr(properties, "ReceiveMaximum", _OUT_WINDOW))
         self.max_packet_bytes = min(MAX_PACKET_BYTES, getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES))
-        self._client.max_inflight_messages_set(self.window)
         if not self.accepted.done():
             self.accepted.set_result(reason)
 
@@ -356,6 +362,7 @@ class MqttPort:
         )
         client.connect_timeout = _CONNECT_TIMEOUT_S
         client.max_queued_messages_set(0)
+        client.max_inflight_messages_set(_OUT_WINDOW)
         if self._login is not None:
             client.username_pw_set(*self._login)
         if self._will is not None:

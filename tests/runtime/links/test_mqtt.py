@@ -1,0 +1,229 @@
+"""The MQTT port against real brokers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from contracts.messages import MAX_MESSAGE_BYTES
+from fleet.broker import Broker, BrokerConfig
+from runtime.links.mqtt import MqttPort
+
+BROKERS = [
+    pytest.param(
+        "mosquitto",
+        marks=pytest.mark.skipif(
+            shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin") is None,
+            reason="mosquitto is not installed",
+        ),
+    ),
+    "iotcore",
+]
+
+
+@pytest.fixture(params=BROKERS)
+async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Broker]:
+    program: Literal["mosquitto", "iotcore"] = request.param
+    broker = Broker(BrokerConfig(port=0, state_dir=str(tmp_path / "broker"), program=program))
+    await broker.start()
+    yield broker
+    await broker.stop()
+
+
+class Inbox:
+    """A handler that keeps what it was given, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, bytes]] = []
+        self._news = asyncio.Event()
+
+    def __call__(self, topic: str, payload: bytes) -> None:
+        self.got.append((topic, payload))
+        self._news.set()
+
+    async def until(self, done: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        async def wait() -> None:
+            while not done():
+                self._news.clear()
+                await self._news.wait()
+
+        await asyncio.wait_for(wait(), timeout_s)
+
+    async def count(self, n: int) -> None:
+        await self.until(lambda: len(self.got) >= n)
+
+
+async def connected(port: MqttPort) -> MqttPort:
+    await port.start()
+    await port.wait_connected(15)
+    return port
+
+
+async def test_what_one_publishes_the_other_gets_in_order(broker: Broker) -> None:
+    inbox = Inbox()
+    reader = MqttPort(broker.url, "reader")
+    reader.subscribe("t/+/x", inbox)
+    await connected(reader)
+    writer = await connected(MqttPort(broker.url, "writer"))
+    for number in range(300):
+        writer.publish("t/1/x", str(number).encode())
+    await inbox.count(300)
+    assert [int(payload) for _, payload in inbox.got] == list(range(300))
+    await writer.stop()
+    await reader.stop()
+
+
+async def test_retained_state_meets_later_subscribers_with_its_last_value(broker: Broker) -> None:
+    writer = await connected(MqttPort(broker.url, "writer"))
+    writer.publish("state/a", b"old", retain=True)
+    writer.publish("state/a", b"new", retain=True)
+    writer.publish("state/big", b"z" * (MAX_MESSAGE_BYTES - 1), retain=True)
+    await writer.stop()
+    inbox = Inbox()
+    reader = await connected(MqttPort(broker.url, "reader"))
+    reader.subscribe("state/#", inbox)
+    await inbox.count(2)
+    assert {topic: len(payload) for topic, payload in inbox.got} == {"state/a": 3, "state/big": MAX_MESSAGE_BYTES - 1}
+    assert ("state/a", b"new") in inbox.got
+    await reader.stop()
+
+
+async def test_the_will_is_published_on_a_crash_and_not_on_a_stop(broker: Broker) -> None:
+    inbox = Inbox()
+    reader = MqttPort(broker.url, "reader")
+    reader.subscribe("wills/+", inbox)
+    await connected(reader)
+    stopped = await connected(MqttPort(broker.url, "stopped", will=("wills/stopped", b"dead", True)))
+    crashed = await connected(MqttPort(broker.url, "crashed", will=("wills/crashed", b"dead", True)))
+    await stopped.stop()
+    await crashed.kill()
+    await inbox.count(1)
+    assert inbox.got == [("wills/crashed", b"dead")]
+    await reader.stop()
+
+
+async def test_a_killed_broker_comes_back_and_everything_is_asserted_again(broker: Broker) -> None:
+    inbox = Inbox()
+    connects: list[int] = []
+    port = MqttPort(broker.url, "owner")
+    port.subscribe("mine/+", inbox)
+
+    async def assert_state() -> None:
+        connects.append(1)
+        port.publish("mine/state", f"epoch {len(connects)}".encode(), retain=True)
+
+    port.on_connect(assert_state)
+    await connected(port)
+    await inbox.count(1)
+    assert broker.pid is not None
+    os.kill(broker.pid, signal.SIGKILL)
+    await inbox.until(lambda: ("mine/state", b"epoch 2") in inbox.got)
+    assert broker.restarts == 1
+    port.publish("mine/event", b"alive")
+    await inbox.until(lambda: ("mine/event", b"alive") in inbox.got)
+    await port.stop()
+
+
+async def test_events_wait_for_the_broker_and_the_oldest_give_way(tmp_path: Path) -> None:
+    broker = Broker(BrokerConfig(port=0, state_dir=str(tmp_path / "broker")))
+    await broker.start()
+    port = MqttPort(broker.url, "early", queue_limit=5)
+    await broker.stop()
+    await port.start()
+    for number in range(8):
+        port.publish("events/x", str(number).encode())
+    port.publish("events/state", b"stale", retain=True)
+    port.publish("events/lossy", b"gone", qos=0)
+    assert port.dropped == 3
+    inbox = Inbox()
+    port.subscribe("events/#", inbox)
+    await broker.start()
+    await port.wait_connected(20)
+    await inbox.count(5)
+    assert [payload for _, payload in inbox.got] == [b"3", b"4", b"5", b"6", b"7"]
+    await port.stop()
+    await broker.stop()
+
+
+async def test_a_poison_message_is_logged_once_and_never_comes_back(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[bytes] = []
+    after = asyncio.Event()
+
+    async def fragile(_topic: str, payload: bytes) -> None:
+        seen.append(payload)
+        if payload == b"poison":
+            raise ValueError("cannot read this")
+        after.set()
+
+    port = MqttPort(broker.url, "fragile")
+    port.subscribe("in", fragile)
+    await connected(port)
+    port.publish("in", b"poison")
+    port.publish("in", b"good")
+    await asyncio.wait_for(after.wait(), 10)
+    assert seen == [b"poison", b"good"]
+    assert [record.message for record in caplog.records if "failed on a message of in" in record.message]
+    await port.stop()
+    again = await connected(port_of(broker, "fragile"))
+    assert seen == [b"poison", b"good"]
+    await again.stop()
+
+
+def port_of(broker: Broker, name: str) -> MqttPort:
+    return MqttPort(broker.url, name)
+
+
+async def test_a_slow_handler_holds_up_its_own_subscription_only(broker: Broker) -> None:
+    gate = asyncio.Event()
+    inbox = Inbox()
+
+    async def slow(_topic: str, _payload: bytes) -> None:
+        await gate.wait()
+
+    port = MqttPort(broker.url, "slow")
+    port.subscribe("slow", slow)
+    port.subscribe("fast", inbox)
+    await connected(port)
+    port.publish("slow", b"")
+    port.publish("fast", b"here")
+    await inbox.count(1)
+    gate.set()
+    await port.stop()
+
+
+async def test_start_returns_and_waiting_names_the_broker_when_none_is_there() -> None:
+    port = MqttPort("mqtt://127.0.0.1:9", "lonely")
+    await port.start()
+    with pytest.raises(TimeoutError, match=r"mqtt://127\.0\.0\.1:9"):
+        await port.wait_connected(0.3)
+    assert not port.connected
+    await port.stop()
+
+
+def test_wrong_addresses_taken_filters_and_huge_payloads_are_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="mqtt://HOST:PORT"):
+        MqttPort("http://example.org", "x")
+    port = MqttPort("mqtt://localhost", "x")
+    port.subscribe("a", lambda _t, _p: None)
+    with pytest.raises(ValueError, match="already"):
+        port.subscribe("a", lambda _t, _p: None)
+    with pytest.raises(ValueError, match="over the limit"):
+        port.publish("a", b"x" * (MAX_MESSAGE_BYTES + 1))
+
+
+async def test_a_name_used_twice_is_told(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    first = await connected(MqttPort(broker.url, "twin"))
+    second = await connected(MqttPort(broker.url, "twin"))
+    third = await connected(MqttPort(broker.url, "twin"))  # by now the first two have lost a connection at least once
+    assert any("twin lost" in record.message for record in caplog.records)
+    for port in (first, second, third):
+        await port.stop()
