@@ -1,0 +1,167 @@
+"""Connections: the one place where the client does I/O, through httpx. One `Send` in, one `Reply` or `Lost` out."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+import time
+from collections.abc import Mapping
+
+import httpx
+
+from foothill.client.origins import normalise, route
+from foothill.client.upstreams import Lost, Reply, Send
+
+_LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30.0)
+_CONNECTED = "connection.connect_tcp.started"
+
+
+class Wiring:
+    """How to connect: the `connect_to` map, TLS, proxies from the environment or not.
+
+    The TLS context (20 ms to load the authorities) is made with the first https URL, and shared by all clients.
+    """
+
+    def __init__(self, connect_to: Mapping[str, str], tls: ssl.SSLContext | None, *, trust_env: bool) -> None:
+        self._connect_to = normalise(connect_to)
+        self._tls = tls
+        self.trust_env = trust_env
+
+    def context(self, scheme: str) -> ssl.SSLContext:
+        if scheme == "http":
+            return _no_authorities()
+        return self._tls or _public_authorities(self.trust_env)
+
+    def address(self, send: Send) -> tuple[str, str, dict[str, str], dict[str, object]]:
+        """(scheme, URL, headers, httpx extensions) of a request."""
+        way = route(send.base_url, self._connect_to)
+        scheme = way.url.partition(":")[0]
+        # Over a tunnel the certificate must still be that of the name asked for.
+        extensions: dict[str, object] = {"sni_hostname": way.server_name} if scheme == "https" else {}
+        return scheme, way.url + send.path, send.headers | {"Host": way.host}, extensions
+
+
+class SyncConnections:
+    """Pools for http and https, made when first used."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._pools: dict[str, httpx.Client] = {}
+
+    def send(self, send: Send) -> Reply | Lost:
+        """The whole exchange within `send.timeout_s`, give or take one read."""
+        scheme, url, headers, extensions = self._wiring.address(send)
+        opened = _Opened()
+        extensions["trace"] = opened.note
+        started_s = time.perf_counter()
+        try:
+            with self._pool(scheme).stream(
+                send.method, url, headers=headers, content=send.body, timeout=_timeout(send), extensions=extensions
+            ) as response:
+                body = bytearray()
+                for chunk in response.iter_bytes():
+                    body += chunk
+                    if time.perf_counter() - started_s > send.timeout_s:
+                        return _late(send)
+        except httpx.TransportError as error:
+            return _lost(error, send, reused=not opened.new)
+        return Reply(response.status_code, response.headers, bytes(body), (time.perf_counter() - started_s) * 1000.0)
+
+    def close(self) -> None:
+        while self._pools:
+            self._pools.popitem()[1].close()
+
+    def _pool(self, scheme: str) -> httpx.Client:
+        pool = self._pools.get(scheme)
+        if pool is None:
+            made = httpx.Client(
+                verify=self._wiring.context(scheme), trust_env=self._wiring.trust_env, limits=_LIMITS, headers=_PLAIN
+            )
+            pool = self._pools.setdefault(scheme, made)
+        return pool
+
+
+class AsyncConnections:
+    """The same for asyncio."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._pools: dict[str, httpx.AsyncClient] = {}
+
+    async def send(self, send: Send) -> Reply | Lost:
+        """The whole exchange within `send.timeout_s`."""
+        scheme, url, headers, extensions = self._wiring.address(send)
+        opened = _Opened()
+        extensions["trace"] = opened.note_async
+        started_s = time.perf_counter()
+        request = self._pool(scheme).request(
+            send.method, url, headers=headers, content=send.body, timeout=_timeout(send), extensions=extensions
+        )
+        try:
+            response = await asyncio.wait_for(request, send.timeout_s)
+        except asyncio.TimeoutError:
+            return _late(send)
+        except httpx.TransportError as error:
+            return _lost(error, send, reused=not opened.new)
+        elapsed_ms = (time.perf_counter() - started_s) * 1000.0
+        return Reply(response.status_code, response.headers, response.content, elapsed_ms)
+
+    async def close(self) -> None:
+        while self._pools:
+            await self._pools.popitem()[1].aclose()
+
+    def _pool(self, scheme: str) -> httpx.AsyncClient:
+        if scheme not in self._pools:
+            self._pools[scheme] = httpx.AsyncClient(
+                verify=self._wiring.context(scheme), trust_env=self._wiring.trust_env, limits=_LIMITS, headers=_PLAIN
+            )
+        return self._pools[scheme]
+
+
+_PLAIN = {"Accept-Encoding": "identity", "User-Agent": "foothill"}
+
+
+class _Opened:
+    """Whether a request opened a connection of its own, told by httpx's trace extension."""
+
+    def __init__(self) -> None:
+        self.new = False
+
+    def note(self, event: str, _info: object) -> None:
+        self.new = self.new or event == _CONNECTED
+
+    async def note_async(self, event: str, info: object) -> None:
+        self.note(event, info)
+
+
+@functools.cache
+def _no_authorities() -> ssl.SSLContext:
+    """For plain http, which never uses it: httpx insists on a context. It would trust nobody."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@functools.cache
+def _public_authorities(trust_env: bool) -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=trust_env)
+
+
+def _timeout(send: Send) -> httpx.Timeout:
+    return httpx.Timeout(send.timeout_s, connect=send.connect_s)
+
+
+def _late(send: Send) -> Lost:
+    return Lost("late", f"no answer within {send.timeout_s * 1000.0:.0f} ms")
+
+
+def _lost(error: httpx.TransportError, send: Send, *, reused: bool) -> Lost:
+    detail = str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectTimeout):
+        return Lost("refused", f"no connection within {send.connect_s * 1000.0:.0f} ms")
+    if isinstance(error, httpx.ConnectError | httpx.ProxyError):
+        return Lost("refused", f"no connection: {detail}")
+    if isinstance(error, httpx.TimeoutException):
+        return _late(send)
+    if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
+        return Lost("cut", f"the connection was lost: {detail}", reused)
+    raise error
