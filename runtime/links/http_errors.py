@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from contracts import headers
 from contracts.errors import FoothillError
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _REQUEST_ID = web.RequestKey("request_id", str)
 _CODES = {401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 _WHAT_TO_DO = {
@@ -47,7 +47,7 @@ def error_response(error: FoothillError, *, source: str, request_id: str) -> web
     return answer
 
 
-def error_middleware(source: str) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def error_middleware(source: str) -> Middleware:
     """Turns whatever a handler raises into `error_response`, and puts the request id on every answer."""
 
     @web.middleware

@@ -11,7 +11,7 @@ import msgspec
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*)`(?: - at `\$\.?(?P<where>.*)`)?")
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`(?: - at `\$\.?(?P<where>[^`]*)`)?")
 
 
 class SettingsError(Exception):
