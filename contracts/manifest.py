@@ -145,12 +145,16 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Measurements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The attached file, outside the content address, so that a bundle rebuilds byte for byte."""
+    """The attached file, outside the content address, so that a bundle rebuilds byte for byte.
+
+    `teacher` is the cloud bundle's first artifact on the same samples, timed in turns with this bundle's artifacts.
+    """
 
     bundle: str
     artifacts: dict[str, Measured]
     how: str
     machine: str
+    teacher: Measured | None = None
 
 
 def encode(manifest: Manifest) -> bytes:

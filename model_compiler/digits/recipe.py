@@ -1,0 +1,130 @@
+"""The digits recipe: a cloud bundle, an edge bundle, and a bad second edge version that only the field unmasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from contracts.boards import BOARDS
+from contracts.manifest import Preprocess
+from model_compiler.digits import camera, nets, splits
+from model_compiler.digits.splits import LABELS, Digits, Part
+from model_compiler.pack import Packed
+from model_compiler.pipeline import FP32_FILE, ArtifactPlan, Plan, compile_bundle
+from model_compiler.progress import Progress, silent
+from model_compiler.samples import Data, Samples, to_samples
+from model_compiler.train import Schedule
+
+MODEL = "digits"
+CLOUD, EDGE, BAD = "digits-cloud@1", "digits-edge@1", "digits-edge@2"
+INT8_FILE = "cpu.u8s8.onnx"
+PREPROCESS = Preprocess(width=32, height=32, colour="grey", scale=1 / 255, mean=(0.25,), std=(0.25,))
+
+_CPUS = tuple(target for target, board in BOARDS.items() if board.family == "cpu")
+_CLOUD_ARTIFACTS = (ArtifactPlan(FP32_FILE, "fp32", tuple(BOARDS)),)
+_EDGE_ARTIFACTS = (ArtifactPlan(INT8_FILE, "int8", _CPUS), ArtifactPlan(FP32_FILE, "fp32", tuple(BOARDS)))
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """How much work goes in. A draw is one picture of every digit of a part."""
+
+    train_draws: int
+    teacher: Schedule
+    student: Schedule
+    clean_student: Schedule
+    fit_draws: int = 4
+    test_draws: int = 3
+
+
+FULL = Profile(16, teacher=Schedule(2, 3e-3), student=Schedule(4, 5e-3), clean_student=Schedule(40, 5e-3))
+QUICK = Profile(4, teacher=Schedule(1, 3e-3), student=Schedule(3, 5e-3), clean_student=Schedule(20, 5e-3))
+
+
+class DigitsBundles(msgspec.Struct, frozen=True):
+    """`bad` is the second version of the edge bundle."""
+
+    cloud: Packed
+    edge: Packed
+    bad: Packed
+
+
+def compile_digits(out: Path, *, profile: Profile = FULL, progress: Progress = silent) -> DigitsBundles:
+    """Compiles the three bundles into `out`/NAME@VERSION."""
+    parts = splits.split(splits.load())
+    seen, scanned = camera_data(parts, profile), clean_data(parts)
+    cloud = compile_bundle(_cloud_plan(seen, profile), out / CLOUD, progress=progress)
+    edge = compile_bundle(_edge_plan("1", seen, profile.student, cloud, _HOW_CAMERA), out / EDGE, progress=progress)
+    bad = compile_bundle(
+        _edge_plan("2", scanned, profile.clean_student, cloud, _HOW_CLEAN), out / BAD, progress=progress
+    )
+    return DigitsBundles(cloud, edge, bad)
+
+
+def compile_quick(out: Path, *, progress: Progress = silent) -> DigitsBundles:
+    """The same bundles after little training, for tests: seconds instead of a minute, and less accurate."""
+    return compile_digits(out, profile=QUICK, progress=progress)
+
+
+def camera_data(parts: dict[Part, Digits], profile: Profile) -> Data:
+    """What the camera sends. The threshold's part is drawn once a digit, so that its samples are independent."""
+    return Data(
+        train=_shoot(parts["train"], profile.train_draws, seed=1),
+        ranges=_shoot(parts["fit"], 1, seed=2),
+        fit=_shoot(parts["fit"], profile.fit_draws, seed=3),
+        threshold=_shoot(parts["threshold"], 1, seed=4),
+        test=_shoot(parts["test"], profile.test_draws, seed=5),
+    )
+
+
+def clean_data(parts: dict[Part, Digits]) -> Data:
+    """The same parts as plain scans: what a team without a camera would have compiled on."""
+    scans = {
+        part: to_samples(camera.clean(digits.pictures), digits.labels, PREPROCESS) for part, digits in parts.items()
+    }
+    return Data(
+        train=scans["train"], ranges=scans["fit"], fit=scans["fit"], threshold=scans["threshold"], test=scans["test"]
+    )
+
+
+def _shoot(digits: Digits, draws: int, *, seed: int) -> Samples:
+    repeated = digits.take(np.tile(np.arange(len(digits)), draws))
+    return to_samples(camera.shoot(repeated.pictures, np.random.default_rng(seed)), repeated.labels, PREPROCESS)
+
+
+_HOW_CAMERA = "accuracy, agreement, escalation: camera frames of test digits that nothing was fitted on"
+_HOW_CLEAN = "accuracy, agreement, escalation: clean scans of test digits that nothing was fitted on"
+
+
+def _cloud_plan(data: Data, profile: Profile) -> Plan:
+    return Plan(
+        name="digits-cloud",
+        version="1",
+        model=MODEL,
+        task="classification",
+        build_net=nets.teacher,
+        schedule=profile.teacher,
+        data=data,
+        preprocess=PREPROCESS,
+        labels=LABELS,
+        artifacts=_CLOUD_ARTIFACTS,
+        how=_HOW_CAMERA,
+    )
+
+
+def _edge_plan(version: str, data: Data, schedule: Schedule, cloud: Packed, how: str) -> Plan:
+    return Plan(
+        name="digits-edge",
+        version=version,
+        model=MODEL,
+        task="classification",
+        build_net=nets.student,
+        schedule=schedule,
+        data=data,
+        preprocess=PREPROCESS,
+        labels=LABELS,
+        artifacts=_EDGE_ARTIFACTS,
+        how=how,
+        cloud=cloud,
+    )

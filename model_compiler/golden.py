@@ -1,0 +1,58 @@
+"""Golden inputs and outputs: what a node replays before it trusts a loaded artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from model_compiler.errors import CompileError
+from model_compiler.samples import Floats
+
+ROWS = 16
+
+
+class Tolerance(msgspec.Struct, frozen=True):
+    """An output passes within `atol + rtol * |expected|`."""
+
+    atol: float
+    rtol: float
+
+
+def tolerance_for(outputs: Mapping[str, Floats], *, quantized: bool) -> Tolerance:
+    """fp32 kernels differ in the last digits; int8 ones may land a few steps apart on another CPU.
+
+    One step of a uint8 activation is 1/255 of its range, so 4 % of the widest output leaves room for a few steps.
+    """
+    if not quantized:
+        return Tolerance(1e-3, 1e-3)
+    widest = max(float(np.abs(values).max()) for values in outputs.values())
+    return Tolerance(round(0.04 * widest, 3), 0.02)
+
+
+def choose_rows(
+    outputs: Mapping[str, Floats], labels: npt.NDArray[np.int64], tolerance: Tolerance
+) -> npt.NDArray[np.int64]:
+    """ROWS row numbers on which every artifact is right beyond the tolerance, taking turns through the labels.
+
+    Then the top label must agree in every row, on every machine that computes within the tolerance.
+    """
+    sure = np.logical_and.reduce([_sure(values, labels, tolerance) for values in outputs.values()])
+    by_label = [np.flatnonzero(sure & (labels == label)) for label in np.unique(labels)]
+    deepest = max(len(rows) for rows in by_label)
+    turns = [rows[turn] for turn in range(deepest) for rows in by_label if turn < len(rows)]
+    if len(turns) < ROWS:
+        raise CompileError(
+            f"Only {len(turns)} of {len(labels)} candidate rows are answered rightly by every artifact with room to "
+            f"spare; {ROWS} golden rows are needed. Give more `fit` samples, or train longer."
+        )
+    return np.sort(np.asarray(turns[:ROWS], np.int64))
+
+
+def _sure(values: Floats, labels: npt.NDArray[np.int64], tolerance: Tolerance) -> npt.NDArray[np.bool_]:
+    ordered = np.sort(values, axis=1)
+    margin = ordered[:, -1] - ordered[:, -2]
+    room = 2 * (tolerance.atol + tolerance.rtol * np.abs(ordered[:, -1]))
+    return np.asarray((values.argmax(axis=1) == labels) & (margin > room))

@@ -1,0 +1,90 @@
+"""The packed bundle: a directory of files under a canonical manifest whose digest is the bundle's address."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from contracts import manifest as manifests
+from contracts.manifest import File, Manifest, Measurements
+from model_compiler.errors import CompileError
+
+
+class Packed(msgspec.Struct, frozen=True):
+    """A bundle on disk. `digest` is that of its manifest."""
+
+    directory: Path
+    digest: str
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        return self.directory / name
+
+
+def files_of(contents: Mapping[str, bytes]) -> dict[str, File]:
+    """The manifest's entries for `contents`, path to bytes."""
+    return {path: File(manifests.digest_of(data), len(data)) for path, data in contents.items()}
+
+
+def npy(array: npt.NDArray[np.generic]) -> bytes:
+    """`array` in NumPy's .npy format, C order, version 1.0: the same array always has the same bytes."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def pack(directory: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Packed:
+    """Writes the bundle to `directory`, replacing what was there in one rename.
+
+    Raises CompileError when `contents` are not exactly what the manifest names, FoothillError `bad_bundle` when the
+    manifest breaks its own rules.
+    """
+    manifests.check(manifest)
+    if manifest.files != files_of(contents):
+        raise CompileError(f"{manifest.reference}: the manifest does not name the files it is packed with.")
+    beside = directory.parent / f".{directory.name}.{os.getpid()}"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for path, data in {**contents, manifests.FILE: manifests.encode(manifest)}.items():
+        target = beside / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    if directory.exists():
+        shutil.rmtree(directory)
+    beside.rename(directory)
+    return Packed(directory, manifests.digest(manifest), manifest)
+
+
+def attach(packed: Packed, measurements: Measurements) -> None:
+    """Writes measurements.json beside the bundle's files; the address does not change."""
+    data = msgspec.json.format(msgspec.json.encode(measurements, order="sorted"), indent=2)
+    packed.file(manifests.MEASUREMENTS_FILE).write_bytes(data + b"\n")
+
+
+def read(directory: Path) -> Packed:
+    """Opens a packed bundle and checks every byte of it. Raises CompileError or FoothillError `bad_bundle`."""
+    try:
+        data = (directory / manifests.FILE).read_bytes()
+        manifest = manifests.decode(data)
+        contents = {path: (directory / path).read_bytes() for path in manifest.files}
+    except OSError as error:
+        raise CompileError(f"{directory} is no packed bundle: {error}.") from error
+    if manifest.files != files_of(contents) or data != manifests.encode(manifest):
+        raise CompileError(f"{directory} was changed after it was packed. Compile it again.")
+    return Packed(directory, manifests.digest_of(data), manifest)
+
+
+def read_measurements(packed: Packed) -> Measurements:
+    """Raises CompileError when there are none."""
+    path = packed.file(manifests.MEASUREMENTS_FILE)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Measurements)
+    except (OSError, msgspec.DecodeError) as error:
+        raise CompileError(f"{path} holds no measurements: {error}. Compile the bundle again.") from error
