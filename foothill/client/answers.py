@@ -8,9 +8,10 @@ from typing import TypedDict
 import msgspec
 
 from contracts import headers
+from contracts.oip import HEADER_LENGTH
 from contracts.predictions import Prediction
 from contracts.timing import across_hop, parse_server_timing
-from foothill.client.tensors import HEADER_LENGTH, Tensor, decode_answer
+from foothill.client.tensors import Tensor, decode_answer
 
 MSGPACK = "application/msgpack"
 

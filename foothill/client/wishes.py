@@ -11,9 +11,10 @@ import msgspec
 
 from contracts import headers
 from contracts.headers import Escalation
+from contracts.oip import HEADER_LENGTH
 from foothill.client.answers import MSGPACK
 from foothill.client.lease_book import Subject
-from foothill.client.tensors import HEADER_LENGTH, Given, encode_request
+from foothill.client.tensors import Given, encode_request
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
 _MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
