@@ -38,7 +38,6 @@ HOP_ONLY = frozenset(name.lower() for name in (HOP, LOAD, ANSWER))
 
 RELAYED_IN = (
     "Content-Type",
-    "Content-Encoding",
     "Accept",
     "Inference-Header-Content-Length",
     "tracestate",
@@ -47,8 +46,8 @@ RELAYED_IN = (
     RESIDENCY,
     IDEMPOTENCY_KEY,
 )
-"""The caller's headers that a hop passes on; all others stop at the first server. `Inference-Header-Content-Length`
-is the binary-tensor extension's (https://github.com/triton-inference-server/server, protocol/extension_binary_data)."""
+"""The caller's headers that a hop passes on; all others stop at the first server, which also decompresses bodies.
+`Inference-Header-Content-Length` is the binary-tensor extension's, see `contracts/oip.py`."""
 
 RELAYED_OUT = (
     "Content-Type",

@@ -27,6 +27,7 @@ class LeasedNode(msgspec.Struct, frozen=True):
 class Lease(msgspec.Struct, frozen=True):
     """Ranked nodes, best first, and the cloud to fall back to when none is reachable. Valid for `ttl_s` seconds.
 
+    `place` is where the caller was taken to be; None when nobody could say, and the ranking then goes by load alone.
     `ticket` stays empty until tenants exist: its form is `contracts.tickets.Ticket`.
     """
 
@@ -34,4 +35,5 @@ class Lease(msgspec.Struct, frozen=True):
     nodes: tuple[LeasedNode, ...]
     cloud: str
     ttl_s: float
+    place: Place | None = None
     ticket: str = ""

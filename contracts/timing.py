@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
-PHASES = ("route", "network", "queue", "decode", "infer", "encode", "escalate", "prefill", "decode-tokens")
+PHASES = ("route", "retry", "network", "queue", "decode", "infer", "encode", "escalate", "prefill", "decode-tokens")
 """The phases of one hop, in the order a request meets them. `total` is the whole hop as its server saw it."""
 
 TOTAL = "total"

@@ -24,6 +24,7 @@ from contracts.headers import Terms
 from contracts.messages import Audit, Certificate
 from contracts.predictions import with_reason
 from contracts.timing import across_hop, parse_server_timing
+from runtime.links.estimates import Fading
 from runtime.links.hop import sign_hop
 from runtime.links.telemetry import Purpose, Telemetry
 from runtime.links.upstream import Answer, Request, Upstreams, UpstreamUnreachable
@@ -34,7 +35,6 @@ CLOUD_FAILED = "cloud-failed"
 AUDIT_DEADLINE_MS = 10_000.0
 _RESERVE_SHARE = 0.05
 _RESERVE_MOST_MS = 50.0
-_SMOOTHING = 0.2
 _HALF_LIFE_S = 30.0
 _VERSIONED = re.compile(r"(/v2/models/[^/?]+)/versions/[^/?]+")
 
@@ -86,28 +86,6 @@ class _Cloud:
         self.circuit = Circuit()
 
 
-class _Expected:
-    """An exponentially weighted mean in ms that fades to 0 (half-life 30 s) when nothing measures it any more.
-
-    It fades so that one bad minute, after which nothing is sent, cannot forbid escalations for ever.
-    """
-
-    def __init__(self) -> None:
-        self._ms: float | None = None
-        self._at_s = 0.0
-
-    def ms(self, now_s: float) -> float:
-        return 0.0 if self._ms is None else self._ms * 0.5 ** ((now_s - self._at_s) / _HALF_LIFE_S)
-
-    def measure(self, milliseconds: float, now_s: float) -> None:
-        before = milliseconds if self._ms is None else self.ms(now_s)
-        self._ms, self._at_s = before + _SMOOTHING * (milliseconds - before), now_s
-
-    def at_least(self, milliseconds: float, now_s: float) -> None:
-        """What was given up after `milliseconds` would have taken longer still."""
-        self._ms, self._at_s = max(milliseconds, self.ms(now_s)), now_s
-
-
 class _Evidence(msgspec.Struct, frozen=True):
     """What an edge answer says of itself to its holder."""
 
@@ -157,7 +135,7 @@ class Holder:
         self._wall = wall
         self._max_audits = max_audits_in_flight
         self._audits: set[asyncio.Task[None]] = set()
-        self._expected = _Expected()
+        self._expected = Fading(half_life_s=_HALF_LIFE_S)
 
     async def settle(self, request: Request, edge: Answer, terms: Terms, deadline: Deadline, *, model: str) -> Settled:
         """The final answer for a request whose edge answer, with status 200, is at hand. Raises nothing of its own.
@@ -243,7 +221,7 @@ class Holder:
         reachable = any(cloud.circuit.allows(now_s) for cloud in self._clouds)
         policy = Policy(
             asked=terms.escalation,
-            cloud_ms=self._expected.ms(now_s),
+            cloud_ms=self._expected.value(now_s),
             cloud=self.may_ask_cloud(terms) and reachable,
         )
         certificate = self._certificates.get(evidence.stratum)
@@ -296,7 +274,7 @@ class Holder:
             event = "failed"
             raise
         except FoothillError:
-            event = "failed" if blames(allowed_ms, self._expected.ms(started_s)) else "abandoned"
+            event = "failed" if blames(allowed_ms, self._expected.value(started_s)) else "abandoned"
             self._expected.at_least((self._clock() - started_s) * 1000.0, self._clock())
             raise
         finally:

@@ -44,7 +44,7 @@ class Answer(msgspec.Struct, frozen=True):
     hop_ms: float = 0.0
 
 
-class UpstreamUnreachable(Exception):
+class UpstreamUnreachable(Exception):  # noqa: N818 - it names a state of the world, not a mistake
     """No answer came from `url`. `sent` tells whether bytes of the request may have reached it."""
 
     def __init__(self, url: str, *, sent: bool, reason: str) -> None:
