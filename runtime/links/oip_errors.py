@@ -1,0 +1,33 @@
+"""Errors under `/v2` as clients of the Open Inference Protocol expect them."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from contracts.errors import ErrorBody
+from contracts.oip import error_body
+
+
+@web.middleware
+async def oip_error_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Adds `error` to the error body of routes under `/v2`. Stands outside `error_middleware`."""
+    answer = await handler(request)
+    if answer.status >= 400 and isinstance(answer, web.Response) and _is_oip(request.path):
+        answer.body = _with_error(answer.body)
+    return answer
+
+
+def _with_error(body: object) -> bytes | None:
+    """A relayed body of another form stays as it is."""
+    if not isinstance(body, bytes):
+        return None
+    try:
+        return error_body(msgspec.json.decode(body, type=ErrorBody))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body
+
+
+def _is_oip(path: str) -> bool:
+    return path == "/v2" or path.startswith("/v2/")

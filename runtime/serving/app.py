@@ -1,0 +1,272 @@
+"""The HTTP routes of a server of models: the same for an edge node and for the cloud tier."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from contracts import headers, oip
+from contracts.deadlines import Deadline
+from contracts.errors import FoothillError
+from contracts.timing import format_server_timing
+from runtime.links.holder import Holder, outward_headers
+from runtime.links.hop import Hop, verify_hop
+from runtime.links.http_errors import error_middleware, request_id_of
+from runtime.links.oip_errors import oip_error_middleware
+from runtime.links.telemetry import Telemetry
+from runtime.links.upstream import Answer, answer_headers
+from runtime.serving import images, postprocess
+from runtime.serving import oip as tensors
+from runtime.serving.admin import Admin
+from runtime.serving.batcher import BatchResult
+from runtime.serving.calls import Call, read_body
+from runtime.serving.facts import Facts
+from runtime.serving.hosting import ModelHost, Served
+from runtime.serving.metrics import ACCOUNT, counted
+from runtime.serving.oip import Encoded
+from runtime.serving.postprocess import Reading, Stamp
+from runtime.serving.preprocess import Decoder
+from runtime.serving.repository import Repository
+from runtime.serving.tensors import Array
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+UNSETTLED = "unsettled"
+"""The reason on an answer whose holder has yet to decide."""
+
+Clock = Callable[[], float]
+
+
+class ServingSettings(msgspec.Struct, frozen=True):
+    """`hop_key` None believes no hop; `admin_token` empty closes the admin routes. Sizes in bytes and pixels."""
+
+    node: str
+    tier: Literal["edge", "cloud"]
+    max_body_bytes: int = 16 << 20
+    default_deadline_ms: float = 10_000.0
+    hop_key: bytes | None = None
+    admin_token: str = ""
+    max_pixels: int = images.MAX_PIXELS
+    decode_threads: int = 2
+
+
+def create_app(
+    host: ModelHost,
+    settings: ServingSettings,
+    *,
+    holder: Holder | None,
+    telemetry: Telemetry,
+    repository: Repository | None = None,
+    clock: Clock = time.monotonic,
+    wall: Clock = time.time,
+) -> web.Application:
+    """`holder` settles the requests of callers that no other hop holds; without one they are answered as they are.
+
+    The caller keeps `host` and closes it after the application. `clock` is that of `host` and `holder`.
+    """
+    decoder = Decoder(threads=settings.decode_threads, max_pixels=settings.max_pixels)
+    answers = Answers(host, settings, decoder, holder, clock, wall)
+    facts = Facts(host, node=settings.node, tier=settings.tier, telemetry=telemetry)
+    admin = Admin(repository, settings.admin_token)
+    count = partial(counted, telemetry=telemetry, part=settings.tier)
+    app = web.Application(middlewares=[_stamped(settings), oip_error_middleware, error_middleware(settings.node)])
+    app.add_routes(
+        [
+            web.post("/v2/models/{model}/infer", count("infer", answers.infer)),
+            web.post("/v2/models/{model}/versions/{version}/infer", count("infer", answers.infer)),
+            web.post("/v1/predict/{model}", count("predict", answers.predict)),
+            *facts.routes(),
+            *admin.routes(),
+        ]
+    )
+
+    async def close_decoder(_: web.Application) -> None:
+        decoder.close()
+
+    app.on_cleanup.append(close_decoder)
+    return app
+
+
+class Answers:
+    """The two routes that run a model."""
+
+    def __init__(
+        self,
+        host: ModelHost,
+        settings: ServingSettings,
+        decoder: Decoder,
+        holder: Holder | None,
+        clock: Clock,
+        wall: Clock,
+    ) -> None:
+        self._host = host
+        self._settings = settings
+        self._decoder = decoder
+        self._holder = holder
+        self._clock = clock
+        self._wall = wall
+
+    async def infer(self, request: web.Request) -> web.Response:
+        """The Open Inference Protocol: tensors in, the tensors asked for out."""
+        call = await self._begin(request)
+        with self._host.get(call.model, call.version) as served:
+            manifest = served.loaded.manifest
+            with call.phase("decode"):
+                ask, parts = oip.parse_request(call.body, request.headers.get(oip.HEADER_LENGTH))
+                wanted = tensors.wanted_outputs(ask, manifest)
+                inputs = tensors.read_inputs(ask, parts, manifest)
+            call.narrow(ask.parameters.timeout)
+            result = await self._run(call, served, inputs)
+        with call.phase("encode"):
+            reading = served.loaded.read(result.outputs)
+            body = tensors.write_response(result.outputs, wanted, manifest, model=call.model, request_id=ask.id)
+        return await self._answer(request, call, served, reading, body)
+
+    async def predict(self, request: web.Request) -> web.Response:
+        """A picture or a tensor map in, a typed answer out."""
+        call = await self._begin(request)
+        with self._host.get(call.model) as served:
+            postprocess.check_predictable(served.loaded.manifest)
+            with call.phase("decode"):
+                inputs = await self._read_inputs(request, call, served)
+            result = await self._run(call, served, inputs)
+        with call.phase("encode"):
+            reading = served.loaded.read(result.outputs)
+            body = self._write_prediction(request, call, served, result.outputs, reading)
+        return await self._answer(request, call, served, reading, body)
+
+    async def _begin(self, request: web.Request) -> Call:
+        """Everything about a request that is known before its model runs; its body is read here."""
+        arrived_s = self._clock()
+        request_id = request_id_of(request)
+        terms = headers.parse_terms(request.headers)
+        deadline = Deadline.after(terms.deadline_ms or self._settings.default_deadline_ms, now_s=arrived_s)
+        model, version = request.match_info["model"], request.match_info.get("version", "")
+        self._host.get(model, version)
+        request[ACCOUNT].model = model
+        body = await read_body(request, self._settings.max_body_bytes, deadline, self._clock)
+        return Call(
+            request_id=request_id,
+            model=model,
+            version=version,
+            terms=terms,
+            deadline=deadline,
+            hop=self._hop(request, request_id),
+            body=body,
+            started_s=self._clock(),
+            clock=self._clock,
+        )
+
+    def _hop(self, request: web.Request, request_id: str) -> Hop | None:
+        if self._settings.hop_key is None:
+            return None
+        return verify_hop(self._settings.hop_key, request.headers.get(headers.HOP), request_id, self._wall())
+
+    async def _read_inputs(self, request: web.Request, call: Call, served: Served) -> Mapping[str, Array]:
+        """The input tensors of a predict body. Raises FoothillError `unsupported_media_type` for other bodies."""
+        manifest, preprocessor = served.loaded.manifest, served.loaded.preprocessor
+        media_type = request.content_type
+        if media_type == MSGPACK:
+            inputs = tensors.read_packed(oip.parse_packed(call.body), manifest)
+            postprocess.check_one_row(manifest, inputs)
+            return inputs
+        if media_type in images.MEDIA_TYPES and preprocessor is not None:
+            tensor = await self._decoder.tensor(preprocessor, call.body, media_type)
+            return {manifest.inputs[0].name: tensor}
+        taken = ", ".join((*(images.MEDIA_TYPES if preprocessor is not None else ()), MSGPACK))
+        raise FoothillError(
+            "unsupported_media_type", f"Model {call.model} takes {taken}, not {media_type[:80]!r}: set Content-Type."
+        )
+
+    async def _run(self, call: Call, served: Served, inputs: Mapping[str, Array]) -> BatchResult:
+        call.rows = len(next(iter(inputs.values()))) if served.loaded.batches else 1
+        try:
+            result = await served.batcher.submit(inputs, call.deadline)
+        except FoothillError:
+            served.statistics.failed((self._clock() - call.started_s) * 1000.0)
+            raise
+        call.phases_ms["queue"] = result.queue_ms
+        call.phases_ms["infer"] = result.infer_ms
+        self._host.note(result.queue_ms, call.phases_ms["decode"] + result.infer_ms)
+        return result
+
+    def _write_prediction(
+        self, request: web.Request, call: Call, served: Served, outputs: Mapping[str, Array], reading: Reading
+    ) -> Encoded:
+        stamp = Stamp(call.model, self._settings.tier, self._settings.node, self._reason(), call.request_id)
+        prediction = postprocess.predict(outputs, reading, served.loaded.manifest, stamp)
+        if prefers_msgpack(request.headers.get("Accept", "")):
+            return Encoded(msgspec.msgpack.encode(prediction), MSGPACK, None)
+        return Encoded(msgspec.json.encode(prediction), JSON, None)
+
+    async def _answer(
+        self, request: web.Request, call: Call, served: Served, reading: Reading, body: Encoded
+    ) -> web.Response:
+        """The local answer, or what its holder makes of it where that is this node."""
+        served.statistics.succeeded(call.phases_ms, rows=call.rows, now_s=self._wall())
+        local = Answer(200, answer_headers(self._local_headers(call, served, reading, body)), body.body)
+        if call.hop is not None or self._holder is None:
+            outward = local.headers if call.hop is not None else headers.strip_hop_only(local.headers)
+            request[ACCOUNT].answered(self._settings.tier, self._reason(), call.phases_ms)
+            return web.Response(body=local.body, headers=outward)
+        settled = await self._holder.settle(call.onward(request), local, call.terms, call.deadline, model=call.model)
+        phases_ms = call.with_total(settled.phases)
+        request[ACCOUNT].answered(settled.tier, settled.reason, phases_ms)
+        outward = outward_headers(settled)
+        outward[headers.REQUEST_ID] = call.request_id
+        outward[headers.SERVER_TIMING] = format_server_timing(phases_ms)
+        return web.Response(body=settled.answer.body, headers=outward)
+
+    def _local_headers(self, call: Call, served: Served, reading: Reading, body: Encoded) -> dict[str, str]:
+        """All headers of an answer that only a hop may see whole."""
+        loaded = served.loaded
+        named = {
+            "Content-Type": body.content_type,
+            headers.REQUEST_ID: call.request_id,
+            headers.TIER: self._settings.tier,
+            headers.NODE: self._settings.node,
+            headers.REASON: self._reason(),
+            headers.STRATUM: loaded.stratum,
+            headers.CERTIFIED: "false",
+            headers.DEGRADED: "false",
+            headers.MODEL: loaded.manifest.reference,
+            headers.DIGEST: loaded.digest,
+            headers.ANSWER: reading.answer,
+            headers.LOAD: self._host.load().header(),
+            headers.SERVER_TIMING: format_server_timing(call.with_total(call.phases_ms)),
+        }
+        if reading.confidence is not None:
+            named[headers.CONFIDENCE] = repr(reading.confidence)
+        if body.header_length is not None:
+            named[oip.HEADER_LENGTH] = str(body.header_length)
+        return {name: value for name, value in named.items() if value}
+
+    def _reason(self) -> str:
+        return "cloud" if self._settings.tier == "cloud" else UNSETTLED
+
+
+def prefers_msgpack(accept: str) -> bool:
+    """Whether an `Accept` header names MessagePack and not JSON, or MessagePack first. Anything else gets JSON."""
+    named = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    wanted = [name for name in named if name in (JSON, MSGPACK)]
+    return wanted[:1] == [MSGPACK]
+
+
+def _stamped(settings: ServingSettings) -> Middleware:
+    """Puts node and tier on every answer, errors too."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await handler(request)
+        if not answer.prepared:
+            answer.headers.setdefault(headers.NODE, settings.node)
+            answer.headers.setdefault(headers.TIER, settings.tier)
+        return answer
+
+    return middleware

@@ -1,0 +1,32 @@
+"""How sure an answer is: the temperature softmax of the artifact's rule, and the least sure row of a batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from runtime.serving.tensors import Array
+
+
+def softmax(logits: Array, temperature: float = 1.0) -> Array:
+    """Probabilities [rows, classes], float64, of `logits / temperature` (Guo et al. 2017, arXiv:1706.04599)."""
+    scaled = logits.astype(np.float64) / temperature
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def sharpen(probabilities: Array, temperature: float) -> Array:
+    """The same rule for a model that ends in a softmax: its logits are known up to a constant, as logarithms."""
+    if temperature == 1.0:
+        return probabilities.astype(np.float64)
+    smallest = np.finfo(np.float64).tiny
+    return softmax(np.log(np.maximum(probabilities.astype(np.float64), smallest)), temperature)
+
+
+def of_rows(probabilities: Array) -> float:
+    """A batch is as sure as its least sure row: the smallest of the rows' largest probabilities.
+
+    0 when a value is not finite: an answer that is no number must never pass for a sure one.
+    """
+    least = float(probabilities.max(axis=1).min())
+    return least if np.isfinite(probabilities).all() else 0.0

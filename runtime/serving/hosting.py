@@ -1,0 +1,195 @@
+"""The models a process serves, and the switch from one bundle to the next without a failed request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from contracts.errors import FoothillError
+from runtime.serving.batcher import Batcher
+from runtime.serving.loaded import LoadedModel
+from runtime.serving.statistics import ModelStatistics
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 30.0
+_MEMORY = 0.9
+
+
+class LoadFigures(msgspec.Struct, frozen=True):
+    """Requests being worked on now, and the recent mean time of the queue and of the service (all but it) in ms."""
+
+    in_flight: int
+    queue_ms: float
+    service_ms: float
+
+    def header(self) -> str:
+        """The value of `Foothill-Load`."""
+        return f"in_flight={self.in_flight};queue_ms={self.queue_ms:.3f};service_ms={self.service_ms:.3f}"
+
+
+class ServedReport(msgspec.Struct, frozen=True):
+    """What one model is served from."""
+
+    digest: str
+    bundle: str
+    stratum: str
+    artifact: str
+    provider: str
+    in_flight: int
+
+
+class Served:
+    """One loaded model with its batcher. Used as a context, it is not closed before the context has ended."""
+
+    def __init__(self, loaded: LoadedModel, batcher: Batcher) -> None:
+        self.loaded = loaded
+        self.batcher = batcher
+        self.statistics = ModelStatistics(loaded.manifest.model, loaded.manifest.version)
+        self.in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __enter__(self) -> Served:
+        self.in_flight += 1
+        self._idle.clear()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self._idle.set()
+
+    async def close(self, drain_s: float) -> None:
+        """Waits for its users, then for its engine thread, and frees the model."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), drain_s)
+        except asyncio.TimeoutError:
+            log.warning("%s: %d requests still run after %.0f s of draining", self.name, self.in_flight, drain_s)
+        await self.batcher.close()
+        self.loaded.close()
+
+    @property
+    def name(self) -> str:
+        return self.loaded.manifest.reference
+
+
+class ModelHost:
+    """Logical model to what serves it. `expected` are the models without which the process is not ready."""
+
+    def __init__(
+        self,
+        *,
+        expected: Iterable[str] = (),
+        max_waiting: int = 256,
+        drain_s: float = DRAIN_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.expected = tuple(expected)
+        self._max_waiting = max_waiting
+        self._drain_s = drain_s
+        self._clock = clock
+        self._served: dict[str, Served] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._queue_ms = 0.0
+        self._service_ms = 0.0
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._served) and all(model in self._served for model in self.expected)
+
+    @property
+    def models(self) -> Mapping[str, Served]:
+        return self._served
+
+    async def activate(self, model: str, loaded: LoadedModel) -> None:
+        """Serves `loaded` from the next request on; returns when the one before it has drained and is closed.
+
+        Takes `loaded` over, and closes it in its turn. Raises FoothillError `bad_bundle` for a bundle of another model.
+        """
+        if loaded.manifest.model != model:
+            raise FoothillError(
+                "bad_bundle", f"Bundle {loaded.manifest.reference} serves {loaded.manifest.model}, not {model}."
+            )
+        before = self._served.get(model)
+        self._served[model] = Served(loaded, self._batcher(loaded))
+        log.info("%s is served by %s (%s)", model, loaded.manifest.reference, loaded.digest)
+        if before is not None:
+            await self._put_away(before)
+
+    async def retire(self, model: str) -> None:
+        """Serves the model no more; returns when it has drained and is closed. Raises `model_not_found`."""
+        served = self.get(model)
+        del self._served[model]
+        log.info("%s is no longer served", model)
+        await self._put_away(served)
+
+    def get(self, model: str, version: str = "") -> Served:
+        """Raises FoothillError `model_not_found`, naming what is served. `version` empty: whichever it is."""
+        served = self._served.get(model)
+        if served is None:
+            known = ", ".join(sorted(self._served)) or "none yet"
+            raise FoothillError("model_not_found", f"Model {model[:80]!r} is not served here. Served: {known}.")
+        if version and version != served.loaded.manifest.version:
+            raise FoothillError(
+                "model_not_found",
+                f"Model {model} is served in version {served.loaded.manifest.version}, not {version[:40]!r}. "
+                f"Leave the version out of the path to take what is served.",
+            )
+        return served
+
+    def reports(self) -> dict[str, ServedReport]:
+        return {
+            model: ServedReport(
+                digest=served.loaded.digest,
+                bundle=served.name,
+                stratum=served.loaded.stratum,
+                artifact=served.loaded.artifact.file,
+                provider=served.loaded.engine.provider,
+                in_flight=served.in_flight,
+            )
+            for model, served in self._served.items()
+        }
+
+    def load(self) -> LoadFigures:
+        in_flight = sum(served.in_flight for served in self._served.values())
+        return LoadFigures(in_flight, self._queue_ms, self._service_ms)
+
+    def note(self, queue_ms: float, service_ms: float) -> None:
+        """Takes one answered request into the recent means."""
+        self._queue_ms = _MEMORY * self._queue_ms + (1 - _MEMORY) * queue_ms
+        self._service_ms = _MEMORY * self._service_ms + (1 - _MEMORY) * service_ms
+
+    async def close(self) -> None:
+        """Retires every model."""
+        served, self._served = list(self._served.values()), {}
+        await asyncio.gather(*(self._put_away(one) for one in served), *self._closing)
+
+    def _batcher(self, loaded: LoadedModel) -> Batcher:
+        return Batcher(
+            loaded.run,
+            name=loaded.manifest.model,
+            max_batch=loaded.manifest.max_batch,
+            batches=loaded.batches,
+            max_waiting=self._max_waiting,
+            clock=self._clock,
+        )
+
+    def _put_away(self, served: Served) -> Coroutine[Any, Any, None]:
+        """Draining goes on when the one who asked for it is cancelled: nobody else would close the model."""
+        closing = asyncio.get_running_loop().create_task(served.close(self._drain_s))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        return _shielded(closing)
+
+
+async def _shielded(task: asyncio.Task[None]) -> None:
+    await asyncio.shield(task)

@@ -1,0 +1,127 @@
+"""ONNX Runtime as an engine: one session, its provider checked, its inputs and outputs checked against the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as capi
+
+from contracts.boards import BOARDS
+from contracts.errors import FoothillError
+from contracts.manifest import TensorSpec
+from runtime.serving.tensors import Array
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "jetson": "CUDAExecutionProvider", "gpu": "CUDAExecutionProvider"}
+"""The provider that runs an ONNX artifact on each family of boards."""
+
+_DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+# The binding's exceptions share no base below Exception.
+_FAILURES = (
+    capi.Fail,
+    capi.InvalidArgument,
+    capi.InvalidGraph,
+    capi.InvalidProtobuf,
+    capi.EPFail,
+    capi.NoSuchFile,
+    capi.NotImplemented,
+    capi.RuntimeException,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+class OnnxEngine:
+    """One ONNX Runtime session. `threads` is the number of threads inside one operator."""
+
+    def __init__(self, path: Path, *, provider: str, threads: int) -> None:
+        """Raises FoothillError `bad_bundle` for a file that does not load, or when `provider` would not run it."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # A spinning pool takes the core that the event loop needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(path, options, providers=[provider])
+        except _FAILURES as error:
+            raise FoothillError("bad_bundle", f"ONNX Runtime does not load {path}: {_first_line(error)}.") from error
+        self._session.disable_fallback()
+        self.provider: str = self._session.get_providers()[0]
+        if self.provider != provider:
+            raise FoothillError(
+                "bad_bundle",
+                f"{path.name} was to run on {provider}, but ONNX Runtime offers only {self.provider}. "
+                f"Install the onnxruntime build for this board, or set a target that this machine has.",
+            )
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        feeds = {name: np.require(array, requirements=("C", "A")) for name, array in inputs.items()}
+        try:
+            outputs = self._session.run(self._names, feeds)
+        except _FAILURES as error:
+            raise FoothillError("internal", f"The engine refused these inputs: {_first_line(error)}.") from error
+        return dict(zip(self._names, outputs, strict=True))
+
+    def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        """Raises FoothillError `bad_bundle` where the file's tensors are not those of the manifest."""
+        for what, specs, nodes in (
+            ("input", inputs, self._session.get_inputs()),
+            ("output", outputs, self._session.get_outputs()),
+        ):
+            found = {node.name: node for node in nodes}
+            if set(found) != {spec.name for spec in specs}:
+                raise _unlike(f"its {what}s are {sorted(found)}, in the manifest {sorted(s.name for s in specs)}")
+            for spec in specs:
+                _check_tensor(what, spec, found[spec.name])
+
+    def close(self) -> None:
+        del self._session
+
+
+def provider_for(target: str) -> str:
+    """Raises FoothillError `bad_request` for a target that is not in the board table."""
+    board = BOARDS.get(target)
+    if board is None:
+        raise FoothillError("bad_request", f"Target {target!r} is unknown. Use one of {', '.join(BOARDS)}.")
+    return PROVIDERS[board.family]
+
+
+def _check_tensor(what: str, spec: TensorSpec, node: ort.NodeArg) -> None:
+    datatype = _DATATYPES.get(node.type, node.type)
+    if datatype != spec.datatype:
+        raise _unlike(f"{what} {spec.name} is {datatype}, in the manifest {spec.datatype}")
+    shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
+    if not _same_shape(shape, spec.shape):
+        raise _unlike(f"{what} {spec.name} has shape {list(shape)}, in the manifest {list(spec.shape)}")
+
+
+def _same_shape(found: Sequence[int], named: Sequence[int]) -> bool:
+    """A dimension that the file leaves open may be any in the manifest; one that it fixes is fixed there too."""
+    return len(found) == len(named) and all(size in (-1, want) for size, want in zip(found, named, strict=True))
+
+
+def _unlike(what: str) -> FoothillError:
+    return FoothillError("bad_bundle", f"The artifact is not what its manifest says: {what}. Compile it again.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:300]

@@ -1,0 +1,138 @@
+"""From output tensors to an answer: labels with probabilities, or a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from contracts.errors import FoothillError
+from contracts.manifest import Artifact, Manifest
+from contracts.oip import bad_tensor
+from contracts.predictions import Classification, Embedding, Prediction, Scored, label_answer
+from runtime.serving import confidence
+from runtime.serving.tensors import Array
+
+TOP = 5
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What the outputs say. `confidence` (0..1) is None without a rule; `answer` is the comparable essence.
+
+    `probabilities` [rows, classes] is None, and `answer` empty, for a model that has no labels to compare.
+    """
+
+    confidence: float | None = None
+    answer: str = ""
+    probabilities: Array | None = None
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """Who answers, for the body of a prediction."""
+
+    model: str
+    tier: str
+    node: str
+    reason: str
+    request_id: str
+
+
+def read(outputs: Mapping[str, Array], manifest: Manifest, artifact: Artifact) -> Reading:
+    """Probabilities, confidence under the artifact's rule, and the top labels of all rows."""
+    head = manifest.postprocess
+    if head.kind == "vector":
+        return Reading()
+    rule = artifact.confidence
+    temperature = rule.temperature if rule is not None else 1.0
+    soften = confidence.softmax if head.kind == "logits" else confidence.sharpen
+    probabilities = soften(outputs[head.output], temperature)
+    return Reading(
+        confidence=confidence.of_rows(probabilities) if rule is not None else None,
+        answer=label_answer(np.argmax(probabilities, axis=1).tolist()),
+        probabilities=probabilities,
+    )
+
+
+def predict(outputs: Mapping[str, Array], reading: Reading, manifest: Manifest, stamp: Stamp) -> Prediction:
+    """The typed answer for the one row of `outputs`."""
+    if manifest.task == "embedding":
+        return _embedding(outputs[manifest.postprocess.output], reading, manifest, stamp)
+    if reading.probabilities is None:
+        raise FoothillError("internal", f"Bundle {manifest.reference} gives no probabilities to answer with.")
+    return _classification(reading.probabilities[0], reading, manifest, stamp)
+
+
+def check_predictable(manifest: Manifest) -> None:
+    """Raises FoothillError `bad_request` where `/v1/predict` has no answer to give."""
+    if manifest.task == "detection":
+        raise FoothillError(
+            "bad_request",
+            f"Model {manifest.model} is a detector, and its bundle defines no head that turns tensors into boxes. "
+            f"Ask POST /v2/models/{manifest.model}/infer for its tensors.",
+        )
+
+
+def check_one_row(manifest: Manifest, inputs: Mapping[str, Array]) -> None:
+    """A prediction speaks of one row. Raises FoothillError `bad_tensor`."""
+    for spec in manifest.inputs:
+        rows = len(inputs[spec.name]) if spec.shape[:1] == (-1,) else 1
+        if rows != 1:
+            raise bad_tensor(spec.name, "1 row", f"{rows}; send batches to /v2/models/{manifest.model}/infer")
+
+
+def check_head(manifest: Manifest) -> None:
+    """Raises FoothillError `bad_bundle` when the task and its post-processing do not fit."""
+    head = manifest.postprocess
+    spec = next(spec for spec in manifest.outputs if spec.name == head.output)
+    if head.kind != "vector" and len(spec.shape) != 2:
+        raise _unfit(manifest, f"{head.kind} need an output of shape [rows, classes], not {list(spec.shape)}")
+    if manifest.task == "classification" and head.kind == "vector":
+        raise _unfit(manifest, "a classification needs logits or probabilities, not a vector")
+    if manifest.task == "embedding" and head.kind != "vector":
+        raise _unfit(manifest, f"an embedding needs a vector, not {head.kind}")
+    classes = spec.shape[-1]
+    if manifest.task == "classification" and manifest.labels and classes not in (-1, len(manifest.labels)):
+        raise _unfit(manifest, f"it has {len(manifest.labels)} labels for {classes} classes")
+
+
+def _classification(row: Array, reading: Reading, manifest: Manifest, stamp: Stamp) -> Classification:
+    if not np.isfinite(row).all():
+        raise FoothillError(
+            "internal", f"Bundle {manifest.reference} answered with values that are no numbers. Roll it back."
+        )
+    order = np.argsort(-row, kind="stable")[:TOP].tolist()
+    top = tuple(Scored(_label(manifest.labels, index), float(row[index])) for index in order)
+    return Classification(
+        label=top[0].label,
+        score=top[0].score,
+        top=top,
+        model=stamp.model,
+        bundle=manifest.reference,
+        confidence=reading.confidence,
+        tier=stamp.tier,
+        node=stamp.node,
+        reason=stamp.reason,
+        request_id=stamp.request_id,
+    )
+
+
+def _embedding(output: Array, reading: Reading, manifest: Manifest, stamp: Stamp) -> Embedding:
+    return Embedding(
+        vector=tuple(output[0].ravel().tolist()),
+        model=stamp.model,
+        bundle=manifest.reference,
+        confidence=reading.confidence,
+        tier=stamp.tier,
+        node=stamp.node,
+        reason=stamp.reason,
+        request_id=stamp.request_id,
+    )
+
+
+def _label(labels: Sequence[str], index: int) -> str:
+    return labels[index] if index < len(labels) else str(index)
+
+
+def _unfit(manifest: Manifest, what: str) -> FoothillError:
+    return FoothillError("bad_bundle", f"Bundle {manifest.reference} cannot answer: {what}. Compile it again.")
