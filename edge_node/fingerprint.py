@@ -1,0 +1,135 @@
+"""What this machine is: its target in the board table, its size, its runtime."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+import onnxruntime
+
+from contracts.boards import BOARDS, Fingerprint
+from runtime.serving.onnx_engine import provider_for
+
+Run = Callable[[Sequence[str]], str]
+"""A command's standard output; "" where there is no such command or it fails."""
+
+_JETSONS = (
+    ("thor", "jetson-thor"),
+    ("orin nano", "jetson-orin-nano"),
+    ("orin nx", "jetson-orin-nx"),
+    ("agx orin", "jetson-agx-orin"),
+)
+_L4T = re.compile(r"# R([0-9]+) \(release\), REVISION: ([0-9.]+)")
+_MEM_TOTAL = re.compile(r"MemTotal:\s+([0-9]+) kB")
+_NVPMODEL = re.compile(r"NV Power Mode: (\S+)")
+_COMMAND_S = 5.0
+
+
+class Gpu(msgspec.Struct, frozen=True):
+    """`sm` is the compute capability times ten, memory in bytes."""
+
+    name: str
+    sm: int
+    memory_bytes: int
+
+
+def detect(*, target: str = "", root: Path = Path("/"), run: Run | None = None) -> Fingerprint:
+    """Looks at this machine. `target` overrides what it would be taken for."""
+    run = run or run_command
+    arch = platform.machine()
+    board = _read(root / "proc/device-tree/model")
+    gpus = parse_nvidia_smi(
+        run(["nvidia-smi", "--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits"])
+    )
+    providers = tuple(onnxruntime.get_available_providers())
+    target = target or pick_target(arch, jetson_target(board), gpus, providers)
+    gpu = gpus[0] if gpus and BOARDS[target].family == "gpu" else None
+    return Fingerprint(
+        target=target,
+        arch=arch,
+        os=f"{platform.system().lower()} {platform.release()}",
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=parse_mem_total(_read(root / "proc/meminfo")),
+        provider=provider_for(target),
+        runtime=f"onnxruntime {onnxruntime.__version__}",
+        sm=gpu.sm if gpu else BOARDS[target].sm,
+        tensorrt=_version("tensorrt"),
+        jetpack=parse_l4t(_read(root / "etc/nv_tegra_release")),
+        power_mode=parse_power_mode(run(["nvpmodel", "-q"])) if jetson_target(board) else None,
+    )
+
+
+def pick_target(arch: str, jetson: str | None, gpus: Sequence[Gpu], providers: Sequence[str]) -> str:
+    """The target to serve for. An accelerator counts only where the installed runtime can use it."""
+    if "CUDAExecutionProvider" in providers:
+        if jetson is not None:
+            return jetson
+        for gpu in gpus:
+            if (known := f"rtx-sm{gpu.sm}") in BOARDS:
+                return known
+    return "cpu-arm" if arch == "aarch64" else "cpu-x86"
+
+
+def jetson_target(model: str) -> str | None:
+    """The target of a device tree's `model`, such as "NVIDIA Jetson Orin Nano Developer Kit"; None for other boards."""
+    lowered = model.lower()
+    if "jetson" not in lowered:
+        return None
+    return next((target for words, target in _JETSONS if words in lowered), None)
+
+
+def parse_nvidia_smi(text: str) -> list[Gpu]:
+    """Lines `name, compute capability, memory in MiB`; lines out of form are passed over."""
+    gpus = []
+    for line in text.splitlines():
+        found = re.fullmatch(r"\s*(.+?),\s*([0-9]+)\.([0-9]),\s*([0-9]+)\s*", line)
+        if found:
+            name, major, minor, mebibytes = found.groups()
+            gpus.append(Gpu(name, int(major) * 10 + int(minor), int(mebibytes) << 20))
+    return gpus
+
+
+def parse_mem_total(meminfo: str) -> int:
+    """Bytes of memory from /proc/meminfo; 0 where it does not say."""
+    found = _MEM_TOTAL.search(meminfo)
+    return int(found.group(1)) << 10 if found else 0
+
+
+def parse_l4t(release: str) -> str | None:
+    """The Jetson Linux release in /etc/nv_tegra_release, such as `L4T 36.4.3`."""
+    found = _L4T.search(release)
+    return f"L4T {found.group(1)}.{found.group(2)}" if found else None
+
+
+def parse_power_mode(text: str) -> str | None:
+    """The mode that `nvpmodel -q` names, such as `MAXN`."""
+    found = _NVPMODEL.search(text)
+    return found.group(1) if found else None
+
+
+def run_command(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip("\0\n ")
+    except OSError:
+        return ""
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

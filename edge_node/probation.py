@@ -1,0 +1,72 @@
+"""The first moments of a new bundle in service: when it has proved itself, and when it is taken back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from contracts.errors import FoothillError
+from runtime.serving.engine import Engine
+from runtime.serving.tensors import Array
+
+Verdict = Literal["wait", "confirm", "revert"]
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """Probation ends after `seconds`, or earlier after `requests` runs of the engine, all without an engine error."""
+
+    seconds: float = 5.0
+    requests: int = 100
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What an engine has done so far. `error` is the first failure's message."""
+
+    runs: int = 0
+    errors: int = 0
+    error: str = ""
+
+
+def judge(elapsed_s: float, health: Health, rule: Rule) -> Verdict:
+    if health.errors > 0:
+        return "revert"
+    if elapsed_s >= rule.seconds or health.runs >= rule.requests:
+        return "confirm"
+    return "wait"
+
+
+class WatchedEngine:
+    """An engine whose runs and failures are counted. The count is read from any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._health = Health()
+        self._lock = threading.Lock()
+
+    @property
+    def provider(self) -> str:
+        return self._engine.provider
+
+    @property
+    def health(self) -> Health:
+        return self._health
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            outputs = self._engine.run(inputs)
+        except FoothillError as error:
+            self._count(error.message)
+            raise
+        self._count("")
+        return outputs
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _count(self, error: str) -> None:
+        with self._lock:
+            health = self._health
+            self._health = Health(health.runs + 1, health.errors + bool(error), health.error or error)
