@@ -1,0 +1,1 @@
+"""Simulators of what one machine does not have: distance between its processes."""
