@@ -64,10 +64,10 @@ async def enrol(
     _check_urls(fleet_url, url)
     refuse_second(state_dir)
     _prepare(state_dir)
-    fingerprint = fingerprint or await asyncio.to_thread(detect)
+    machine = fingerprint if fingerprint is not None else await asyncio.to_thread(detect)
     private = signatures.generate()
     public = signatures.public_key(private)
-    answer = await _ask(fleet_url, EnrolRequest(token, public, url, reach, fingerprint))
+    answer = await _ask(fleet_url, EnrolRequest(token, public, url, reach, machine))
     _check_answer(answer)
     await asyncio.to_thread(_check_identity, answer, fleet_url, state_dir, public)
     enrolment = Enrolment(

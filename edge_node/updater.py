@@ -114,6 +114,7 @@ class Updater:
             log.warning("desired document %d is refused: %s", desired.sequence, reason)
             return True
         self._sequence = desired.sequence
+        self._announce()
         await self._end_probations()
         for model in set(self._slots.models) - set(desired.models):
             await self._retire(model)

@@ -1,0 +1,219 @@
+"""An edge node as a process: `python -m edge_node [CONFIG.toml]`."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from aiohttp import web
+
+from contracts.boards import BOARDS
+from contracts.errors import FoothillError
+from edge_node.agent import Agent
+from edge_node.certificates import NodeCertificates, seed_certificate
+from edge_node.config import Config
+from edge_node.enrol import TRUST_DIR, Enrolment, load_enrolment
+from edge_node.fingerprint import detect
+from edge_node.metrics import NodeMetrics
+from edge_node.probation import Rule
+from edge_node.slots import SlotFile
+from edge_node.updater import Updater
+from runtime.links.bundles import BundleStore, fetch_bundle
+from runtime.links.holder import Holder
+from runtime.links.mqtt import MqttPort, Will
+from runtime.links.serve import configure_logging, run_loop, serve_app
+from runtime.links.settings import SettingsError, load
+from runtime.links.telemetry import Telemetry
+from runtime.links.trust import TrustedFleet
+from runtime.links.upstream import Upstreams
+from runtime.serving.app import ServingSettings, create_app
+from runtime.serving.hosting import ModelHost
+from runtime.serving.loaded import LoadedModel
+from runtime.serving.repository import StoredBundles
+
+log = logging.getLogger(__name__)
+
+STORE_DIR = "store"
+
+
+async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> None:
+    """The whole life of a node: serve what it has, then listen to its fleet. Raises SettingsError."""
+    state_dir = Path(config.state_dir)
+    with _explained(), _alone(state_dir):
+        enrolment = load_enrolment(state_dir)
+        node = await build(config, enrolment, state_dir)
+        await node.updater.restore()
+        await serve_app(node.app, config.host, config.port, name=f"edge node {enrolment.node}", ready=ready)
+
+
+class Node(NamedTuple):
+    """A node put together; nothing of it runs yet."""
+
+    app: web.Application
+    updater: Updater
+
+
+async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
+    fingerprint = await asyncio.to_thread(detect, target=_checked_target(config.target))
+    telemetry = Telemetry()
+    host = ModelHost(max_waiting=config.max_waiting)
+    store = BundleStore(state_dir / STORE_DIR, reserve_bytes=config.reserve_bytes)
+    fleet_url = config.fleet_url or enrolment.fleet_url
+    trust = TrustedFleet(state_dir / TRUST_DIR, fleet_url, enrolment.root)
+    certificates = NodeCertificates(state_dir)
+    updater = Updater(
+        node=enrolment.node,
+        store=store,
+        slots=SlotFile(state_dir),
+        host=host,
+        fetch=partial(fetch_bundle, store, trust, fleet_url),
+        target=fingerprint.target,
+        threads=config.threads,
+        rule=Rule(config.probation_s, config.probation_requests),
+        serving=partial(_seed, certificates),
+    )
+    NodeMetrics(telemetry.registry, updater)
+    agent = Agent(
+        node=enrolment.node,
+        open_port=partial(_open_port, config.broker_url or enrolment.broker_url, enrolment.node),
+        updater=updater,
+        trust=trust,
+        certificates=certificates,
+        fingerprint=fingerprint,
+        load=host.load,
+    )
+    upstreams = Upstreams(connect_to=config.connect_to)
+    holder = _holder(config, enrolment, upstreams, certificates, agent, telemetry)
+    repository = StoredBundles(host, store, target=fingerprint.target, threads=config.threads)
+    settings = _serving_settings(config, enrolment)
+    app = create_app(host, settings, holder=holder, telemetry=telemetry, repository=repository)
+    _live_with(app, agent, holder, upstreams, host)
+    return Node(app, updater)
+
+
+def _holder(
+    config: Config,
+    enrolment: Enrolment,
+    upstreams: Upstreams,
+    certificates: NodeCertificates,
+    agent: Agent,
+    telemetry: Telemetry,
+) -> Holder:
+    return Holder(
+        node=enrolment.node,
+        cloud_urls=config.cloud_urls or enrolment.cloud_urls,
+        cloud_region=config.cloud_region,
+        upstreams=upstreams,
+        certificates=certificates.live,
+        hop_key=bytes.fromhex(enrolment.hop_key),
+        hop_name="node",
+        publish_audit=agent.publish_audit,
+        telemetry=telemetry,
+        rng=random.Random(),
+        audit_rate=config.audit_rate,
+    )
+
+
+def _open_port(broker_url: str, node: str, will: Will) -> MqttPort:
+    return MqttPort(broker_url, f"node-{node}", will=will)
+
+
+def main(path: str | None = None) -> None:
+    configure_logging()
+    run_loop(_run_configured(Path(path) if path else None))
+
+
+async def _run_configured(path: Path | None) -> None:
+    await run(load(path, Config))
+
+
+def _seed(certificates: NodeCertificates, loaded: LoadedModel) -> None:
+    seed = seed_certificate(loaded.manifest.model, loaded.artifact)
+    if seed is not None:
+        certificates.serve(seed)
+
+
+def _live_with(app: web.Application, agent: Agent, holder: Holder, upstreams: Upstreams, host: ModelHost) -> None:
+    """Ties the parts' lives to the application's."""
+
+    async def start(_: web.Application) -> None:
+        await agent.start()
+
+    async def drain(_: web.Application) -> None:
+        agent.drain()
+
+    async def stop(_: web.Application) -> None:
+        await agent.stop()
+        await holder.close()
+        await upstreams.close()
+        await host.close()
+
+    app.on_startup.append(start)
+    app.on_shutdown.append(drain)
+    app.on_cleanup.append(stop)
+
+
+def _serving_settings(config: Config, enrolment: Enrolment) -> ServingSettings:
+    return ServingSettings(
+        node=enrolment.node,
+        tier="edge",
+        max_body_bytes=config.max_body_bytes,
+        default_deadline_ms=config.default_deadline_ms,
+        hop_key=bytes.fromhex(enrolment.hop_key),
+        admin_token=_read_token(config.admin_token_file),
+    )
+
+
+def _read_token(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        token = Path(path).read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"admin_token_file {path} cannot be read ({error.strerror}). Correct the path.") from error
+    if not token:
+        raise SettingsError(f"admin_token_file {path} is empty. Write a long random token into it.")
+    return token
+
+
+def _checked_target(target: str) -> str:
+    if target and target not in BOARDS:
+        raise SettingsError(f"target {target!r} is not in the board table: use one of {', '.join(BOARDS)}.")
+    return target
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What keeps a node from starting is a matter of its settings, state or enrolment."""
+    try:
+        yield
+    except FoothillError as error:
+        raise SettingsError(error.message) from error
+
+
+@contextmanager
+def _alone(state_dir: Path) -> Iterator[None]:
+    """Holds the state directory for this process. Raises SettingsError when another one has it."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        lock = (state_dir / "lock").open("w")
+    except OSError as error:
+        raise SettingsError(f"state_dir {state_dir} cannot be written ({error.strerror}). Set another.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SettingsError(f"Another node runs in {state_dir}. Stop it, or set another state_dir.") from error
+        yield
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])

@@ -1,0 +1,246 @@
+"""The node's side of the control plane: what it publishes of itself, and whose documents it follows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from contracts import topics
+from contracts.boards import Fingerprint
+from contracts.messages import Audit, Certificate, Desired, Load, NodeState, Reported, Signed, Status, decode, encode
+from edge_node.certificates import NodeCertificates
+from edge_node.updater import Updater
+from runtime.links import signatures
+from runtime.links.mqtt import MqttPort, Will
+from runtime.links.trust import TrustedFleet, TrustUnavailable
+from runtime.serving.hosting import LoadFigures
+
+log = logging.getLogger(__name__)
+
+OpenPort = Callable[[Will], MqttPort]
+
+LOAD_EVERY_S = 1.0
+RENEW_PAUSE_S = 1.0
+KEYS_PAUSE_S = 2.0
+RETRY_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """A verified desired document, and the manifests that rode along."""
+
+    desired: Desired
+    manifests: dict[str, bytes]
+
+
+class Agent:
+    """Keeps one node in touch with its fleet for as long as it runs, with or without a broker.
+
+    `open_port` makes an MQTT client with the given will; `load` reads the present load.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        open_port: OpenPort,
+        updater: Updater,
+        trust: TrustedFleet,
+        certificates: NodeCertificates,
+        fingerprint: Fingerprint,
+        load: Callable[[], LoadFigures],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._node = node
+        self._open_port = open_port
+        self._updater = updater
+        self._trust = trust
+        self._certificates = certificates
+        self._fingerprint = fingerprint
+        self._load = load
+        self._wall = wall
+        self._epoch = int(wall() * 1000)
+        self._state: NodeState = "online"
+        self._port = self._new_port()
+        self._renew = asyncio.Event()
+        self._wanted: _Wanted | None = None
+        self._settled = True
+        self._news = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        updater.changed.append(self._publish_reported)
+
+    async def start(self) -> None:
+        """Returns at once; everything goes on behind."""
+        works: list[Coroutine[Any, Any, None]] = [
+            self._keep_online(),
+            self._keep_following(),
+            self._keep_telling_load(),
+        ]
+        self._tasks = [asyncio.create_task(work) for work in works]
+
+    def drain(self) -> None:
+        """Tells the routers to send no more."""
+        self._state = "draining"
+        self._publish_status()
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._updater.stop()
+        self._state = "offline"
+        self._publish_status()
+        await self._port.stop()
+
+    def publish_audit(self, audit: Audit) -> None:
+        self._port.publish(topics.audit_topic(audit.stratum), encode(audit))
+
+    def _new_port(self) -> MqttPort:
+        gone = encode(Status(self._node, self._epoch, "offline"))
+        port = self._open_port((topics.node_topic(self._node, "status"), gone, True))
+        port.subscribe(topics.node_topic(self._node, "desired"), self._on_desired)
+        port.subscribe(topics.node_topic(self._node, "status"), self._on_status)
+        port.subscribe(topics.EVERY_CERTIFICATE, self._on_certificate)
+        port.on_connect(self._publish_state)
+        return port
+
+    async def _keep_online(self) -> None:
+        """A client's will cannot change while it is connected, so a new epoch takes a new client."""
+        while True:
+            await self._port.start()
+            await self._renew.wait()
+            self._renew.clear()
+            await self._port.stop()
+            await asyncio.sleep(RENEW_PAUSE_S)
+            self._port = self._new_port()
+
+    def _publish_state(self) -> None:
+        self._publish_status()
+        self._publish_reported()
+
+    def _publish_status(self) -> None:
+        status = Status(self._node, self._epoch, self._state)
+        self._port.publish(topics.node_topic(self._node, "status"), encode(status), retain=True)
+
+    def _publish_reported(self) -> None:
+        reported = Reported(
+            node=self._node,
+            epoch=self._epoch,
+            sequence=self._updater.sequence,
+            models=dict(self._updater.reports),
+            fingerprint=self._fingerprint,
+            at_s=self._wall(),
+        )
+        self._port.publish(topics.node_topic(self._node, "reported"), encode(reported), retain=True)
+
+    async def _keep_telling_load(self) -> None:
+        """Every second while it changes."""
+        told: LoadFigures | None = None
+        while True:
+            await asyncio.sleep(LOAD_EVERY_S)
+            now = self._load()
+            if now != told:
+                told = now
+                load = Load(self._node, self._epoch, now.in_flight, now.queue_ms, now.service_ms)
+                self._port.publish(topics.node_topic(self._node, "load"), encode(load), qos=0)
+
+    def _on_status(self, topic: str, payload: bytes) -> None:
+        """What stands on this node's own topic must be this node's word: a will of old, or somebody else's, is not."""
+        status = decode(payload, Status) if payload else None
+        if status is not None and status.epoch > self._epoch:
+            log.error(
+                "%s is also said by another process or an earlier life of this node with a later clock (epoch %d); "
+                "taking the name back. If this repeats, two nodes run with one enrolment: enrol one of them anew.",
+                topic,
+                status.epoch,
+            )
+            self._epoch = status.epoch + 1
+            self._renew.set()
+        elif status is None or (status.epoch, status.state) != (self._epoch, self._state):
+            self._publish_status()
+
+    def _on_certificate(self, topic: str, payload: bytes) -> None:
+        if payload:
+            certificate = decode(payload, Certificate)
+            if topics.certificate_topic(certificate.stratum) == topic:
+                self._certificates.take(certificate)
+
+    async def _on_desired(self, topic: str, payload: bytes) -> None:
+        if not payload:
+            return
+        signed = decode(payload, Signed)
+        desired = await self._verified(signed)
+        reason = self._updater.refusal(desired)
+        if reason:
+            log.warning("desired document %d on %s is refused: %s", desired.sequence, topic, reason)
+            return
+        known = self._wanted.desired.sequence if self._wanted is not None else -1
+        if desired.sequence > known or (desired.sequence == known and self._settled):
+            self._wanted = _Wanted(desired, dict(signed.attachments))
+            self._news.set()
+
+    async def _verified(self, signed: Signed) -> Desired:
+        """The document, once the fleet's keys say that it is one. Raises FoothillError `forbidden` for all others."""
+        keys = await self._keys()
+        if signed.key_id not in keys:
+            await asyncio.to_thread(self._trust.refresh)
+            keys = await self._keys()
+        return signatures.verify(signed, keys, Desired)
+
+    async def _keys(self) -> dict[str, str]:
+        """Waits for the fleet where its keys were never seen before: without them no document can be told apart."""
+        while True:
+            keys = await self._known_keys()
+            if keys is not None:
+                return keys
+            await asyncio.sleep(KEYS_PAUSE_S)
+
+    async def _known_keys(self) -> dict[str, str] | None:
+        try:
+            return await asyncio.to_thread(self._trust.keys, "desired")
+        except TrustUnavailable as error:
+            log.warning("a desired document waits for the fleet's keys: %s", error.message)
+            return None
+
+    async def _keep_following(self) -> None:
+        """Works on the newest document, and again on what could not be finished."""
+        failures = 0
+        while True:
+            pause = RETRY_PAUSES_S[min(failures, len(RETRY_PAUSES_S)) - 1] if failures else None
+            if await self._news_within(pause):
+                failures = 0
+            if self._wanted is not None:
+                self._settled = False
+                self._settled = await self._follow(self._wanted)
+                failures = 0 if self._settled else failures + 1
+
+    async def _news_within(self, seconds: float | None) -> bool:
+        try:
+            await asyncio.wait_for(self._news.wait(), seconds)
+        except asyncio.TimeoutError:
+            return False
+        self._news.clear()
+        return True
+
+    async def _follow(self, wanted: _Wanted) -> bool:
+        """Applies one document, until it is done or a newer one arrives. False: try again later."""
+        work = asyncio.create_task(self._updater.apply(wanted.desired, wanted.manifests))
+        news = asyncio.create_task(self._news.wait())
+        try:
+            await asyncio.wait({work, news}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            work.cancel()
+            news.cancel()
+            await asyncio.gather(work, news, return_exceptions=True)
+        if work.cancelled():
+            log.info("desired document %d makes way for a newer one", wanted.desired.sequence)
+            return True
+        error = work.exception()
+        if error is not None:
+            log.error("desired document %d failed", wanted.desired.sequence, exc_info=error)
+            return False
+        return work.result()
