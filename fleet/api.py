@@ -1,0 +1,148 @@
+"""What the HTTP API of the fleet manager takes and gives, as JSON."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from contracts.boards import Fingerprint
+from contracts.manifest import Manifest, Measurements
+from contracts.messages import ModelReport, NodeState
+from fleet import gates
+from fleet.rollout import FINAL, Phase, Rollout
+from fleet.rollout import NodeState as RolloutNode
+
+
+class RolloutRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`nodes` in the order they are exposed, or the group "all" (those on line first).
+
+    `stages`: how many nodes have the bundle after each stage, as counts or percentages; the last covers all. None
+    takes the fleet's default. `gate` "health": no test of the model, only that nodes get it running.
+    """
+
+    bundle: str
+    nodes: tuple[str, ...] | Literal["all"] = "all"
+    stages: tuple[int | str, ...] = (1, "100%")
+    gate: Literal["agreement", "health"] = "agreement"
+    stage_deadline_s: float | None = None
+    silence_s: float | None = None
+
+
+class AbortRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    reason: str = "the operator stopped it"
+
+
+class RolloutView(msgspec.Struct, frozen=True):
+    """A rollout as its operator sees it. Stages count from 1; times are unix seconds, durations seconds.
+
+    `exposed`: nodes that were told to take the bundle; `reverted`: those of them that have their previous one again.
+    `seconds_to_decision`: from start to completion or stop; `seconds_to_revert`: from the stop to the last node back.
+    """
+
+    id: str
+    bundle: str
+    model: str
+    digest: str
+    state: Phase
+    stage: int
+    stages: tuple[tuple[str, ...], ...]
+    nodes: int
+    exposed: tuple[str, ...]
+    exposed_nodes: int
+    active: tuple[str, ...]
+    reverted: tuple[str, ...]
+    reverted_nodes: int
+    stopped_stage: int | None
+    reason: str
+    gate: gates.Evidence | None
+    node_states: dict[str, RolloutNode]
+    started_at_s: float
+    decided_at_s: float | None
+    ended_at_s: float | None
+    seconds: float | None
+    seconds_to_decision: float | None
+    seconds_to_revert: float | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in FINAL
+
+
+class NodeView(msgspec.Struct, frozen=True):
+    """An enrolled node. `state` "unknown": it was never heard since the fleet manager started."""
+
+    node: str
+    region: str
+    lat: float
+    lon: float
+    url: str
+    reach: str
+    target: str
+    state: NodeState | Literal["unknown"]
+    epoch: int
+    desired: dict[str, str]
+    desired_sequence: int
+    reported: dict[str, ModelReport]
+    reported_sequence: int
+    fingerprint: Fingerprint
+    enrolled_at_s: float
+
+
+class ModelView(msgspec.Struct, frozen=True):
+    """A published bundle."""
+
+    digest: str
+    name: str
+    version: str
+    model: str
+    tier: str
+    bytes: int
+    published_at_s: float
+    measurements: Measurements | None = None
+
+
+class ModelDetail(msgspec.Struct, frozen=True):
+    digest: str
+    model: str
+    manifest: Manifest
+    measurements: Measurements | None = None
+
+
+def view(rollout: Rollout) -> RolloutView:
+    plan = rollout.plan
+    stopped = rollout.phase in ("reverting", "rolled-back")
+    reverted = _in_phase(rollout, "reverted")
+    return RolloutView(
+        id=plan.id,
+        bundle=plan.bundle,
+        model=plan.model,
+        digest=plan.digest,
+        state=rollout.phase,
+        stage=rollout.stage + 1,
+        stages=plan.stages,
+        nodes=len(rollout.nodes),
+        exposed=rollout.exposed,
+        exposed_nodes=len(rollout.exposed),
+        active=_in_phase(rollout, "active"),
+        reverted=reverted,
+        reverted_nodes=len(reverted),
+        stopped_stage=rollout.stage + 1 if stopped else None,
+        reason=rollout.reason,
+        gate=rollout.evidence,
+        node_states=rollout.nodes,
+        started_at_s=rollout.started_at_s,
+        decided_at_s=rollout.decided_at_s,
+        ended_at_s=rollout.ended_at_s,
+        seconds=_between(rollout.started_at_s, rollout.ended_at_s),
+        seconds_to_decision=_between(rollout.started_at_s, rollout.decided_at_s),
+        seconds_to_revert=_between(rollout.decided_at_s, rollout.ended_at_s) if stopped else None,
+    )
+
+
+def _in_phase(rollout: Rollout, phase: str) -> tuple[str, ...]:
+    return tuple(name for name, node in rollout.nodes.items() if node.phase == phase)
+
+
+def _between(start_s: float | None, end_s: float | None) -> float | None:
+    return None if start_s is None or end_s is None else end_s - start_s

@@ -1,0 +1,211 @@
+"""The HTTP routes of the fleet manager: registry, enrolment, rollouts, signed metadata."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from contracts.enrolment import EnrolAnswer, EnrolRequest, TokenRequest
+from contracts.errors import FoothillError
+from fleet.api import AbortRequest, RolloutRequest, view
+from fleet.config import FleetConfig
+from fleet.controller import Controller
+from fleet.enrolment import Enrolment
+from fleet.metrics import Metrics
+from fleet.oci import OciLayout
+from fleet.registry import Registry
+from fleet.signing import Signing
+from fleet.state import State, Worker
+from runtime.links.http_errors import error_middleware
+from runtime.links.telemetry import Telemetry
+
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_MAX_JSON_BYTES = 2 << 20
+
+
+class Parts(NamedTuple):
+    """Everything the routes need. `broker_url` is what nodes are told; `broker_restarts` counts the embedded one's."""
+
+    config: FleetConfig
+    worker: Worker
+    state: State
+    blobs: OciLayout
+    signing: Signing
+    registry: Registry
+    enrolment: Enrolment
+    controller: Controller
+    metrics: Metrics
+    telemetry: Telemetry
+    tuf_directory: Path
+    admin_token: str
+    hop_key: str
+    broker_url: str
+    broker_restarts: Callable[[], int]
+
+
+def create_app(parts: Parts) -> web.Application:
+    """Reads of blobs and signed metadata, and enrolment, need no login: all three prove themselves."""
+    routes = _Routes(parts)
+    app = web.Application(middlewares=[error_middleware("fleet")], client_max_size=_MAX_JSON_BYTES)
+    app.router.add_get("/healthz", routes.health)
+    app.router.add_get("/metrics", routes.metrics)
+    app.router.add_post("/v1/enrol", routes.enrol)
+    app.router.add_get("/v1/blobs/{digest}", routes.get_blob)
+    app.router.add_static("/tuf", parts.tuf_directory)
+    admin: list[tuple[str, str, Handler]] = [
+        ("POST", "/v1/tokens", routes.issue_token),
+        ("GET", "/v1/nodes", routes.nodes),
+        ("PUT", "/v1/blobs/{digest}", routes.put_blob),
+        ("POST", "/v1/models", routes.publish),
+        ("GET", "/v1/models", routes.models),
+        ("GET", "/v1/models/{name}/{version}", routes.model),
+        ("POST", "/v1/models/{name}/{version}/measurements", routes.measure),
+        ("GET", "/v1/audits", routes.audits),
+        ("POST", "/v1/rollouts", routes.start_rollout),
+        ("GET", "/v1/rollouts", routes.rollouts),
+        ("GET", "/v1/rollouts/{id}", routes.rollout),
+        ("POST", "/v1/rollouts/{id}/abort", routes.abort),
+        ("GET", "/v1/rollouts/{id}/events", routes.events),
+    ]
+    for method, path, handler in admin:
+        app.router.add_route(method, path, _for_admins(handler, parts.admin_token))
+    app.on_shutdown.append(routes.end_watching)
+    return app
+
+
+class _Routes:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def health(self, _: web.Request) -> web.StreamResponse:
+        connected = self._parts.controller.connected
+        return _json({"status": "ok", "mqtt": connected, "broker_url": self._parts.broker_url})
+
+    async def metrics(self, _: web.Request) -> web.StreamResponse:
+        controller = self._parts.controller
+        self._parts.metrics.update(
+            nodes=controller.count_nodes(),
+            rollouts=(rollout.phase for rollout in controller.rollouts()),
+            connected=controller.connected,
+            broker_restarts=self._parts.broker_restarts(),
+        )
+        return self._parts.telemetry.metrics_response()
+
+    async def issue_token(self, request: web.Request) -> web.StreamResponse:
+        asked = await _read(request, TokenRequest)
+        return _json(await self._parts.worker.run(self._parts.enrolment.issue, asked), 201)
+
+    async def enrol(self, request: web.Request) -> web.StreamResponse:
+        parts = self._parts
+        node = await parts.worker.run(parts.enrolment.enrol, await _read(request, EnrolRequest))
+        parts.controller.welcome(node)
+        answer = EnrolAnswer(
+            node=node.name,
+            region=node.region,
+            lat=node.lat,
+            lon=node.lon,
+            broker_url=parts.broker_url,
+            cloud_urls=parts.config.cloud_urls,
+            root=await parts.worker.run(lambda: parts.signing.root),
+            hop_key=parts.hop_key,
+            identity=node.identity,
+        )
+        return _json(answer, 201)
+
+    async def nodes(self, _: web.Request) -> web.StreamResponse:
+        return _json(await self._parts.controller.node_views())
+
+    async def put_blob(self, request: web.Request) -> web.StreamResponse:
+        digest, limit = request.match_info["digest"], self._parts.config.max_blob_bytes
+        if (request.content_length or 0) > limit:
+            raise FoothillError("body_too_large", f"A blob may have {limit} bytes; raise max_blob_bytes for more.")
+        size = await self._parts.blobs.receive(digest, request.content.iter_any(), limit)
+        return _json({"digest": digest, "bytes": size}, 201)
+
+    async def get_blob(self, request: web.Request) -> web.StreamResponse:
+        digest = request.match_info["digest"]
+        if self._parts.blobs.size(digest) is None:
+            raise FoothillError("not_found", f"Blob {digest} is not in this registry.")
+        headers = {"Content-Type": "application/octet-stream", "Cache-Control": "public, max-age=31536000, immutable"}
+        return web.FileResponse(self._parts.blobs.path(digest), headers=headers)
+
+    async def publish(self, request: web.Request) -> web.StreamResponse:
+        return _json(await self._parts.worker.run(self._parts.registry.publish, await request.read()), 201)
+
+    async def models(self, _: web.Request) -> web.StreamResponse:
+        return _json(await self._parts.worker.run(self._parts.registry.views))
+
+    async def model(self, request: web.Request) -> web.StreamResponse:
+        return _json(await self._parts.worker.run(self._parts.registry.detail, *_named(request)))
+
+    async def measure(self, request: web.Request) -> web.StreamResponse:
+        data = await request.read()
+        return _json(await self._parts.worker.run(self._parts.registry.measure, *_named(request), data))
+
+    async def audits(self, _: web.Request) -> web.StreamResponse:
+        return _json(await self._parts.worker.run(self._parts.state.audit_tallies))
+
+    async def start_rollout(self, request: web.Request) -> web.StreamResponse:
+        return _json(view(await self._parts.controller.start_rollout(await _read(request, RolloutRequest))), 201)
+
+    async def rollouts(self, _: web.Request) -> web.StreamResponse:
+        return _json([view(rollout) for rollout in self._parts.controller.rollouts()])
+
+    async def rollout(self, request: web.Request) -> web.StreamResponse:
+        return _json(view(self._parts.controller.rollout(request.match_info["id"])))
+
+    async def abort(self, request: web.Request) -> web.StreamResponse:
+        asked = await _read(request, AbortRequest) if request.can_read_body else AbortRequest()
+        return _json(view(await self._parts.controller.abort(request.match_info["id"], asked.reason)))
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events: `rollout` with the whole view, now and after every change, until the rollout ends."""
+        rollout_id = request.match_info["id"]
+        self._parts.controller.rollout(rollout_id)
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await stream.prepare(request)
+        async for rollout in self._parts.controller.watch(rollout_id):
+            body = b": alive\n\n"
+            if rollout is not None:
+                body = b"event: rollout\ndata: " + msgspec.json.encode(view(rollout)) + b"\n\n"
+            await stream.write(body)
+        return stream
+
+    async def end_watching(self, _: web.Application) -> None:
+        await self._parts.controller.end_watching()
+
+
+def _for_admins(handler: Handler, token: str) -> Handler:
+    expected = f"Bearer {token}".encode()
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "").encode(errors="replace")
+        if not given:
+            raise FoothillError("unauthorized", "Send the admin token as `Authorization: Bearer TOKEN`.")
+        if not hmac.compare_digest(given, expected):
+            raise FoothillError("forbidden", "The admin token is wrong; the right one is in admin.token of the fleet.")
+        return await handler(request)
+
+    return checked
+
+
+async def _read(request: web.Request, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(await request.read(), type=kind)
+    except msgspec.DecodeError as error:
+        raise FoothillError("bad_request", f"The body is refused: {error}.") from error
+
+
+def _json(body: Any, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")
+
+
+def _named(request: web.Request) -> tuple[str, str]:
+    return request.match_info["name"], request.match_info["version"]

@@ -1,0 +1,33 @@
+"""The fleet manager's configuration."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fleet.broker import BrokerConfig
+from fleet.gates import GateSettings
+from fleet.signing import Lifetimes
+
+
+class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`broker_url` empty: a broker of its own is started as `broker` says.
+
+    `node_broker_url` is what nodes are told when they join, where they reach the broker by another address than the
+    fleet manager does; `cloud_urls` where they escalate to. A node's desired document is renewed at half of
+    `desired_ttl_s`. `stage_deadline_s` and `silence_s` are the defaults of a rollout.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8070
+    state_dir: str = "state/fleet"
+    broker_url: str = ""
+    node_broker_url: str = ""
+    broker: BrokerConfig = BrokerConfig()
+    cloud_urls: tuple[str, ...] = ("http://127.0.0.1:8090",)
+    max_blob_bytes: int = 8 << 30
+    token_ttl_s: float = 3600.0
+    desired_ttl_s: float = 7 * 86_400.0
+    stage_deadline_s: float = 300.0
+    silence_s: float = 900.0
+    gate: GateSettings = GateSettings()
+    lifetimes: Lifetimes = Lifetimes()

@@ -1,0 +1,122 @@
+"""From a rollout's commands to signed, numbered documents, in one transaction with the rollout's new state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from contracts import manifest as manifests
+from contracts.messages import Certificate, Desired, encode
+from contracts.topics import certificate_topic, node_topic
+from fleet.enrolment import next_sequence
+from fleet.rollout import Assign, Assigned, Rollout, advance
+from fleet.signing import Signing
+from fleet.state import BundleRow, DesiredRow, NodeRow, State
+
+Publications = dict[str, bytes]
+"""Topic to retained payload."""
+
+_MAX_ATTACHED_BYTES = 2 << 20
+
+
+class Committed(msgspec.Struct, frozen=True):
+    rollout: Rollout
+    publications: Publications
+
+
+class Orders:
+    """Synchronous, on the fleet's state thread. `clock` gives unix time, `ttl_s` how long a document allows updates."""
+
+    def __init__(self, state: State, signing: Signing, clock: Callable[[], float], ttl_s: float) -> None:
+        self._state = state
+        self._signing = signing
+        self._clock = clock
+        self._ttl_s = ttl_s
+
+    def commit(self, rollout: Rollout, commands: Sequence[Assign]) -> Committed:
+        """Stores the rollout's state and what follows from it: all of it is on disk before any node hears of it."""
+        publications: Publications = {}
+        with self._state.transaction():
+            for command in commands:
+                self._state.assign(command.node, rollout.plan.model, command.digest)
+                document = self._issue(command.node)
+                publications[node_topic(command.node, "desired")] = document.document
+                rollout, _ = advance(rollout, Assigned(command.node, document.sequence))
+            for digest in {command.digest for command in commands if command.digest}:
+                publications |= self._certify(digest)
+            self._state.put_rollout(rollout)
+        return Committed(rollout, publications)
+
+    def renew(self) -> Publications:
+        """New documents, saying the same, for nodes whose document has less than half of its life left."""
+        limit_s = self._clock() + self._ttl_s / 2
+        aging = [row.node for row in self._state.desired() if row.expires_at_s < limit_s]
+        with self._state.transaction():
+            return {node_topic(node, "desired"): self._issue(node).document for node in aging}
+
+    def standing(self) -> Publications:
+        """Everything that should be retained at the broker now."""
+        desired = {node_topic(row.node, "desired"): row.document for row in self._state.desired()}
+        identities = dict(identity_of(node) for node in self._state.nodes())
+        return identities | desired | _certificates(self._state.certificates())
+
+    def _issue(self, node: str) -> DesiredRow:
+        now_s = self._clock()
+        models = self._state.assigned(node)
+        sequence = next_sequence(self._state.desired_sequence(node), now_s)
+        desired = Desired(node, sequence, now_s, now_s + self._ttl_s, models)
+        signed = self._signing.sign(desired, self._attachments(models.values()))
+        row = DesiredRow(node, sequence, desired.expires_at_s, encode(signed))
+        self._state.put_desired(row)
+        return row
+
+    def _attachments(self, digests: Iterable[str]) -> dict[str, bytes]:
+        """The manifests, as far as they fit into a message; a node fetches the others as signed targets."""
+        attached: dict[str, bytes] = {}
+        left = _MAX_ATTACHED_BYTES
+        for bundle in map(self._state.bundle_by_digest, digests):
+            if bundle is not None and len(bundle.manifest) <= left:
+                attached[bundle.digest] = bundle.manifest
+                left -= len(bundle.manifest)
+        return attached
+
+    def _certify(self, digest: str) -> Publications:
+        """The bundle's own rules become the first certificates of their strata."""
+        bundle = self._state.bundle_by_digest(digest)
+        if bundle is None:
+            return {}
+        return _certificates(
+            certificate
+            for certificate in first_certificates(bundle, self._clock())
+            if self._state.add_certificate(certificate)
+        )
+
+
+def identity_of(node: NodeRow) -> tuple[str, bytes]:
+    """Topic and payload of a node's identity."""
+    return node_topic(node.name, "identity"), node.identity
+
+
+def first_certificates(bundle: BundleRow, now_s: float) -> list[Certificate]:
+    """One for each artifact with a confidence rule."""
+    manifest = manifests.decode(bundle.manifest)
+    rules = [artifact.confidence for artifact in manifest.artifacts if artifact.confidence is not None]
+    return [
+        Certificate(
+            stratum=rule.stratum,
+            model=manifest.model,
+            threshold=rule.threshold,
+            epsilon=rule.epsilon,
+            delta=rule.delta,
+            n=rule.n,
+            state="live",
+            sequence=1,
+            issued_at_s=now_s,
+        )
+        for rule in rules
+    ]
+
+
+def _certificates(certificates: Iterable[Certificate]) -> Publications:
+    return {certificate_topic(certificate.stratum): encode(certificate) for certificate in certificates}

@@ -1,0 +1,276 @@
+"""What the fleet manager must not forget, in SQLite (WAL).
+
+`State` is synchronous and lives on one thread, a `Worker`: nothing of it ever runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from contracts.boards import Fingerprint
+from contracts.messages import Audit, Certificate
+from fleet.gates import Tally
+from fleet.rollout import Rollout
+
+R = TypeVar("R")
+
+_SCHEMA = """
+CREATE TABLE nodes (
+    name TEXT PRIMARY KEY, body BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE tokens (
+    hash TEXT PRIMARY KEY, node TEXT NOT NULL, region TEXT NOT NULL, lat REAL NOT NULL, lon REAL NOT NULL,
+    expires_at_s REAL NOT NULL, used_at_s REAL
+) WITHOUT ROWID;
+CREATE TABLE bundles (
+    digest TEXT PRIMARY KEY, name TEXT NOT NULL, version TEXT NOT NULL, model TEXT NOT NULL, tier TEXT NOT NULL,
+    manifest BLOB NOT NULL, measurements BLOB, published_at_s REAL NOT NULL, UNIQUE (name, version)
+) WITHOUT ROWID;
+CREATE TABLE assignments (
+    node TEXT NOT NULL, model TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (node, model)
+) WITHOUT ROWID;
+CREATE TABLE desired (
+    node TEXT PRIMARY KEY, sequence INTEGER NOT NULL, expires_at_s REAL NOT NULL, document BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE certificates (
+    stratum TEXT PRIMARY KEY, body BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE rollouts (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, body BLOB NOT NULL
+);
+CREATE TABLE audits (
+    number INTEGER PRIMARY KEY, request_id TEXT NOT NULL, digest TEXT NOT NULL, stratum TEXT NOT NULL,
+    node TEXT NOT NULL, agree INTEGER NOT NULL, kept INTEGER NOT NULL, UNIQUE (request_id, digest)
+);
+CREATE INDEX audits_of_digest ON audits (digest, number);
+PRAGMA user_version = 1;
+"""
+_BASELINE_AUDITS = 1000
+_KEPT_AUDITS = 200_000
+
+
+class NodeRow(msgspec.Struct, frozen=True):
+    """An enrolled node. `identity` is its signed envelope, MessagePack; `sequence` that of the identity."""
+
+    name: str
+    region: str
+    lat: float
+    lon: float
+    url: str
+    reach: Literal["public", "site"]
+    public_key: str
+    fingerprint: Fingerprint
+    sequence: int
+    identity: bytes
+    enrolled_at_s: float
+
+
+class TokenRow(msgspec.Struct, frozen=True):
+    node: str
+    region: str
+    lat: float
+    lon: float
+
+
+class BundleRow(msgspec.Struct, frozen=True):
+    """A published bundle; `manifest` and `measurements` are their JSON bytes."""
+
+    digest: str
+    name: str
+    version: str
+    model: str
+    tier: Literal["edge", "cloud"]
+    manifest: bytes
+    measurements: bytes | None
+    published_at_s: float
+
+    @property
+    def reference(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class DesiredRow(msgspec.Struct, frozen=True):
+    """The last desired document of a node, as published: a `Signed` envelope in MessagePack."""
+
+    node: str
+    sequence: int
+    expires_at_s: float
+    document: bytes
+
+
+class AuditTally(msgspec.Struct, frozen=True):
+    """`kept_wrong`: kept at the edge although the cloud answers otherwise."""
+
+    stratum: str
+    node: str
+    digest: str
+    n: int
+    disagreements: int
+    kept_wrong: int
+
+
+class Worker:
+    """The thread on which state is read and written and documents are signed, one piece of work at a time."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fleet-state")
+
+    async def run(self, work: Callable[..., R], *arguments: object) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*arguments))
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
+class State:
+    """One database file. Group writes with `transaction`; a single write is a transaction of its own."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA busy_timeout = 5000")
+        if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+            self._db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of it, or nothing."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def nodes(self) -> list[NodeRow]:
+        rows = self._db.execute("SELECT body FROM nodes ORDER BY name")
+        return [msgspec.msgpack.decode(body, type=NodeRow) for (body,) in rows]
+
+    def node(self, name: str) -> NodeRow | None:
+        row = self._db.execute("SELECT body FROM nodes WHERE name = ?", (name,)).fetchone()
+        return None if row is None else msgspec.msgpack.decode(row[0], type=NodeRow)
+
+    def put_node(self, node: NodeRow) -> None:
+        self._db.execute("INSERT OR REPLACE INTO nodes VALUES (?, ?)", (node.name, msgspec.msgpack.encode(node)))
+
+    def put_token(self, token_hash: str, token: TokenRow, expires_at_s: float) -> None:
+        values = (token_hash, token.node, token.region, token.lat, token.lon, expires_at_s)
+        self._db.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, NULL)", values)
+
+    def take_token(self, token_hash: str, now_s: float) -> TokenRow | None:
+        """Uses a token up; None when it is unknown, used or expired."""
+        row = self._db.execute(
+            "UPDATE tokens SET used_at_s = ? WHERE hash = ? AND used_at_s IS NULL AND expires_at_s > ? "
+            "RETURNING node, region, lat, lon",
+            (now_s, token_hash, now_s),
+        ).fetchone()
+        return None if row is None else TokenRow(*row)
+
+    def drop_tokens(self, expired_before_s: float) -> None:
+        self._db.execute("DELETE FROM tokens WHERE expires_at_s < ?", (expired_before_s,))
+
+    def bundle(self, name: str, version: str) -> BundleRow | None:
+        row = self._db.execute("SELECT * FROM bundles WHERE name = ? AND version = ?", (name, version)).fetchone()
+        return None if row is None else BundleRow(*row)
+
+    def bundle_by_digest(self, digest: str) -> BundleRow | None:
+        row = self._db.execute("SELECT * FROM bundles WHERE digest = ?", (digest,)).fetchone()
+        return None if row is None else BundleRow(*row)
+
+    def bundles(self) -> list[BundleRow]:
+        return [BundleRow(*row) for row in self._db.execute("SELECT * FROM bundles ORDER BY name, published_at_s")]
+
+    def put_bundle(self, bundle: BundleRow) -> None:
+        self._db.execute("INSERT INTO bundles VALUES (?, ?, ?, ?, ?, ?, ?, ?)", msgspec.structs.astuple(bundle))
+
+    def put_measurements(self, digest: str, measurements: bytes) -> None:
+        self._db.execute("UPDATE bundles SET measurements = ? WHERE digest = ?", (measurements, digest))
+
+    def assigned(self, node: str) -> dict[str, str]:
+        """Logical model to bundle digest."""
+        return dict(self._db.execute("SELECT model, digest FROM assignments WHERE node = ?", (node,)).fetchall())
+
+    def assigned_digests(self, model: str) -> dict[str, str]:
+        """Node to the digest it is assigned for `model`."""
+        return dict(self._db.execute("SELECT node, digest FROM assignments WHERE model = ?", (model,)).fetchall())
+
+    def assign(self, node: str, model: str, digest: str) -> None:
+        """`digest` "" takes the model away from the node."""
+        if digest:
+            self._db.execute("INSERT OR REPLACE INTO assignments VALUES (?, ?, ?)", (node, model, digest))
+        else:
+            self._db.execute("DELETE FROM assignments WHERE node = ? AND model = ?", (node, model))
+
+    def desired(self) -> list[DesiredRow]:
+        return [DesiredRow(*row) for row in self._db.execute("SELECT * FROM desired ORDER BY node")]
+
+    def desired_sequence(self, node: str) -> int:
+        """The sequence of the node's last document; 0 when it never had one."""
+        row = self._db.execute("SELECT sequence FROM desired WHERE node = ?", (node,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def put_desired(self, desired: DesiredRow) -> None:
+        self._db.execute("INSERT OR REPLACE INTO desired VALUES (?, ?, ?, ?)", msgspec.structs.astuple(desired))
+
+    def certificates(self) -> list[Certificate]:
+        rows = self._db.execute("SELECT body FROM certificates ORDER BY stratum")
+        return [msgspec.msgpack.decode(body, type=Certificate) for (body,) in rows]
+
+    def add_certificate(self, certificate: Certificate) -> bool:
+        """The first certificate of a stratum; False, and no change, when it has one."""
+        values = (certificate.stratum, msgspec.msgpack.encode(certificate))
+        return self._db.execute("INSERT OR IGNORE INTO certificates VALUES (?, ?)", values).rowcount == 1
+
+    def rollouts(self) -> list[Rollout]:
+        rows = self._db.execute("SELECT body FROM rollouts ORDER BY number")
+        return [msgspec.msgpack.decode(body, type=Rollout) for (body,) in rows]
+
+    def put_rollout(self, rollout: Rollout) -> None:
+        self._db.execute(
+            "INSERT INTO rollouts (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+            (rollout.plan.id, msgspec.msgpack.encode(rollout)),
+        )
+
+    def record_audit(self, audit: Audit) -> bool:
+        """False when this request's audit of this version is known."""
+        values = (audit.request_id, audit.digest, audit.stratum, audit.node, audit.agree, audit.kept)
+        cursor = self._db.execute(
+            "INSERT OR IGNORE INTO audits (request_id, digest, stratum, node, agree, kept) VALUES (?, ?, ?, ?, ?, ?)",
+            values,
+        )
+        return cursor.rowcount == 1
+
+    def forget_audits(self) -> None:
+        """Keeps the newest 200,000."""
+        self._db.execute("DELETE FROM audits WHERE number <= (SELECT max(number) FROM audits) - ?", (_KEPT_AUDITS,))
+
+    def recent_tally(self, digests: frozenset[str]) -> Tally:
+        """The newest 1,000 audits of the given versions, together."""
+        marks = ", ".join("?" * len(digests))
+        row = self._db.execute(
+            f"SELECT count(*), coalesce(sum(1 - agree), 0) FROM (SELECT agree FROM audits WHERE digest IN ({marks}) "
+            f"ORDER BY number DESC LIMIT {_BASELINE_AUDITS})",
+            tuple(digests),
+        ).fetchone()
+        return Tally(*row)
+
+    def audit_tallies(self) -> list[AuditTally]:
+        rows = self._db.execute(
+            "SELECT stratum, node, digest, count(*), sum(1 - agree), sum(kept * (1 - agree)) FROM audits "
+            "GROUP BY stratum, node, digest ORDER BY stratum, node"
+        )
+        return [AuditTally(*row) for row in rows]
