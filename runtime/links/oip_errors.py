@@ -14,15 +14,14 @@ from contracts.oip import error_body
 async def oip_error_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Adds `error` to the error body of routes under `/v2`. Stands outside `error_middleware`."""
     answer = await handler(request)
-    if answer.status >= 400 and isinstance(answer, web.Response) and _is_oip(request.path):
-        answer.body = _with_error(answer.body)
+    if answer.status >= 400 and _is_oip(request.path) and isinstance(answer, web.Response):
+        body = answer.body
+        answer.body = _with_error(body) if isinstance(body, bytes) else body
     return answer
 
 
-def _with_error(body: object) -> bytes | None:
+def _with_error(body: bytes) -> bytes:
     """A relayed body of another form stays as it is."""
-    if not isinstance(body, bytes):
-        return None
     try:
         return error_body(msgspec.json.decode(body, type=ErrorBody))
     except (msgspec.DecodeError, UnicodeDecodeError):

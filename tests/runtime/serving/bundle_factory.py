@@ -1,0 +1,231 @@
+"""Packed bundles of small ONNX models, with golden files that hold, for tests that run real sessions."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from contracts.manifest import (
+    FILE,
+    Artifact,
+    ConfidenceRule,
+    File,
+    Golden,
+    Manifest,
+    Postprocess,
+    Preprocess,
+    TensorSpec,
+    digest_of,
+    encode,
+)
+from contracts.strata import stratum_of
+
+Array = npt.NDArray[Any]
+
+MODEL_FILE = "fp32.onnx"
+CLOUD_DIGEST = "sha256:" + "c" * 64
+TARGET = "cpu-x86"
+ONNX_TYPES = {
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+    "BYTES": TensorProto.STRING,
+}
+NUMERIC = tuple(name for name in ONNX_TYPES if name != "BYTES")
+_NUMPY = {
+    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
+    "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
+    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
+}  # fmt: skip
+
+
+def make_classifier(
+    directory: Path,
+    *,
+    name: str = "digits-edge",
+    version: str = "1",
+    tier: Literal["edge", "cloud"] = "edge",
+    seed: int = 0,
+    bias: Sequence[float] | None = None,
+    size: int = 8,
+    colour: Literal["grey", "rgb"] = "grey",
+    resize: Literal["stretch", "letterbox", "crop"] = "stretch",
+    threshold: float = 0.5,
+    max_batch: int = 8,
+    **changes: Any,
+) -> str:
+    """A linear model from `[batch, channels, size, size]` to ten logits, for the model `digits`; returns its digest.
+
+    `bias` makes an answer certain. Only edge bundles have a confidence rule. `changes` replace manifest fields.
+    """
+    rng = np.random.default_rng(seed)
+    channels = 1 if colour == "grey" else 3
+    weights = rng.normal(size=(channels * size * size, 10)).astype(np.float32)
+    offset = np.array(bias if bias is not None else [0.0] * 10, dtype=np.float32)
+    model = _model(
+        [
+            helper.make_node("Flatten", ["image"], ["flat"], axis=1),
+            helper.make_node("Gemm", ["flat", "weights", "offset"], ["logits"]),
+        ],
+        [_value("image", "FP32", ("n", channels, size, size))],
+        [_value("logits", "FP32", ("n", 10))],
+        {"weights": weights, "offset": offset},
+    )
+    rule = ConfidenceRule(
+        temperature=1.0,
+        threshold=threshold,
+        epsilon=0.05,
+        delta=0.05,
+        n=100,
+        feasible=True,
+        stratum=stratum_of(digest_of(model), CLOUD_DIGEST, "classification"),
+        cloud_digest=CLOUD_DIGEST,
+    )
+    fields: dict[str, Any] = {
+        "name": name,
+        "version": version,
+        "tier": tier,
+        "inputs": (TensorSpec("image", "FP32", (-1, channels, size, size)),),
+        "outputs": (TensorSpec("logits", "FP32", (-1, 10)),),
+        "postprocess": Postprocess("logits", "logits"),
+        "preprocess": Preprocess(size, size, colour, 1 / 255, (0.5,) * channels, (0.5,) * channels, resize),
+        "labels": tuple("0123456789"),
+        "max_batch": max_batch,
+    }
+    images = rng.uniform(-1, 1, size=(3, channels, size, size)).astype(np.float32)
+    return pack(directory, model, {"image": images}, rule=rule if tier == "edge" else None, **{**fields, **changes})
+
+
+def make_echo(directory: Path, datatypes: Sequence[str] = NUMERIC, **changes: Any) -> str:
+    """The model `echo`: every input `x_<type>` [batch, 2] comes back as `y_<type>`."""
+    nodes = [helper.make_node("Identity", [f"x_{name}"], [f"y_{name}"]) for name in datatypes]
+    ins = [_value(f"x_{name}", name, ("n", 2)) for name in datatypes]
+    outs = [_value(f"y_{name}", name, ("n", 2)) for name in datatypes]
+    fields: dict[str, Any] = {
+        "name": "echo-edge",
+        "version": "1",
+        "model": "echo",
+        "task": "embedding",
+        "inputs": tuple(TensorSpec(f"x_{name}", name, (-1, 2)) for name in datatypes),
+        "outputs": tuple(TensorSpec(f"y_{name}", name, (-1, 2)) for name in datatypes),
+        "postprocess": Postprocess(f"y_{datatypes[0]}", "vector"),
+    }
+    golden = {
+        f"x_{name}": np.array([["a", "b"]]) if name == "BYTES" else np.array([[0, 1]], dtype=_NUMPY[name])
+        for name in datatypes
+    }
+    return pack(directory, _model(nodes, ins, outs, {}), golden, **{**fields, **changes})
+
+
+def make_lookup(directory: Path, *, classes: int = 4, **changes: Any) -> str:
+    """The model `lookup`: row `index` of a table. An index out of range makes the engine fail."""
+    table = np.eye(classes, dtype=np.float32) * 10
+    model = _model(
+        [helper.make_node("Gather", ["table", "index"], ["rows"]), helper.make_node("Flatten", ["rows"], ["logits"])],
+        [_value("index", "INT64", ("n", 1))],
+        [_value("logits", "FP32", ("n", classes))],
+        {"table": table},
+    )
+    fields: dict[str, Any] = {
+        "name": "lookup-edge",
+        "version": "1",
+        "model": "lookup",
+        "inputs": (TensorSpec("index", "INT64", (-1, 1)),),
+        "outputs": (TensorSpec("logits", "FP32", (-1, classes)),),
+        "postprocess": Postprocess("logits", "logits"),
+        "labels": tuple("abcdefgh"[:classes]),
+    }
+    return pack(directory, model, {"index": np.array([[0], [1]])}, **{**fields, **changes})
+
+
+def pack(
+    directory: Path,
+    onnx: bytes,
+    golden_inputs: Mapping[str, Array],
+    *,
+    rule: ConfidenceRule | None = None,
+    golden_error: float = 0.0,
+    artifacts: tuple[Artifact, ...] | None = None,
+    **fields: Any,
+) -> str:
+    """Writes a packed bundle directory with golden outputs as ONNX Runtime gives them here; returns its digest."""
+    outputs = _run(onnx, golden_inputs)
+    contents = {MODEL_FILE: onnx}
+    for name, array in golden_inputs.items():
+        contents[f"golden/inputs/{name}.npy"] = _npy(array)
+    for name, array in outputs.items():
+        shifted = array + np.float32(golden_error) if golden_error else array
+        contents[f"golden/{MODEL_FILE}/{name}.npy"] = _npy(shifted)
+    described = {
+        "model": "digits",
+        "task": "classification",
+        "tier": "edge",
+        "files": {name: File(digest_of(data), len(data)) for name, data in contents.items()},
+        "artifacts": artifacts or (Artifact(MODEL_FILE, "fp32", "onnxruntime", ("cpu-x86", "cpu-arm"), rule),),
+        "golden": Golden(
+            {name: f"golden/inputs/{name}.npy" for name in golden_inputs},
+            {MODEL_FILE: {name: f"golden/{MODEL_FILE}/{name}.npy" for name in outputs}},
+            atol=1e-4,
+            rtol=1e-4,
+        ),
+        **fields,
+    }
+    manifest = encode(Manifest(**described))
+    for name, data in {**contents, FILE: manifest}.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+    return digest_of(manifest)
+
+
+def change_manifest(directory: Path, **fields: Any) -> str:
+    """Replaces fields of a packed manifest; returns the new digest."""
+    manifest = msgspec.json.decode((directory / FILE).read_bytes(), type=Manifest)
+    data = encode(msgspec.structs.replace(manifest, **fields))
+    (directory / FILE).write_bytes(data)
+    return digest_of(data)
+
+
+def _model(
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[ValueInfoProto],
+    outputs: Sequence[ValueInfoProto],
+    weights: Mapping[str, Array],
+) -> bytes:
+    tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "small", inputs, outputs, tensors)
+    made: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    data: bytes = made.SerializeToString()
+    return data
+
+
+def _value(name: str, datatype: str, shape: Sequence[str | int]) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, ONNX_TYPES[datatype], shape)
+
+
+def _run(model: bytes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def _npy(array: Array) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array.astype("U") if array.dtype == object else array, allow_pickle=False)
+    return buffer.getvalue()
