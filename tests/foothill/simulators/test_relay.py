@@ -88,7 +88,8 @@ def test_bytes_arrive_intact_and_in_order_for_any_chunking(chunks: list[bytes], 
 
 
 async def test_the_handshake_and_each_exchange_cost_one_round_trip() -> None:
-    first, later = [], []
+    first: list[float] = []
+    later: list[float] = []
     async with relayed(echo, 60.0) as relay:
         for _ in range(4):
             async with connected(relay) as (reader, writer):
