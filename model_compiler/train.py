@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -48,7 +49,8 @@ def run(
 ) -> None:
     """Minimises `loss(logits, rows)`; `rows` are the indices of the batch. Leaves `net` in eval mode.
 
-    The same seed, threads and library build give the same weights; torch's global generator is left untouched.
+    Runs on one thread: the sums, and so the weights, then do not depend on how many cores there are, and two threads
+    that wait for each other on a busy machine are many times slower than one. torch's generator is left as it was.
     """
     import torch
 
@@ -59,7 +61,7 @@ def run(
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.peak, total_steps=total)
     order = np.random.default_rng(seed)
     net.train()
-    with torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for epoch in range(schedule.epochs):
             rows_in_order = torch.from_numpy(order.permutation(len(inputs)))
@@ -70,3 +72,16 @@ def run(
                 rate.step()
                 advance((epoch * batches + index + 1) / total)
     net.eval()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread inside, on as many as before after."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

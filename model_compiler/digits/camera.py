@@ -9,7 +9,6 @@ import numpy.typing as npt
 import simplejpeg
 
 from model_compiler.digits import splits
-from model_compiler.digits.splits import Digits
 from model_compiler.samples import Floats, Labels, Pictures
 
 SIDE = 32

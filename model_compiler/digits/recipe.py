@@ -31,6 +31,7 @@ class Profile(msgspec.Struct, frozen=True):
     """How much work goes in. A draw is one picture of every digit of a part."""
 
     train_draws: int
+    teacher_width: int
     teacher: Schedule
     student: Schedule
     clean_student: Schedule
@@ -38,8 +39,20 @@ class Profile(msgspec.Struct, frozen=True):
     test_draws: int = 3
 
 
-FULL = Profile(16, teacher=Schedule(2, 3e-3), student=Schedule(4, 5e-3), clean_student=Schedule(40, 5e-3))
-QUICK = Profile(4, teacher=Schedule(1, 3e-3), student=Schedule(3, 5e-3), clean_student=Schedule(20, 5e-3))
+FULL = Profile(
+    train_draws=16,
+    teacher_width=32,
+    teacher=Schedule(epochs=2, peak=3e-3),
+    student=Schedule(epochs=4, peak=5e-3),
+    clean_student=Schedule(epochs=40, peak=5e-3),
+)
+QUICK = Profile(
+    train_draws=5,
+    teacher_width=10,
+    teacher=Schedule(epochs=3, peak=6e-3),
+    student=Schedule(epochs=4, peak=8e-3),
+    clean_student=Schedule(epochs=16, peak=8e-3),
+)
 
 
 class DigitsBundles(msgspec.Struct, frozen=True):
@@ -103,7 +116,7 @@ def _cloud_plan(data: Data, profile: Profile) -> Plan:
         version="1",
         model=MODEL,
         task="classification",
-        build_net=nets.teacher,
+        build_net=lambda: nets.teacher(profile.teacher_width),
         schedule=profile.teacher,
         data=data,
         preprocess=PREPROCESS,
