@@ -54,6 +54,10 @@ class NodeCertificates:
         for certificate in _read(self._path):
             self._waiting[certificate.stratum] = certificate
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def serve(self, seed: Certificate) -> None:
         """From now on the stratum of `seed` is served; the seed rules until something newer is known."""
         self._adopt(seed)
@@ -66,9 +70,8 @@ class NodeCertificates:
         if certificate.stratum in self._served:
             self._adopt(certificate)
             return
-        known = self._waiting.pop(certificate.stratum, None)
-        newer = known is None or certificate.sequence > known.sequence
-        self._waiting[certificate.stratum] = certificate if newer or known is None else known
+        known = self._waiting.pop(certificate.stratum, certificate)
+        self._waiting[certificate.stratum] = max(known, certificate, key=lambda one: one.sequence)
         while len(self._waiting) > _MAX_WAITING:
             self._waiting.popitem(last=False)
 

@@ -67,8 +67,13 @@ def tried(slot: Slot, digest: str, sequence: int) -> Slot:
 
 
 def promoted(slot: Slot, digest: str, sequence: int) -> Slot:
-    """Before a bundle answers its first request: it is current, on probation, before the last one that was proven."""
-    previous = slot.current if slot.proven and slot.current != digest else slot.previous
+    """Before a bundle answers its first request: it is current, on probation, before the last one that was proven.
+
+    One that was proven and is only loaded again stays proven.
+    """
+    if slot.current == digest and slot.proven:
+        return confirmed(slot)
+    previous = slot.current if slot.proven else slot.previous
     return Slot(digest, previous, proven=False, trial=Trial(digest, sequence, crashes_of(slot, digest)))
 
 

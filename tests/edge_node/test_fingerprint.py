@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+from contracts.boards import BOARDS
+from edge_node.fingerprint import (
+    Gpu,
+    detect,
+    jetson_target,
+    parse_l4t,
+    parse_mem_total,
+    parse_nvidia_smi,
+    parse_power_mode,
+    pick_target,
+    run_command,
+)
+
+CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
+CPU = ("CPUExecutionProvider",)
+MEMINFO = "MemTotal:        7620912 kB\nMemFree:          103440 kB\n"
+L4T = (
+    "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025"
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "target"),
+    [
+        ("NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super", "jetson-orin-nano"),
+        ("NVIDIA Jetson Orin NX Engineering Reference Developer Kit", "jetson-orin-nx"),
+        ("NVIDIA Jetson AGX Orin Developer Kit", "jetson-agx-orin"),
+        ("NVIDIA Jetson AGX Thor Developer Kit", "jetson-thor"),
+        ("NVIDIA Jetson Nano Developer Kit", None),
+        ("Raspberry Pi 5 Model B Rev 1.0", None),
+        ("", None),
+    ],
+)
+def test_a_jetson_is_known_by_its_device_tree(model: str, target: str | None) -> None:
+    assert jetson_target(model) == target
+    assert target is None or target in BOARDS
+
+
+def test_gpus_are_read_from_nvidia_smi() -> None:
+    text = "NVIDIA GeForce RTX 3060, 8.6, 12288\nNVIDIA RTX 4000 Ada Generation, 8.9, 20475\n"
+    assert parse_nvidia_smi(text) == [
+        Gpu("NVIDIA GeForce RTX 3060", 86, 12288 << 20),
+        Gpu("NVIDIA RTX 4000 Ada Generation", 89, 20475 << 20),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "No devices were found", "NVIDIA-SMI has failed", "Orin, [N/A], [N/A]"])
+def test_no_gpu_is_made_out_of_an_error(text: str) -> None:
+    assert parse_nvidia_smi(text) == []
+
+
+@pytest.mark.parametrize(
+    ("arch", "jetson", "gpus", "providers", "target"),
+    [
+        ("x86_64", None, [], CPU, "cpu-x86"),
+        ("aarch64", None, [], CPU, "cpu-arm"),
+        ("aarch64", "jetson-orin-nx", [], CUDA, "jetson-orin-nx"),
+        ("aarch64", "jetson-orin-nx", [], CPU, "cpu-arm"),
+        ("x86_64", None, [Gpu("a", 89, 1)], CUDA, "rtx-sm89"),
+        ("x86_64", None, [Gpu("a", 89, 1)], CPU, "cpu-x86"),
+        ("x86_64", None, [Gpu("a", 90, 1)], CUDA, "cpu-x86"),
+        ("x86_64", None, [Gpu("a", 90, 1), Gpu("b", 86, 1)], CUDA, "rtx-sm86"),
+        ("x86_64", None, [], CUDA, "cpu-x86"),
+    ],
+)
+def test_the_target_is_what_the_installed_runtime_can_use(
+    arch: str, jetson: str | None, gpus: list[Gpu], providers: tuple[str, ...], target: str
+) -> None:
+    assert pick_target(arch, jetson, gpus, providers) == target
+
+
+def test_memory_release_and_power_mode_are_read() -> None:
+    assert parse_mem_total(MEMINFO) == 7620912 * 1024
+    assert parse_mem_total("") == 0
+    assert parse_l4t(L4T) == "L4T 36.4.3"
+    assert parse_l4t("") is None
+    assert parse_power_mode("NV Power Mode: 15W\n0\n") == "15W"
+    assert parse_power_mode("") is None
+
+
+def test_a_board_is_put_together_from_its_files(tmp_path: Path) -> None:
+    for name, text in {
+        "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
+        "proc/meminfo": MEMINFO,
+        "etc/nv_tegra_release": L4T,
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = detect(
+        target="jetson-orin-nano",
+        root=tmp_path,
+        run=lambda command: "NV Power Mode: MAXN\n2\n" if command[0] == "nvpmodel" else "",
+    )
+    assert (found.target, found.sm, found.jetpack, found.power_mode) == ("jetson-orin-nano", 87, "L4T 36.4.3", "MAXN")
+    assert found.memory_bytes == 7620912 * 1024
+
+
+def test_this_machine_has_a_fingerprint() -> None:
+    found = detect()
+    assert found.target in BOARDS
+    assert found.arch == platform.machine()
+    assert 1 <= found.cores <= (os.cpu_count() or 1)
+    assert found.memory_bytes > 0
+    assert found.runtime.startswith("onnxruntime ")
+
+
+def test_a_missing_command_says_nothing() -> None:
+    assert run_command(["foothill-no-such-command"]) == ""
+    assert run_command(["false"]) == ""

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.errors import FoothillError
+from edge_node.probation import Health, Rule, WatchedEngine, judge
+from runtime.serving.tensors import Array
+
+RULE = Rule(seconds=5.0, requests=100)
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "health", "verdict"),
+    [
+        (0.0, Health(), "wait"),
+        (4.9, Health(runs=99), "wait"),
+        (5.0, Health(), "confirm"),
+        (0.1, Health(runs=100), "confirm"),
+        (0.1, Health(runs=1, errors=1), "revert"),
+        (9.0, Health(runs=500, errors=1), "revert"),
+    ],
+)
+def test_probation_ends_by_time_by_requests_or_by_an_error(elapsed_s: float, health: Health, verdict: str) -> None:
+    assert judge(elapsed_s, health, RULE) == verdict
+
+
+@given(st.floats(0, 1e6), st.integers(0, 10**6), st.integers(1, 100))
+def test_an_engine_error_always_reverts(elapsed_s: float, runs: int, errors: int) -> None:
+    assert judge(elapsed_s, Health(runs, errors), RULE) == "revert"
+
+
+class Moody:
+    """An engine that fails on inputs named `bad`."""
+
+    provider = "CPUExecutionProvider"
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if "bad" in inputs:
+            raise FoothillError("internal", "The engine refused these inputs.")
+        return dict(inputs)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_watched_engine_counts_and_passes_everything_on() -> None:
+    moody = Moody()
+    engine = WatchedEngine(moody)
+    array = np.zeros(1, np.float32)
+    assert engine.run({"good": array}) == {"good": array}
+    with pytest.raises(FoothillError):
+        engine.run({"bad": array})
+    engine.run({"good": array})
+    assert engine.health == Health(3, 1, "The engine refused these inputs.")
+    assert engine.provider == moody.provider
+    engine.close()
+    assert moody.closed
