@@ -60,7 +60,7 @@ async def opened(config: FleetConfig, clock: Callable[[], float] = time.time) ->
 
 @asynccontextmanager
 async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[], float]) -> AsyncIterator[Parts]:
-    directory, worker = Path(config.state_dir).absolute(), Worker()
+    directory, worker = Path(config.state_dir), Worker()
     broker_url = config.broker_url if broker is None else broker.url
     try:
         port = MqttPort(broker_url, CLIENT_ID)
