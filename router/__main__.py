@@ -1,0 +1,180 @@
+"""Wiring of the router's process."""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from aiohttp import web
+
+from contracts.budgets import RetryBudget
+from contracts.messages import Audit
+from router.app import Routes, create_app
+from router.calls import Calls
+from router.client_address import parse_networks
+from router.config import Config, read_hop_key
+from router.discovery import Discovery
+from router.facts import Facts
+from router.geo import Geo
+from router.identity_keys import IdentityKeys
+from router.metrics import RouterMetrics
+from router.nodes import Nodes
+from router.proxy import Proxy
+from runtime.links.holder import Certificates, Holder
+from runtime.links.mqtt import MqttPort
+from runtime.links.serve import configure_logging, run_loop, serve_app
+from runtime.links.settings import SettingsError, load
+from runtime.links.telemetry import Telemetry
+from runtime.links.upstream import Upstreams
+
+log = logging.getLogger(__name__)
+
+
+async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> None:
+    """Serves until a signal. Raises SettingsError when the configuration cannot work."""
+    async with wired(config, rng=random.Random()) as app:
+        await serve_app(app, config.host, config.port, name=config.name, ready=ready)
+
+
+@asynccontextmanager
+async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Application]:
+    """The application over all its parts. What talks to the broker starts with the application, once it listens."""
+    hop_key, trusted = read_hop_key(config), parse_networks(config.trusted_proxies)
+    if not config.hop_key_file:
+        log.warning("no hop_key_file is set: nodes and cloud take this router for a client and settle by themselves")
+    parts = _Parts(Telemetry(), Nodes(config.place, config.nodes), Certificates(), hop_key, rng)
+    async with AsyncExitStack() as closing:
+        upstreams = Upstreams(connect_to=config.connect_to)
+        closing.push_async_callback(upstreams.close)
+        geo = Geo.open(config.geoip_database)
+        closing.callback(geo.close)
+        discovery = _discovery(config, parts, upstreams)
+        holder = _holder(config, parts, upstreams, discovery)
+        closing.push_async_callback(holder.close)
+        calls = Calls(
+            hop_key=hop_key,
+            default_deadline_ms=config.default_deadline_ms,
+            max_body_bytes=config.max_body_bytes,
+            trusted=trusted,
+            geo=geo,
+            clock=time.monotonic,
+            wall=time.time,
+        )
+        app = _app(config, parts, calls, holder, upstreams, discovery)
+        if discovery is not None:
+            app.cleanup_ctx.append(_discovering(discovery))
+        yield app
+
+
+class _Parts(NamedTuple):
+    """What most parts share and none owns."""
+
+    telemetry: Telemetry
+    nodes: Nodes
+    certificates: Certificates
+    hop_key: bytes
+    rng: random.Random
+
+
+def _holder(config: Config, parts: _Parts, upstreams: Upstreams, discovery: Discovery | None) -> Holder:
+    """Without a broker nobody reads audits, so none are drawn."""
+    return Holder(
+        node=config.name,
+        cloud_urls=config.cloud_urls,
+        cloud_region=config.cloud_region,
+        upstreams=upstreams,
+        certificates=parts.certificates,
+        hop_key=parts.hop_key,
+        hop_name="router",
+        publish_audit=discovery.publish_audit if discovery else _unread,
+        audit_rate=config.audit_rate if discovery else 0.0,
+        telemetry=parts.telemetry,
+        rng=parts.rng,
+    )
+
+
+def _app(
+    config: Config, parts: _Parts, calls: Calls, holder: Holder, upstreams: Upstreams, discovery: Discovery | None
+) -> web.Application:
+    metrics = RouterMetrics(parts.telemetry.registry, parts.nodes)
+    proxy = Proxy(
+        nodes=parts.nodes,
+        holder=holder,
+        upstreams=upstreams,
+        budget=RetryBudget(),
+        metrics=metrics,
+        rng=parts.rng,
+        clock=time.monotonic,
+    )
+    routes = Routes(
+        config,
+        calls=calls,
+        proxy=proxy,
+        holder=holder,
+        nodes=parts.nodes,
+        telemetry=parts.telemetry,
+        metrics=metrics,
+        rng=parts.rng,
+        clock=time.monotonic,
+    )
+    facts = Facts(
+        name=config.name,
+        calls=calls,
+        proxy=proxy,
+        holder=holder,
+        nodes=parts.nodes,
+        telemetry=parts.telemetry,
+        broker_connected=lambda: discovery.connected if discovery else None,
+    )
+    return create_app(routes, facts, name=config.name)
+
+
+def _discovery(config: Config, parts: _Parts, upstreams: Upstreams) -> Discovery | None:
+    if not config.broker_url:
+        return None
+    try:
+        mqtt = MqttPort(config.broker_url, f"foothill-{config.name}-{secrets.token_hex(4)}")
+    except ValueError as error:
+        raise SettingsError(f"broker_url: {error}") from error
+    keys = IdentityKeys(
+        state_dir=Path(config.state_dir),
+        fleet_url=config.fleet_url,
+        root=Path(config.root) if config.root else None,
+        upstreams=upstreams,
+        clock=time.monotonic,
+    )
+    return Discovery(mqtt, keys, parts.nodes, parts.certificates, time.monotonic)
+
+
+def _discovering(discovery: Discovery) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def life(_: web.Application) -> AsyncIterator[None]:
+        await discovery.start()
+        yield
+        await discovery.stop()
+
+    return life
+
+
+def _unread(audit: Audit) -> None:
+    """Where an audit goes that nobody can be told of."""
+
+
+def main() -> None:
+    """`python -m router [CONFIG.toml]`."""
+    configure_logging()
+    run_loop(_configured(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
+
+
+async def _configured(path: Path | None) -> None:
+    await run(load(path, Config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""From an HTTP request to a call: the caller's terms, its address, and the request as upstreams get it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from aiohttp import web
+
+from contracts import headers
+from contracts.deadlines import Deadline
+from contracts.headers import Terms
+from contracts.places import Place
+from router.client_address import Address, Network, client_address
+from router.geo import Geo
+from router.proxy import Call
+from runtime.links.bodies import read_body
+from runtime.links.hop import sign_hop
+from runtime.links.http_errors import request_id_of
+from runtime.links.upstream import Request
+
+MAX_QUESTION_BYTES = 65_536
+
+
+class Calls:
+    """Reads requests. `clock` is monotonic, `wall` unix time, both in seconds; `max_body_bytes` after decompression."""
+
+    def __init__(
+        self,
+        *,
+        hop_key: bytes,
+        default_deadline_ms: float,
+        max_body_bytes: int,
+        trusted: tuple[Network, ...],
+        geo: Geo,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._hop_key = hop_key
+        self._default_deadline_ms = default_deadline_ms
+        self._max_body_bytes = max_body_bytes
+        self._trusted = trusted
+        self._geo = geo
+        self._clock = clock
+        self._wall = wall
+
+    def terms(self, request: web.Request) -> tuple[Terms, Deadline]:
+        """Raises FoothillError `bad_header`. The deadline counts from now."""
+        terms = headers.parse_terms(request.headers)
+        deadline = Deadline.after(terms.deadline_ms or self._default_deadline_ms, now_s=self._clock())
+        return msgspec.structs.replace(terms, request_id=request_id_of(request)), deadline
+
+    async def read(self, request: web.Request, terms: Terms, deadline: Deadline) -> Call:
+        """The call with its whole body."""
+        body = await read_body(request, self._max_body_bytes, deadline, self._clock)
+        sent = self.marked(request, terms, request.rel_url.raw_path_qs, body)
+        return Call(sent, terms, deadline, request.match_info["model"])
+
+    async def read_question(self, request: web.Request, deadline: Deadline) -> bytes:
+        """A small body that is meant for the router itself."""
+        return await read_body(request, MAX_QUESTION_BYTES, deadline, self._clock)
+
+    def question(self, request: web.Request, model: str, path: str) -> Call:
+        """A call without a body, about `model`."""
+        terms, deadline = self.terms(request)
+        return Call(self.marked(request, terms, path, b""), terms, deadline, model)
+
+    def marked(self, request: web.Request, terms: Terms, path: str, body: bytes) -> Request:
+        """Few of the caller's headers, the request's id, and the router's mark."""
+        sent = headers.relayed(request.headers, headers.RELAYED_IN)
+        sent[headers.REQUEST_ID] = terms.request_id
+        sent[headers.HOP] = sign_hop(self._hop_key, "router", terms.request_id, self._wall())
+        return Request(request.method, path, sent, body)
+
+    def address(self, request: web.Request) -> Address | None:
+        told = request.headers.getall("X-Forwarded-For", ())
+        return client_address(request.remote or "", list(told), self._trusted)
+
+    def place(self, address: Address | None) -> Place | None:
+        return self._geo.place(address)

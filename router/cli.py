@@ -1,0 +1,113 @@
+"""`foothill router …`: run one, and ask one why it routes as it does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+from urllib.parse import urlencode
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from contracts.deadlines import Deadline
+from contracts.errors import ErrorBody, FoothillError
+from router.__main__ import run as run_router
+from router.config import Config
+from router.explain import Candidate, Explanation
+from runtime.links.serve import configure_logging, run_loop
+from runtime.links.settings import SettingsError, load
+from runtime.links.upstream import Answer, Request, Upstreams, UpstreamUnreachable
+
+app = typer.Typer(name="router", help="Send requests to the nearest good answer.", no_args_is_help=True)
+_TIMEOUT_MS = 10_000.0
+
+
+@app.command()
+def run(
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file; without one the defaults of docs/config.md.")
+    ] = None,
+) -> None:
+    """Run a router until Ctrl-C."""
+    configure_logging()
+    try:
+        settings = load(config, Config)
+    except SettingsError as error:
+        _fail(str(error), 2)
+    run_loop(run_router(settings))
+
+
+@app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="The logical model, for example digits.")],
+    ip: Annotated[str, typer.Option(help="The client's address; yours without it.")] = "",
+    residency: Annotated[str, typer.Option(help="Regions the request must stay in, separated by commas.")] = "",
+    url: Annotated[str, typer.Option(help="The router.")] = "http://127.0.0.1:8080",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show every node with its score, or with what speaks against it."""
+    wanted = {"model": model, "ip": ip, "residency": residency}
+    query = urlencode({name: value for name, value in wanted.items() if value})
+    answer = asyncio.run(_get(url, f"/v1/explain?{query}"))
+    if answer.status != 200:
+        _fail(_told(answer), 1)
+    if as_json:
+        typer.echo(answer.body)
+    else:
+        _show(msgspec.json.decode(answer.body, type=Explanation))
+
+
+async def _get(url: str, path: str) -> Answer:
+    upstreams = Upstreams()
+    deadline = Deadline.after(_TIMEOUT_MS, now_s=time.monotonic())
+    try:
+        return await upstreams.send(url, Request("GET", path, {}), deadline=deadline)
+    except (UpstreamUnreachable, FoothillError) as error:
+        _fail(f"{error} Is the router running there? Name it with --url.", 1)
+    finally:
+        await upstreams.close()
+
+
+def _show(found: Explanation) -> None:
+    place = f"{found.place.lat:.2f}, {found.place.lon:.2f}" if found.place else "unknown place, so by load alone"
+    console = Console()
+    console.print(f"{found.model} for {found.address or 'nobody'} ({place}), asked of {found.router}")
+    table = Table("node", "region", "lease ms", "proxied ms", "rtt", "service x waiting", "failures", "against it")
+    for each in found.candidates:
+        table.add_row(*_row(each))
+    console.print(table)
+    console.print(
+        f"cloud: {'open' if found.cloud else 'closed'}{f' ({found.cloud_region})' * bool(found.cloud_region)}"
+    )
+    if found.unidentified:
+        console.print(f"without a verified identity: {', '.join(found.unidentified)}")
+
+
+def _row(each: Candidate) -> tuple[str, ...]:
+    against = sorted({reason for reason in (each.leased_refusal, each.proxied_refusal) if reason})
+    return (
+        each.node,
+        each.region,
+        f"{each.leased.total_ms:.1f}",
+        f"{each.proxied.total_ms:.1f}",
+        f"{each.leased.rtt_ms:.1f}",
+        f"{each.leased.service_ms:.1f} x {each.leased.waiting:.1f}",
+        f"{each.leased.failures_ms:.0f}",
+        ", ".join(against),
+    )
+
+
+def _told(answer: Answer) -> str:
+    try:
+        return msgspec.json.decode(answer.body, type=ErrorBody).message
+    except msgspec.DecodeError:
+        return f"HTTP {answer.status}; this does not look like a Foothill router."
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code)

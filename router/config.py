@@ -1,0 +1,102 @@
+"""The router's configuration: one TOML file, see `docs/config.md`."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from contracts.headers import MAX_DEADLINE_MS
+from contracts.places import Place
+from contracts.topics import NODE_NAME
+from runtime.links.settings import SettingsError
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class StaticNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A node that is told, not discovered: always taken for online, serving `models`; degrees are WGS 84."""
+
+    name: str
+    url: str
+    region: str
+    lat: float
+    lon: float
+    models: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        Place(self.lat, self.lon)
+        if not NODE_NAME.fullmatch(self.name) or not NODE_NAME.fullmatch(self.region):
+            raise ValueError(f"{self.name!r} in {self.region!r}: names are lower-case letters, digits and '-'.")
+        _check_url("url", self.url, ("http", "https"))
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Every key has a default; `foothill up` writes them all.
+
+    Nodes are discovered over `broker_url` (empty: off) and believed as the fleet at `fleet_url` signs; `root` is the
+    path of its TUF root metadata (empty: taken from the fleet at the first start and pinned under `state_dir`).
+    `nodes` are static ones, with or without a broker. `place` is where this router stands, None if nobody knows.
+    `region` and `cloud_region` are the regions of this router and of the cloud tier; "" lies in no residency claim.
+    `geoip_database` is the path of a City database (MaxMind format), `hop_key_file` that of the key in hex.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
+    name: str = "router"
+    region: str = ""
+    place: Place | None = None
+    state_dir: str = "state/router"
+    fleet_url: str = "http://127.0.0.1:8070"
+    broker_url: str = "mqtt://127.0.0.1:1883"
+    root: str = ""
+    nodes: tuple[StaticNode, ...] = ()
+    cloud_urls: tuple[str, ...] = ("http://127.0.0.1:8090",)
+    cloud_region: str = ""
+    connect_to: dict[str, str] = {}
+    geoip_database: str = ""
+    trusted_proxies: tuple[str, ...] = ()
+    hop_key_file: str = ""
+    audit_rate: Share = 0.05
+    default_deadline_ms: Annotated[float, msgspec.Meta(gt=0, le=MAX_DEADLINE_MS)] = 10_000.0
+    lease_ttl_s: Positive = 30.0
+    max_body_bytes: Annotated[int, msgspec.Meta(gt=0)] = 16 << 20
+
+    def __post_init__(self) -> None:
+        for url in self.cloud_urls:
+            _check_url("cloud_urls", url, ("http", "https"))
+        if self.broker_url:
+            _check_url("broker_url", self.broker_url, ("mqtt", "mqtts"))
+            _check_url("fleet_url", self.fleet_url, ("http", "https"))
+        if not NODE_NAME.fullmatch(self.name):
+            raise ValueError(f"name {self.name!r} is not lower-case letters, digits and '-', at most 63.")
+
+
+def read_hop_key(config: Config) -> bytes:
+    """The key that marks requests between hops; a random one, which nobody else believes, when no file is named.
+
+    Raises SettingsError.
+    """
+    if not config.hop_key_file:
+        return secrets.token_bytes(32)
+    path = Path(config.hop_key_file)
+    try:
+        key = bytes.fromhex(path.read_text().strip())
+    except OSError as error:
+        raise SettingsError(
+            f"hop_key_file {path}: {error.strerror or error}. Copy it from the fleet manager."
+        ) from error
+    except ValueError as error:
+        raise SettingsError(f"hop_key_file {path}: this is not hexadecimal. Copy it from the fleet manager.") from error
+    if len(key) < 16:
+        raise SettingsError(f"hop_key_file {path}: {len(key)} bytes are too few for a key. Use at least 16.")
+    return key
+
+
+def _check_url(key: str, url: str, schemes: tuple[str, ...]) -> None:
+    scheme, separator, rest = url.partition("://")
+    if scheme not in schemes or not separator or not rest or any(character.isspace() for character in url):
+        raise ValueError(f"{key}: {url!r} is not a URL; write {schemes[0]}://HOST:PORT.")

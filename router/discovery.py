@@ -1,0 +1,126 @@
+"""From MQTT into the table: identities once verified, and what nodes say of themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeVar
+
+from contracts import topics
+from contracts.errors import FoothillError
+from contracts.messages import Audit, Certificate, Identity, Load, Reported, Signed, Status, decode, encode
+from router.nodes import Nodes
+from runtime.links.holder import Certificates
+from runtime.links.mqtt import MqttPort
+from runtime.links.signatures import verify
+
+log = logging.getLogger(__name__)
+
+VERIFY_PAUSE_S = 2.0
+T = TypeVar("T", Status, Reported, Load)
+
+
+class Keys(Protocol):
+    async def holding(self, key_id: str) -> Mapping[str, str]:
+        """The keys that may sign identities. Raises FoothillError when they cannot be had now."""
+        ...
+
+
+class Discovery:
+    """Keeps `nodes` and `certificates` as the broker tells. With the broker away, both stay as they are."""
+
+    def __init__(
+        self, mqtt: MqttPort, keys: Keys, nodes: Nodes, certificates: Certificates, clock: Callable[[], float]
+    ) -> None:
+        self._mqtt = mqtt
+        self._keys = keys
+        self._nodes = nodes
+        self._certificates = certificates
+        self._clock = clock
+        self._unverified: dict[str, Signed] = {}
+        self._verifying: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        handlers: dict[str, Callable[[str, bytes], Awaitable[None] | None]] = {
+            topics.every_node("identity"): self._on_identity,
+            topics.every_node("status"): self._on_status,
+            topics.every_node("reported"): self._on_reported,
+            topics.EVERY_CERTIFICATE: self._on_certificate,
+        }
+        for topic, handler in handlers.items():
+            self._mqtt.subscribe(topic, handler)
+        self._mqtt.subscribe(topics.every_node("load"), self._on_load, qos=0)
+        self._verifying = asyncio.create_task(self._keep_verifying())
+        await self._mqtt.start()
+
+    async def stop(self) -> None:
+        if self._verifying is not None:
+            self._verifying.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._verifying
+        await self._mqtt.stop()
+
+    @property
+    def connected(self) -> bool:
+        return self._mqtt.connected
+
+    def publish_audit(self, audit: Audit) -> None:
+        self._mqtt.publish(topics.audit_topic(audit.stratum), encode(audit))
+
+    async def _on_identity(self, topic: str, payload: bytes) -> None:
+        self._unverified[topics.node_of(topic)] = decode(payload, Signed)
+        await self._verify_waiting()
+
+    def _on_status(self, topic: str, payload: bytes) -> None:
+        self._nodes.put_status(_said_by_itself(topic, decode(payload, Status)))
+
+    def _on_reported(self, topic: str, payload: bytes) -> None:
+        self._nodes.put_reported(_said_by_itself(topic, decode(payload, Reported)))
+
+    def _on_load(self, topic: str, payload: bytes) -> None:
+        self._nodes.put_load(_said_by_itself(topic, decode(payload, Load)), self._clock())
+
+    def _on_certificate(self, topic: str, payload: bytes) -> None:
+        certificate = decode(payload, Certificate)
+        if topics.certificate_topic(certificate.stratum) != topic:
+            raise FoothillError("forbidden", f"A certificate of stratum {certificate.stratum!r} came on {topic}.")
+        self._certificates.put(certificate)
+
+    async def _keep_verifying(self) -> None:
+        """Identities wait here for as long as the fleet, which holds the keys, is away."""
+        while True:
+            await asyncio.sleep(VERIFY_PAUSE_S)
+            if self._unverified:
+                await self._verify_waiting()
+
+    async def _verify_waiting(self) -> None:
+        for node, signed in list(self._unverified.items()):
+            try:
+                keys = await self._keys.holding(signed.key_id)
+            except (FoothillError, OSError) as error:
+                log.warning("identities of %s wait: %s", ", ".join(self._unverified), error)
+                return
+            if signed.key_id not in keys:
+                continue
+            if self._unverified.get(node) is signed:
+                del self._unverified[node]
+            self._take(node, signed, keys)
+
+    def _take(self, node: str, signed: Signed, keys: Mapping[str, str]) -> None:
+        try:
+            identity = verify(signed, keys, Identity)
+            if identity.node != node:
+                raise FoothillError("forbidden", f"The identity is {identity.node!r}'s.")
+            self._nodes.put_identity(identity)
+        except (FoothillError, ValueError) as error:
+            log.warning("the identity of %s is refused: %s", node, error)
+        else:
+            log.info("node %s is at %s, region %s", node, identity.url, identity.region)
+
+
+def _said_by_itself(topic: str, message: T) -> T:
+    if topics.node_of(topic) != message.node:
+        raise FoothillError("forbidden", f"A message of node {message.node!r} came on {topic}.")
+    return message

@@ -1,0 +1,164 @@
+"""The routes that tell of the router and of the models behind it, and change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from contracts import oip
+from contracts.deadlines import Deadline
+from contracts.errors import FoothillError
+from contracts.headers import Terms
+from router.answers import decoded, json_answer, relayed_answer
+from router.calls import Calls
+from router.nodes import Nodes
+from router.proxy import Proxy
+from runtime.links.holder import Holder
+from runtime.links.http_errors import request_id_of
+from runtime.links.telemetry import Telemetry
+
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
+
+
+class IndexQuestion(msgspec.Struct, frozen=True):
+    ready: bool = False
+
+
+class Health(msgspec.Struct, frozen=True):
+    """`nodes` counts them by state; `broker` is None when none is configured."""
+
+    status: str
+    node: str
+    tier: str
+    nodes: dict[str, int]
+    models: tuple[str, ...]
+    broker: bool | None
+
+
+class ModelStatistics(msgspec.Struct, frozen=True):
+    model_stats: list[Any]
+
+
+class Facts:
+    def __init__(
+        self,
+        *,
+        name: str,
+        calls: Calls,
+        proxy: Proxy,
+        holder: Holder,
+        nodes: Nodes,
+        telemetry: Telemetry,
+        broker_connected: Callable[[], bool | None],
+    ) -> None:
+        self._name = name
+        self._calls = calls
+        self._proxy = proxy
+        self._holder = holder
+        self._nodes = nodes
+        self._telemetry = telemetry
+        self._broker_connected = broker_connected
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/healthz", self.health),
+            web.get("/metrics", self.metrics),
+            web.get("/v2", self.server),
+            web.get("/v2/health/live", self.live),
+            web.get("/v2/health/ready", self.ready),
+            web.get("/v2/models/stats", self.every_statistics),
+            web.post("/v2/repository/index", self.index),
+            web.post("/v2/repository/models/{model}/load", self.refuse_loading),
+            web.post("/v2/repository/models/{model}/unload", self.refuse_loading),
+            *(
+                web.get(f"/v2/models/{{model}}{version}{about}", self.model)
+                for version in ("", "/versions/{version}")
+                for about in ("", "/ready", "/config", "/stats")
+            ),
+        ]
+
+    async def health(self, _: web.Request) -> web.Response:
+        states: dict[str, int] = {}
+        for node in self._nodes.all():
+            states[node.state] = states.get(node.state, 0) + 1
+        models = tuple(sorted(self._nodes.models()))
+        return json_answer(Health("ok", self._name, "router", states, models, self._broker_connected()))
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return self._telemetry.metrics_response()
+
+    async def server(self, _: web.Request) -> web.Response:
+        return json_answer(oip.ServerMetadata("foothill-router", _version(), EXTENSIONS))
+
+    async def live(self, _: web.Request) -> web.Response:
+        return json_answer({"live": True})
+
+    async def ready(self, _: web.Request) -> web.Response:
+        """Ready when there is somewhere to send a request: an online node, or a cloud."""
+        online = any(node.state == "online" for node in self._nodes.all())
+        if not online and not self._holder.may_ask_cloud(Terms()):
+            raise FoothillError("unavailable", "Not ready: no node is online and no cloud_urls are configured.")
+        return json_answer({"ready": True})
+
+    async def model(self, request: web.Request) -> web.Response:
+        """What a node, or the cloud, says of a model: metadata, readiness, configuration, statistics."""
+        call = self._calls.question(request, request.match_info["model"], request.rel_url.raw_path_qs)
+        settled = await self._proxy.answer(call)
+        return relayed_answer(settled.answer, request_id_of(request))
+
+    async def every_statistics(self, request: web.Request) -> web.Response:
+        """One upstream's statistics of each model that a node serves."""
+        found: list[Any] = []
+        for model in sorted(self._nodes.models()):
+            settled = await self._proxy.answer(self._calls.question(request, model, f"/v2/models/{model}/stats"))
+            if settled.answer.status == 200:
+                found += decoded(settled.answer.body, ModelStatistics).model_stats
+        return json_answer(ModelStatistics(found))
+
+    async def index(self, request: web.Request) -> web.Response:
+        """The repository index: what nodes report, together with what the cloud lists."""
+        terms, deadline = self._calls.terms(request)
+        body = await self._calls.read_question(request, deadline)
+        only_ready = decoded(body or b"{}", IndexQuestion).ready
+        listed = [*await self._cloud_index(request, terms, deadline), *self._node_index()]
+        entries = {(entry.name, entry.version): entry for entry in listed}
+        return json_answer([entry for _, entry in sorted(entries.items()) if entry.state == "READY" or not only_ready])
+
+    async def refuse_loading(self, _: web.Request) -> web.Response:
+        raise FoothillError(
+            "forbidden",
+            "A router loads no models. Roll a bundle out with `foothill fleet rollout start`, or ask a server itself.",
+        )
+
+    def _node_index(self) -> list[oip.IndexEntry]:
+        """One entry a model and version; ready when one online node serves it."""
+        ready: dict[tuple[str, str], bool] = {}
+        for model, nodes in self._nodes.models().items():
+            for node in nodes:
+                key = (model, node.models[model].rpartition("@")[2])
+                ready[key] = ready.get(key, False) or node.state == "online"
+        return [
+            oip.IndexEntry(model, version, "READY" if up else "UNAVAILABLE", "" if up else "its nodes are away")
+            for (model, version), up in ready.items()
+        ]
+
+    async def _cloud_index(self, request: web.Request, terms: Terms, deadline: Deadline) -> list[oip.IndexEntry]:
+        """The cloud's own index; nothing when it cannot answer, since the nodes' part stands without it."""
+        asked = self._calls.marked(request, terms, "/v2/repository/index", b"{}")
+        try:
+            settled = await self._holder.ask_cloud(asked, terms, deadline, reason="index")
+        except FoothillError:
+            return []
+        return decoded(settled.answer.body, list[oip.IndexEntry]) if settled.answer.status == 200 else []
+
+
+def _version() -> str:
+    """The installed package's version; a source tree that is not installed has none."""
+    try:
+        return metadata.version("foothill")
+    except metadata.PackageNotFoundError:
+        return "0+source"

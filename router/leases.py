@@ -1,0 +1,72 @@
+"""Leases: where a caller should go by itself, ranked for the place it is at."""
+
+from __future__ import annotations
+
+import random
+
+from contracts.errors import FoothillError
+from contracts.headers import Terms
+from contracts.leases import Lease, LeasedNode, RouteRequest
+from contracts.places import Place, prior_rtt_ms
+from router.nodes import Node, Nodes
+from router.selection import Distance, Query, Ranked, rank
+
+MAX_CANDIDATES = 16
+
+
+def give(
+    asked: RouteRequest,
+    terms: Terms,
+    place: Place | None,
+    nodes: Nodes,
+    *,
+    cloud: str,
+    ttl_s: float,
+    now_s: float,
+    rng: random.Random,
+) -> Lease:
+    """The lease for a caller at `place` (None: nobody knows, so load alone ranks). `cloud` is "" where it is closed.
+
+    Raises FoothillError `model_not_found`, `residency_denied` or `unavailable` when there is nowhere to go.
+    """
+    ranked = ranking(asked.model, terms, place, nodes, now_s=now_s, rng=rng)
+    if not ranked and not cloud:
+        raise _nowhere(asked.model, terms, nodes)
+    count = min(max(asked.candidates, 1), MAX_CANDIDATES)
+    leased = tuple(_leased(each) for each in ranked[:count])
+    return Lease(model=asked.model, nodes=leased, cloud=cloud, ttl_s=ttl_s, place=place)
+
+
+def ranking(
+    model: str, terms: Terms, place: Place | None, nodes: Nodes, *, now_s: float, rng: random.Random
+) -> list[Ranked]:
+    """Nodes that a caller at `place` can reach by itself, best first."""
+    query = Query(model, terms.residency, public_only=True)
+    return rank(nodes.serving(model), query, distance_from(place), now_s, rng)
+
+
+def distance_from(place: Place | None) -> Distance:
+    """Round trip from a place to a node, in ms; 0 for all from nowhere, so that distance decides nothing."""
+
+    def distance(node: Node) -> float:
+        return prior_rtt_ms(place, node.place) if place is not None else 0.0
+
+    return distance
+
+
+def _leased(ranked: Ranked) -> LeasedNode:
+    identity = ranked.node.identity
+    return LeasedNode(identity.node, identity.url, identity.region, round(ranked.score.rtt_ms, 3))
+
+
+def _nowhere(model: str, terms: Terms, nodes: Nodes) -> FoothillError:
+    if terms.residency:
+        return FoothillError(
+            "residency_denied",
+            f"Nothing inside {', '.join(terms.residency)} serves model {model!r} now. Widen Foothill-Residency, or "
+            "try again when a node there is back.",
+        )
+    if not nodes.serving(model):
+        known = ", ".join(sorted(nodes.models())) or "none"
+        return FoothillError("model_not_found", f"No node serves model {model[:80]!r}. Served now: {known}.")
+    return FoothillError("unavailable", f"All nodes with model {model!r} are away, and there is no cloud. Try later.")

@@ -1,0 +1,106 @@
+"""Which node a request goes to: filter, score, pick. Pure: it reads the table and changes nothing.
+
+The score is the expected time in ms: T = rtt + service * (own in flight + others' in flight + 1) + failures. `rtt` is
+router to node for a proxied request, client to node for a leased one; whoever asks passes the one it means.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Literal
+
+import msgspec
+
+from router.nodes import Node
+
+Refusal = Literal[
+    "unidentified",
+    "tried",
+    "not-serving",
+    "offline",
+    "draining",
+    "unknown",
+    "outside-residency",
+    "site-only",
+    "circuit-open",
+]
+Distance = Callable[[Node], float]
+
+UNKNOWN_SERVICE_MS = 5.0
+FAILURE_MS = 500.0
+TIE_MS = 0.5
+
+
+class Query(msgspec.Struct, frozen=True):
+    """What a request needs of a node. `any_circuit`: nothing better is left, so open circuits may be asked too."""
+
+    model: str
+    residency: tuple[str, ...] = ()
+    tried: AbstractSet[str] = frozenset()
+    public_only: bool = False
+    any_circuit: bool = False
+
+
+class Score(msgspec.Struct, frozen=True):
+    """The terms of one node's expected time, in ms; `waiting` counts requests, this one included."""
+
+    rtt_ms: float
+    service_ms: float
+    waiting: float
+    failures_ms: float
+    total_ms: float
+
+
+class Ranked(msgspec.Struct, frozen=True):
+    node: Node
+    score: Score
+
+
+def refusal(node: Node, query: Query, now_s: float) -> Refusal | None:
+    """Why this node may not have the request, or None."""
+    return next((reason for reason, refuses in _FILTERS if refuses(node, query, now_s)), None)
+
+
+def score(node: Node, rtt_ms: float, now_s: float, *, unknown_service_ms: float = UNKNOWN_SERVICE_MS) -> Score:
+    """A node that has served nothing yet is taken for an average one: scored 0, it would be flooded."""
+    service_ms = node.service_ms or unknown_service_ms
+    waiting = node.in_flight + node.others_in_flight(now_s) + 1.0
+    failures_ms = FAILURE_MS * node.failing(now_s)
+    return Score(rtt_ms, service_ms, waiting, failures_ms, rtt_ms + service_ms * waiting + failures_ms)
+
+
+def rank(nodes: Iterable[Node], query: Query, distance: Distance, now_s: float, rng: random.Random) -> list[Ranked]:
+    """The nodes that may have the request, best first; those within half a millisecond in random order."""
+    fit = [node for node in nodes if refusal(node, query, now_s) is None]
+    usual_ms = typical_service_ms(fit)
+    ranked = [Ranked(node, score(node, distance(node), now_s, unknown_service_ms=usual_ms)) for node in fit]
+    ranked.sort(key=lambda each: (round(each.score.total_ms / TIE_MS), rng.random()))
+    return ranked
+
+
+def pick(nodes: Iterable[Node], query: Query, now_s: float, rng: random.Random) -> Node | None:
+    """The best node for a proxied request, by the distance this router measured. Reserve it before any await."""
+    ranked = rank(nodes, query, lambda node: node.rtt_ms.value(), now_s, rng)
+    return ranked[0].node if ranked else None
+
+
+def typical_service_ms(nodes: Sequence[Node]) -> float:
+    known = [node.service_ms for node in nodes if node.service_ms > 0]
+    return sum(known) / len(known) if known else UNKNOWN_SERVICE_MS
+
+
+_FILTERS: tuple[tuple[Refusal, Callable[[Node, Query, float], bool]], ...] = (
+    ("tried", lambda node, query, now_s: node.name in query.tried),
+    ("not-serving", lambda node, query, now_s: query.model not in node.models),
+    ("offline", lambda node, query, now_s: node.state == "offline"),
+    ("draining", lambda node, query, now_s: node.state == "draining"),
+    ("unknown", lambda node, query, now_s: node.state == "unknown"),
+    (
+        "outside-residency",
+        lambda node, query, now_s: bool(query.residency) and node.identity.region not in query.residency,
+    ),
+    ("site-only", lambda node, query, now_s: query.public_only and node.identity.reach != "public"),
+    ("circuit-open", lambda node, query, now_s: not (query.any_circuit or node.circuit.allows(now_s))),
+)
