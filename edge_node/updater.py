@@ -115,7 +115,7 @@ class Updater:
             return True
         self._sequence = desired.sequence
         self._announce()
-        await self._end_probations()
+        await self.end_probations()
         for model in set(self._slots.models) - set(desired.models):
             await self._retire(model)
         ends = await asyncio.gather(
@@ -127,7 +127,7 @@ class Updater:
 
     async def stop(self) -> None:
         """Before a clean end of the process."""
-        await self._end_probations()
+        await self.end_probations()
         for model, slot in self._slots.models.items():
             await self._save(model, stopped(slot))
 
@@ -325,8 +325,11 @@ class Updater:
             if digest not in used:
                 await _whole(asyncio.to_thread(self._store.remove, digest))
 
-    async def _end_probations(self) -> None:
-        """An apply watches for itself; what it does not speak of is retired."""
+    async def end_probations(self) -> None:
+        """Ends the watch over bundles that were on probation at the start; the slots go on saying that they are.
+
+        An apply watches for itself, and what it does not speak of is retired.
+        """
         probations, self._probations = self._probations, set()
         for task in probations:
             task.cancel()

@@ -10,6 +10,7 @@ import pytest
 
 from contracts.errors import FoothillError
 from contracts.manifest import digest_of
+from runtime.links.signatures import key_id
 from runtime.links.trust import HttpFetcher, TrustedFleet, TrustError, TrustUnavailable
 from tests.edge_node.bundle_factory import plain_manifest
 from tests.runtime.links.fleet_server import FleetServer
@@ -46,13 +47,13 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
 
 async def test_keys_are_told_by_use(fleet: Fleet) -> None:
     client = fleet.client()
-    assert await asyncio.to_thread(client.keys, "desired") == {KEY_A[:16]: KEY_A, KEY_B[:16]: KEY_B}
-    assert await asyncio.to_thread(client.keys, "identity") == {KEY_B[:16]: KEY_B}
+    assert await asyncio.to_thread(client.keys, "desired") == {key_id(KEY_A): KEY_A, key_id(KEY_B): KEY_B}
+    assert await asyncio.to_thread(client.keys, "identity") == {key_id(KEY_B): KEY_B}
 
 
 async def test_keys_are_kept_for_the_time_when_the_fleet_is_away(fleet: Fleet) -> None:
     await asyncio.to_thread(fleet.client().refresh)
-    assert await asyncio.to_thread(fleet.client(away=True).keys, "identity") == {KEY_B[:16]: KEY_B}
+    assert await asyncio.to_thread(fleet.client(away=True).keys, "identity") == {key_id(KEY_B): KEY_B}
 
 
 async def test_without_a_first_success_nothing_is_believed(fleet: Fleet) -> None:
@@ -66,7 +67,7 @@ async def test_a_refresh_brings_new_keys(fleet: Fleet) -> None:
     fleet.repository.set_keys({KEY_B: ["desired"]})
     fleet.repository.publish()
     await asyncio.to_thread(client.refresh)
-    assert await asyncio.to_thread(client.keys, "desired") == {KEY_B[:16]: KEY_B}
+    assert await asyncio.to_thread(client.keys, "desired") == {key_id(KEY_B): KEY_B}
 
 
 async def test_a_signed_manifest_is_downloaded_and_kept(fleet: Fleet) -> None:

@@ -22,6 +22,7 @@ from tuf.api.metadata import (
 
 from contracts.manifest import decode, digest_of
 from contracts.targets import CONTROL_KEYS, bundle_path, role_of
+from runtime.links.signatures import key_id
 
 
 class TufRepository:
@@ -66,8 +67,8 @@ class TufRepository:
         return data
 
     def set_keys(self, keys: dict[str, list[str]]) -> None:
-        """`keys`: public hex to uses; the id of a key is its first 16 digits here."""
-        listed = [{"key_id": key[:16], "public_key": key, "uses": uses} for key, uses in keys.items()]
+        """`keys`: public hex to uses."""
+        listed = [{"key_id": key_id(key), "public_key": key, "uses": uses} for key, uses in keys.items()]
         self.add_target(self.targets, CONTROL_KEYS, json.dumps({"keys": listed}).encode())
 
     def add_bundle(self, manifest: bytes, *, model: str | None = None, custom: dict[str, Any] | None = None) -> str:

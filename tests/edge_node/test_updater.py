@@ -1,0 +1,406 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import FoothillError
+from contracts.manifest import FILE
+from edge_node.probation import Rule
+from edge_node.slots import Slot, Trial
+from edge_node.updater import refusal
+from tests.edge_node.bundle_factory import MODEL_FILE
+from tests.edge_node.workbench import LONG, QUICK, Bench, Warehouse, desired
+
+Live = Callable[..., Bench]
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    return Warehouse(tmp_path / "warehouse")
+
+
+@pytest.fixture
+async def live(tmp_path: Path, warehouse: Warehouse) -> AsyncIterator[Live]:
+    """Starts one life of the node after another, all on one directory."""
+    lives: list[Bench] = []
+
+    def begin(rule: Rule = QUICK) -> Bench:
+        lives.append(Bench(tmp_path / "node", warehouse, rule=rule))
+        return lives[-1]
+
+    yield begin
+    for bench in lives:
+        await bench.updater.end_probations()
+        await bench.host.close()
+
+
+async def test_a_first_bundle_goes_through_every_phase(live: Live, warehouse: Warehouse) -> None:
+    one = warehouse.pack("1")
+    bench = live()
+    assert await bench.updater.apply(desired(1, {"digits": one}), {})
+    assert [phase for _, phase in bench.phases] == ["fetching", "verifying", "testing", "probation", "active"]
+    report = bench.report()
+    assert (report.digest, report.serving, report.bundle, report.error) == (one, one, "digits-edge@1", "")
+    assert report.stratum
+    assert [loaded.digest for loaded in bench.announced] == [one]
+    assert bench.slots.get("digits") == Slot(current=one)
+    assert bench.updater.sequence == bench.slots.sequence == 1
+    await bench.ask()
+
+
+async def test_current_and_previous_are_kept_and_older_ones_dropped(live: Live, warehouse: Warehouse) -> None:
+    one, two, three = (warehouse.pack(version) for version in "123")
+    bench = live()
+    for sequence, digest in enumerate((one, two, three), start=1):
+        assert await bench.updater.apply(desired(sequence, {"digits": digest}), {})
+    assert bench.serving() == three
+    assert bench.report().previous == two
+    assert bench.store.digests() == sorted((two, three))
+
+
+async def test_the_same_document_again_does_nothing(live: Live, warehouse: Warehouse) -> None:
+    one = warehouse.pack("1")
+    bench = live()
+    document = desired(1, {"digits": one})
+    await bench.updater.apply(document, {})
+    before = list(bench.phases)
+    assert await bench.updater.apply(document, {})
+    assert bench.phases == before
+    assert warehouse.fetched == [one]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"golden_error": 1.0}, {"model_bytes": b"this is no model"}],
+    ids=["fails its golden test", "does not load"],
+)
+async def test_a_bad_bundle_is_refused_and_the_old_one_goes_on(
+    live: Live, warehouse: Warehouse, options: dict[str, object]
+) -> None:
+    one, bad = warehouse.pack("1"), warehouse.pack("2", **options)
+    bench = live()
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    document = desired(2, {"digits": bad})
+    assert await bench.updater.apply(document, {})
+    report = bench.report()
+    assert (report.digest, report.phase, report.serving) == (bad, "failed", one)
+    assert report.error
+    assert bench.store.digests() == [one]
+    await bench.ask()
+    assert await bench.updater.apply(document, {})
+    assert warehouse.fetched == [one, bad], "the same document tries it only once"
+    assert await bench.updater.apply(desired(3, {"digits": bad}), {})
+    assert warehouse.fetched == [one, bad, bad], "a new document tries it again"
+
+
+async def test_after_a_failure_the_old_bundle_may_be_wanted_again(live: Live, warehouse: Warehouse) -> None:
+    one, bad = warehouse.pack("1"), warehouse.pack("2", golden_error=1.0)
+    bench = live()
+    for sequence, digest in enumerate((one, bad, one), start=1):
+        await bench.updater.apply(desired(sequence, {"digits": digest}), {})
+    assert (bench.report().phase, bench.report().digest, bench.report().error) == ("active", one, "")
+    next_life = live()
+    await next_life.updater.restore()
+    assert (next_life.report().phase, next_life.report().digest) == ("active", one)
+
+
+async def test_a_failure_is_still_told_after_a_restart(live: Live, warehouse: Warehouse) -> None:
+    one, bad = warehouse.pack("1"), warehouse.pack("2", golden_error=1.0)
+    bench = live()
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    await bench.updater.apply(desired(2, {"digits": bad}), {})
+    next_life = live()
+    await next_life.updater.restore()
+    report = next_life.report()
+    assert (report.digest, report.phase, report.serving) == (bad, "failed", one)
+    assert next_life.updater.sequence == 2
+
+
+async def test_an_engine_error_on_probation_reverts_without_the_network(live: Live, warehouse: Warehouse) -> None:
+    one, two = warehouse.pack("1"), warehouse.pack("2")
+    await live().updater.apply(desired(1, {"digits": one}), {})
+    bench = live(LONG)
+    await bench.updater.restore()
+    update = asyncio.create_task(bench.updater.apply(desired(2, {"digits": two}), {}))
+    await _until(lambda: bench.updater.reports["digits"].phase == "probation" and bench.serving() == two)
+    warehouse.error = FoothillError("unavailable", "The fleet is away.")
+    bench.break_engine()
+    assert await update
+    report = bench.report()
+    assert (report.digest, report.phase, report.serving) == (two, "reverted", one)
+    assert "probation" in report.error
+    assert bench.serving() == one
+    assert bench.slots.get("digits").current == one
+    assert bench.store.digests() == [one]
+    await bench.ask()
+
+
+async def test_a_first_bundle_that_fails_on_probation_is_taken_off(live: Live, warehouse: Warehouse) -> None:
+    one = warehouse.pack("1")
+    bench = live(LONG)
+    update = asyncio.create_task(bench.updater.apply(desired(1, {"digits": one}), {}))
+    await _until(lambda: bench.serving() == one)
+    bench.break_engine()
+    assert await update
+    assert (bench.report().phase, bench.report().serving, bench.serving()) == ("reverted", "", "")
+
+
+async def test_enough_good_requests_end_probation_early(live: Live, warehouse: Warehouse) -> None:
+    one = warehouse.pack("1")
+    bench = live(Rule(seconds=60.0, requests=20))
+    update = asyncio.create_task(bench.updater.apply(desired(1, {"digits": one}), {}))
+    await _until(lambda: bench.serving() == one)
+    for _ in range(20):
+        await bench.ask()
+    assert await update
+    assert bench.report().phase == "active"
+
+
+async def test_what_cannot_be_fetched_now_is_tried_again_later(live: Live, warehouse: Warehouse) -> None:
+    one, two = warehouse.pack("1"), warehouse.pack("2")
+    bench = live()
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    warehouse.error = FoothillError("unavailable", "The fleet is away.")
+    assert not await bench.updater.apply(desired(2, {"digits": two}), {})
+    assert (bench.report().phase, bench.report().serving) == ("fetching", one)
+    assert "away" in bench.report().error
+    assert bench.slots.sequence == 1
+    warehouse.error = None
+    assert await bench.updater.apply(desired(2, {"digits": two}), {})
+    assert (bench.report().phase, bench.report().serving, bench.report().error) == ("active", two, "")
+
+
+async def test_a_copy_that_went_bad_on_disk_is_fetched_anew(live: Live, warehouse: Warehouse) -> None:
+    one = warehouse.pack("1")
+    bench = live()
+    bench.store.add_directory(warehouse.packed[one])
+    _damage(bench, one)
+    assert await bench.updater.apply(desired(1, {"digits": one}), {})
+    assert bench.report().phase == "active"
+    assert warehouse.fetched == [one, one]
+
+
+async def test_models_come_and_go_with_the_document(live: Live, warehouse: Warehouse) -> None:
+    digits, faces = warehouse.pack("1"), warehouse.pack("2", model="faces")
+    bench = live()
+    await bench.updater.apply(desired(1, {"digits": digits, "faces": faces}), {})
+    await asyncio.gather(bench.ask("digits"), bench.ask("faces"))
+    await bench.updater.apply(desired(2, {"faces": faces}), {})
+    assert set(bench.updater.reports) == set(bench.host.models) == {"faces"}
+    assert bench.store.digests() == [faces]
+    await bench.updater.apply(desired(3, {}), {})
+    assert not bench.updater.reports
+    assert not bench.host.models
+    assert bench.slots.sequence == 3
+
+
+async def test_one_bad_model_does_not_hold_up_another(live: Live, warehouse: Warehouse) -> None:
+    bad, faces = warehouse.pack("1", golden_error=1.0), warehouse.pack("2", model="faces")
+    bench = live()
+    assert await bench.updater.apply(desired(1, {"digits": bad, "faces": faces}), {})
+    assert bench.report("digits").phase == "failed"
+    assert bench.report("faces").phase == "active"
+
+
+async def test_a_bundle_of_another_model_is_never_served_under_this_one(live: Live, warehouse: Warehouse) -> None:
+    digits, faces = warehouse.pack("1"), warehouse.pack("2", model="faces")
+    bench = live()
+    await bench.updater.apply(desired(1, {"digits": digits}), {})
+    await bench.updater.apply(desired(2, {"digits": faces}), {})
+    assert (bench.report().phase, bench.report().serving) == ("failed", digits)
+    assert bench.serving() == digits
+    assert bench.slots.get("digits").current == digits
+
+
+@pytest.mark.parametrize(
+    ("node", "sequence", "expires_in_s", "reason"),
+    [
+        ("tokyo", 8, 60.0, "node 'tokyo'"),
+        ("frankfurt", 6, 60.0, "below 7"),
+        ("frankfurt", 8, -1.0, "expired"),
+        ("frankfurt", 7, 60.0, ""),
+        ("frankfurt", 8, 60.0, ""),
+    ],
+)
+def test_only_ones_own_fresh_documents_are_followed(node: str, sequence: int, expires_in_s: float, reason: str) -> None:
+    document = desired(sequence, {}, node=node, expires_in_s=expires_in_s)
+    why = refusal(document, node="frankfurt", taken=7, now_s=document.issued_at_s)
+    assert reason in why
+    assert bool(why) == bool(reason)
+
+
+async def test_a_refused_document_changes_nothing_and_says_why(
+    live: Live, warehouse: Warehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = warehouse.pack("1")
+    bench = live()
+    await bench.updater.apply(desired(5, {"digits": one}), {})
+    assert await bench.updater.apply(desired(4, {}), {})
+    assert bench.serving() == one
+    assert "below 5" in caplog.text
+
+
+async def test_a_restarted_node_serves_at_once_and_alone(live: Live, warehouse: Warehouse) -> None:
+    one = warehouse.pack("1")
+    await live().updater.apply(desired(1, {"digits": one}), {})
+    warehouse.error = FoothillError("unavailable", "The fleet is away.")
+    bench = live()
+    await bench.updater.restore()
+    await bench.ask()
+    assert (bench.report().phase, bench.report().serving) == ("active", one)
+    assert [loaded.digest for loaded in bench.announced] == [one]
+
+
+async def test_after_a_restart_a_damaged_bundle_gives_way_to_the_previous_and_is_healed(
+    live: Live, warehouse: Warehouse
+) -> None:
+    one, two = warehouse.pack("1"), warehouse.pack("2")
+    bench = live()
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    await bench.updater.apply(desired(2, {"digits": two}), {})
+    _damage(bench, two)
+    bench = live()
+    await bench.updater.restore()
+    report = bench.report()
+    assert (report.digest, report.phase, report.serving) == (two, "failed", one)
+    assert "changed on disk" in report.error
+    await bench.ask()
+    assert await bench.updater.apply(desired(2, {"digits": two}), {})
+    assert (bench.report().phase, bench.serving()) == ("active", two)
+    assert bench.slots.get("digits").previous == one
+
+
+async def test_with_every_copy_damaged_nothing_is_served_and_it_says_so(live: Live, warehouse: Warehouse) -> None:
+    one = warehouse.pack("1")
+    bench = live()
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    _damage(bench, one)
+    bench = live()
+    await bench.updater.restore()
+    assert (bench.report().phase, bench.report().serving, bench.serving()) == ("failed", "", "")
+    assert await bench.updater.apply(desired(1, {"digits": one}), {})
+    assert bench.report().phase == "active"
+
+
+async def test_a_node_that_died_twice_on_probation_goes_back_at_its_next_start(
+    live: Live, warehouse: Warehouse
+) -> None:
+    one, two = warehouse.pack("1"), warehouse.pack("2")
+    await live().updater.apply(desired(1, {"digits": one}), {})
+    bench = live(LONG)
+    await bench.updater.restore()
+    await _die_on_probation(bench, two, 2)
+    bench = live(LONG)
+    await bench.updater.restore()
+    assert (bench.report().phase, bench.serving()) == ("probation", two), "one death may be chance"
+    await bench.updater.end_probations()
+    bench = live()
+    await bench.updater.restore()
+    report = bench.report()
+    assert (report.digest, report.phase, report.serving) == (two, "reverted", one)
+    assert "died 2 times" in report.error
+    assert await bench.updater.apply(desired(2, {"digits": two}), {})
+    assert bench.serving() == one, "the same document does not bring it back"
+
+
+async def test_probation_goes_on_after_a_restart_without_the_fleet(live: Live, warehouse: Warehouse) -> None:
+    one = warehouse.pack("1")
+    await _die_on_probation(live(LONG), one, 1)
+    bench = live()
+    await bench.updater.restore()
+    await _until(lambda: bench.report().phase == "active")
+    assert bench.slots.get("digits") == Slot(current=one)
+
+
+async def test_clean_stops_on_probation_are_no_deaths(live: Live, warehouse: Warehouse) -> None:
+    one = warehouse.pack("1")
+    bench = live(LONG)
+    await _die_on_probation(bench, one, 1)
+    for _ in range(4):
+        bench = live(LONG)
+        await bench.updater.restore()
+        assert bench.serving() == one
+        await bench.updater.stop()
+
+
+async def test_a_bundle_that_kills_the_node_while_loading_is_refused_the_third_time(
+    live: Live, warehouse: Warehouse
+) -> None:
+    one, two = warehouse.pack("1"), warehouse.pack("2")
+    bench = live()
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    bench.slots.put("digits", Slot(current=one, trial=Trial(two, 2, 1)))
+    bench = live()
+    await bench.updater.restore()
+    assert bench.serving() == one
+    assert await bench.updater.apply(desired(2, {"digits": two}), {})
+    assert (bench.report().phase, bench.serving()) == ("failed", one)
+    assert "died 2 times" in bench.report().error
+
+
+async def test_cancelled_anywhere_the_next_document_finds_a_sound_node(live: Live, warehouse: Warehouse) -> None:
+    digests = [warehouse.pack(version) for version in "12"]
+    bench = live()
+    rng = random.Random(0)
+    for sequence in range(1, 40):
+        work = asyncio.create_task(bench.updater.apply(desired(sequence, {"digits": digests[sequence % 2]}), {}))
+        await asyncio.wait([work], timeout=rng.uniform(0, 0.06))
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        slot = bench.slots.get("digits")
+        for digest in slot.digests():
+            assert digest in digests
+    assert await bench.updater.apply(desired(40, {"digits": digests[0]}), {})
+    assert (bench.report().phase, bench.serving(), bench.slots.get("digits").current) == ("active", *[digests[0]] * 2)
+    bench.store.verify(digests[0])
+
+
+async def test_requests_never_fail_while_versions_change(live: Live, warehouse: Warehouse) -> None:
+    digests = [warehouse.pack(version) for version in "1234"]
+    bench = live()
+    await bench.updater.apply(desired(1, {"digits": digests[0]}), {})
+    stop = asyncio.Event()
+
+    async def keep_asking() -> int:
+        asked = 0
+        while not stop.is_set():
+            await bench.ask()
+            asked += 1
+        return asked
+
+    clients = [asyncio.create_task(keep_asking()) for _ in range(4)]
+    for sequence, digest in enumerate(digests[1:], start=2):
+        assert await bench.updater.apply(desired(sequence, {"digits": digest}), {})
+        assert bench.serving() == digest
+    stop.set()
+    assert all(asked > 0 for asked in await asyncio.gather(*clients))
+
+
+async def _die_on_probation(bench: Bench, digest: str, sequence: int) -> None:
+    """The process dies while the bundle is on probation: nothing is undone or noted."""
+    update = asyncio.create_task(bench.updater.apply(desired(sequence, {"digits": digest}), {}))
+    await _until(lambda: bench.serving() == digest and bench.report().phase == "probation")
+    update.cancel()
+    await asyncio.gather(update, return_exceptions=True)
+
+
+def _damage(bench: Bench, digest: str) -> None:
+    path = bench.store.path(digest) / MODEL_FILE
+    data = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert (bench.store.path(digest) / FILE).exists()
+
+
+async def _until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    async def wait() -> None:
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(wait(), timeout_s)

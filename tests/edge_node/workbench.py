@@ -1,0 +1,105 @@
+"""A node's updater on a real store, real slots and a real host of models; only the network is played."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from contracts.deadlines import Deadline
+from contracts.errors import FoothillError
+from contracts.messages import Desired, ModelReport
+from edge_node.probation import Rule
+from edge_node.slots import SlotFile
+from edge_node.updater import Updater
+from runtime.links.bundles import BundleStore
+from runtime.serving.hosting import ModelHost
+from runtime.serving.loaded import LoadedModel
+from tests.edge_node.bundle_factory import pack
+
+NODE = "frankfurt"
+QUICK = Rule(seconds=0.02, requests=5)
+LONG = Rule(seconds=60.0, requests=10_000)
+
+
+class Warehouse:
+    """Packed bundles by digest, and whether the way to them is open."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.packed: dict[str, Path] = {}
+        self.error: FoothillError | None = None
+        self.fetched: list[str] = []
+
+    def pack(self, version: str, **options: object) -> str:
+        directory = self._directory / f"{options.get('model', 'digits')}-{version}"
+        digest = pack(directory, version=version, seed=int(version), **options)  # type: ignore[arg-type]
+        self.packed[digest] = directory
+        return digest
+
+    def fetch_into(self, store: BundleStore) -> Callable[[str, str, bytes | None], object]:
+        async def fetch(model: str, digest: str, manifest: bytes | None) -> Path:
+            self.fetched.append(digest)
+            if self.error is not None:
+                raise self.error
+            store.add_directory(self.packed[digest])
+            return store.path(digest)
+
+        return fetch
+
+
+class Bench:
+    """One life of a node. Another Bench on the same directory is its next life."""
+
+    def __init__(self, directory: Path, warehouse: Warehouse, *, rule: Rule = QUICK) -> None:
+        self.store = BundleStore(directory / "store", reserve_bytes=0)
+        self.slots = SlotFile(directory)
+        self.host = ModelHost(drain_s=1.0)
+        self.announced: list[LoadedModel] = []
+        self.phases: list[tuple[str, str]] = []
+        self.updater = Updater(
+            node=NODE,
+            store=self.store,
+            slots=self.slots,
+            host=self.host,
+            fetch=warehouse.fetch_into(self.store),  # type: ignore[arg-type]
+            target="cpu-x86",
+            threads=1,
+            rule=rule,
+            serving=self.announced.append,
+        )
+        self.updater.changed.append(self._note)
+
+    def report(self, model: str = "digits") -> ModelReport:
+        return self.updater.reports[model]
+
+    def serving(self, model: str = "digits") -> str:
+        served = self.host.models.get(model)
+        return served.loaded.digest if served is not None else ""
+
+    async def ask(self, model: str = "digits") -> None:
+        """One request through the batcher; raises what a caller would see."""
+        inputs = {"image": np.zeros((1, 1, 8, 8), np.float32)}
+        with self.host.get(model) as served:
+            await served.batcher.submit(inputs, Deadline.after(5000, now_s=time.monotonic()))
+
+    def break_engine(self, model: str = "digits") -> None:
+        """What a request looks like that the engine fails on."""
+        try:
+            self.host.get(model).loaded.run({"image": np.zeros((1, 2), np.float32)})
+        except FoothillError:
+            return
+        raise AssertionError("the engine took it")
+
+    def _note(self) -> None:
+        for report in self.updater.reports.values():
+            entry = (report.digest, report.phase)
+            if self.phases[-1:] != [entry]:
+                self.phases.append(entry)
+
+
+def desired(sequence: int, models: dict[str, str], *, node: str = NODE, expires_in_s: float = 3600.0) -> Desired:
+    now_s = time.time()
+    return Desired(node, sequence, now_s, now_s + expires_in_s, models)
