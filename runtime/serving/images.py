@@ -56,7 +56,7 @@ def read_size(data: bytes, media_type: str, *, max_pixels: int = MAX_PIXELS) -> 
 def decode(data: bytes, media_type: str, colour: str, *, at_least: Size = _ANY) -> Array:
     """The picture as uint8 [height, width] for grey, [height, width, 3] for rgb and bgr. Call `read_size` first.
 
-    A JPEG may come smaller by a power of two, but in no dimension below `at_least`.
+    A JPEG may come smaller, by eighths, but in no dimension below `at_least`.
     Raises FoothillError `bad_image` for a damaged or truncated picture.
     """
     if media_type == JPEG:
@@ -102,7 +102,7 @@ def _decode_jpeg(data: bytes, colour: str, at_least: Size) -> Array:
             data, _JPEG_COLOURS[colour], min_height=at_least.height, min_width=at_least.width
         )
     except ValueError as error:
-        raise _bad(f"the JPEG does not decode ({error}). Is the file whole, and not CMYK?") from error
+        raise _bad(f"the JPEG does not decode ({error}). Is the file whole?") from error
     return picture[:, :, 0] if colour == "grey" else picture
 
 

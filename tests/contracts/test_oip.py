@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -9,6 +11,14 @@ from hypothesis import strategies as st
 
 from contracts import oip
 from contracts.errors import ErrorBody, FoothillError
+
+
+def refusal(read: Callable[[], object]) -> FoothillError | None:
+    try:
+        read()
+    except FoothillError as error:
+        return error
+    return None
 
 
 def request_of(*sizes: int) -> oip.InferRequest:
@@ -29,18 +39,14 @@ def test_tensors_come_back_from_a_frame_as_they_went_in(parts: list[bytes]) -> N
 
 @given(st.binary(max_size=200), st.one_of(st.none(), st.text(max_size=8), st.integers(-5, 300).map(str)))
 def test_any_body_is_read_or_refused_with_the_contracts_error(body: bytes, length: str | None) -> None:
-    try:
-        oip.parse_request(body, length)
-    except FoothillError as error:
-        assert error.status == 400
+    refused = refusal(lambda: oip.parse_request(body, length))
+    assert refused is None or refused.status == 400
 
 
 @given(st.binary(max_size=200))
 def test_any_messagepack_body_is_read_or_refused_with_the_contracts_error(body: bytes) -> None:
-    try:
-        oip.parse_packed(body)
-    except FoothillError as error:
-        assert error.code == "bad_request"
+    refused = refusal(lambda: oip.parse_packed(body))
+    assert refused is None or refused.code == "bad_request"
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8))
@@ -50,10 +56,8 @@ def test_byte_strings_come_back_as_they_went_in(items: list[bytes]) -> None:
 
 @given(st.binary(max_size=100), st.integers(0, 10))
 def test_any_bytes_tensor_is_read_or_refused(data: bytes, count: int) -> None:
-    try:
-        assert len(oip.split_bytes(data, count, "x")) == count
-    except FoothillError as error:
-        assert "'x'" in error.message
+    refused = refusal(lambda: oip.split_bytes(data, count, "x"))
+    assert refused is None or "'x'" in refused.message
 
 
 @pytest.mark.parametrize(
@@ -72,9 +76,18 @@ def test_sizes_that_do_not_add_up_are_named(sizes: tuple[int, ...], sent: bytes,
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"null", b"[]", b"{}", b'{"inputs": 1}', b'{"inputs": [{}]}', b"[" * 100_000, b'{"inputs": ["\xff"]}']
-    + [b'{"inputs":[{"name":"x","shape":[-1],"datatype":"FP32","data":[1]}]}']
-    + [b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":' + b"[" * 100_000 + b"}]}"],
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"inputs": 1}',
+        b'{"inputs": [{}]}',
+        b"[" * 100_000,
+        b'{"inputs": ["\xff"]}',
+        b'{"inputs":[{"name":"x","shape":[-1],"datatype":"FP32","data":[1]}]}',
+        b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":' + b"[" * 100_000 + b"}]}",
+    ],
 )
 def test_json_out_of_form_is_refused(body: bytes) -> None:
     with pytest.raises(FoothillError) as refused:

@@ -162,16 +162,22 @@ def pack(
     *,
     rule: ConfidenceRule | None = None,
     golden_error: float = 0.0,
+    golden_scale: float = 1.0,
+    golden_atol: float = 1e-4,
     artifacts: tuple[Artifact, ...] | None = None,
     **fields: Any,
 ) -> str:
-    """Writes a packed bundle directory with golden outputs as ONNX Runtime gives them here; returns its digest."""
+    """Writes a packed bundle directory with golden outputs as ONNX Runtime gives them here; returns its digest.
+
+    Golden outputs are falsified by `golden_scale` and `golden_error`.
+    """
     outputs = _run(onnx, golden_inputs)
     contents = {MODEL_FILE: onnx}
     for name, array in golden_inputs.items():
         contents[f"golden/inputs/{name}.npy"] = _npy(array)
     for name, array in outputs.items():
-        shifted = array + np.float32(golden_error) if golden_error else array
+        altered = golden_error or golden_scale != 1
+        shifted = array * np.float32(golden_scale) + np.float32(golden_error) if altered else array
         contents[f"golden/{MODEL_FILE}/{name}.npy"] = _npy(shifted)
     described = {
         "model": "digits",
@@ -182,7 +188,7 @@ def pack(
         "golden": Golden(
             {name: f"golden/inputs/{name}.npy" for name in golden_inputs},
             {MODEL_FILE: {name: f"golden/{MODEL_FILE}/{name}.npy" for name in outputs}},
-            atol=1e-4,
+            atol=golden_atol,
             rtol=1e-4,
         ),
         **fields,

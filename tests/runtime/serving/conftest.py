@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ Load = Callable[..., LoadedModel]
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Iterator[Load]:
-    """Packs a bundle with a factory, by default the classifier, and opens it. Closing twice is the host's affair."""
+def load(tmp_path: Path) -> Load:
+    """Packs a bundle with a factory, by default the classifier, and opens it."""
     count = 0
 
     def make(factory: Callable[..., str] = make_classifier, **options: Any) -> LoadedModel:
@@ -32,7 +32,7 @@ def load(tmp_path: Path) -> Iterator[Load]:
         digest = factory(directory, **options)
         return LoadedModel.open(directory, digest, target=TARGET, threads=1)
 
-    yield make
+    return make
 
 
 Serve = Callable[..., Awaitable[str]]
@@ -47,12 +47,15 @@ async def host() -> AsyncIterator[ModelHost]:
 
 @pytest.fixture
 async def serve(host: ModelHost) -> AsyncIterator[Serve]:
-    """Serves `host`; returns the URL. Keywords are those of ServingSettings and create_app."""
+    """Serves `host`, or another application; returns the URL. Keywords are those of ServingSettings and create_app."""
     runners: list[web.AppRunner] = []
 
-    async def start(*, holder: Any = None, repository: Any = None, **settings: Any) -> str:
-        merged = {"node": "fra-1", "tier": "edge", "hop_key": HOP_KEY} | settings
-        app = create_app(host, ServingSettings(**merged), holder=holder, telemetry=Telemetry(), repository=repository)
+    async def start(
+        *, app: web.Application | None = None, holder: Any = None, repository: Any = None, **settings: Any
+    ) -> str:
+        if app is None:
+            merged = ServingSettings(**({"node": "fra-1", "tier": "edge", "hop_key": HOP_KEY} | settings))
+            app = create_app(host, merged, holder=holder, telemetry=Telemetry(), repository=repository)
         runner, url = await start_app(app, "127.0.0.1", 0, name="node", drain_s=1.0)
         runners.append(runner)
         return url

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import aiohttp
@@ -33,7 +33,7 @@ async def url(host: ModelHost, load: Load, serve: Serve) -> str:
 
 
 @pytest.fixture
-async def ask(url: str) -> AsyncIterator[Ask[Any]]:
+def ask(url: str) -> Ask[Any]:
     """Runs a function with a tritonclient in a thread of its own, where its event loop can live."""
 
     def with_client(question: Callable[[triton.InferenceServerClient], T]) -> T:
@@ -43,7 +43,7 @@ async def ask(url: str) -> AsyncIterator[Ask[Any]]:
     async def run(question: Callable[[triton.InferenceServerClient], T]) -> T:
         return await asyncio.to_thread(with_client, question)
 
-    yield run
+    return run
 
 
 def tensor(name: str, array: Array, *, binary: bool = True, datatype: str | None = None) -> triton.InferInput:
@@ -284,9 +284,11 @@ RAW: list[tuple[str, str, str, bytes, dict[str, str], int, str]] = [
 async def test_plain_http_is_answered_in_form(
     url: str, method: str, path: str, body: bytes, sent: dict[str, str], status: int, says: str
 ) -> None:
-    async with aiohttp.ClientSession() as session:
-        async with session.request(method, url + path, data=body, headers=sent) as answer:
-            content = await answer.text()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, url + path, data=body, headers=sent) as answer,
+    ):
+        content = await answer.text()
     assert (answer.status, says in content) == (status, True), content
     assert answer.headers["Foothill-Request-Id"]
     assert answer.headers["Foothill-Node"] == "fra-1"

@@ -1,0 +1,260 @@
+"""What the batcher promises: order, bounds, deadlines, and that one request cannot harm another."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from contracts.deadlines import Deadline
+from contracts.errors import FoothillError
+from runtime.serving.batcher import Batcher, BatchResult
+
+Array = npt.NDArray[Any]
+
+
+class Gate:
+    """An engine that doubles its input, one run each time it is let; a row of -1 makes it fail."""
+
+    def __init__(self) -> None:
+        self.batches: list[Array] = []
+        self.begun = threading.Semaphore(0)
+        self.allowed = threading.Semaphore(0)
+        self.threads: set[str] = set()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        self.threads.add(threading.current_thread().name)
+        self.batches.append(inputs["x"])
+        self.begun.release()
+        assert self.allowed.acquire(timeout=10)
+        if (inputs["x"] == -1).any():
+            raise FoothillError("internal", "a row of -1")
+        return {"y": inputs["x"] * 2}
+
+    def let(self, runs: int = 1) -> None:
+        self.allowed.release(runs)
+
+    async def running(self) -> None:
+        """Returns when one more run has begun."""
+        assert await asyncio.to_thread(self.begun.acquire, True, 10)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+Make = Callable[..., Batcher]
+
+
+@pytest.fixture
+async def make(gate: Gate) -> AsyncIterator[Make]:
+    made: list[Batcher] = []
+
+    def build(**options: Any) -> Batcher:
+        given: dict[str, Any] = {"name": "m", "max_batch": 4, "batches": True, **options}
+        batcher = Batcher(gate.run, **given)
+        made.append(batcher)
+        return batcher
+
+    yield build
+    gate.let(1000)
+    for batcher in made:
+        await batcher.close()
+
+
+def soon(milliseconds: float = 10_000) -> Deadline:
+    return Deadline.after(milliseconds, now_s=time.monotonic())
+
+
+def rows(*values: float, width: int = 1) -> dict[str, Array]:
+    return {"x": np.array([[value] * width for value in values], dtype=np.float32)}
+
+
+def send(batcher: Batcher, inputs: dict[str, Array], deadline: Deadline | None = None) -> asyncio.Task[BatchResult]:
+    return asyncio.create_task(batcher.submit(inputs, deadline or soon()))
+
+
+async def busy(batcher: Batcher, gate: Gate) -> asyncio.Task[BatchResult]:
+    """Occupies the engine with one request until the gate lets it go."""
+    task = send(batcher, rows(0))
+    await gate.running()
+    return task
+
+
+async def queued(batcher: Batcher, count: int) -> None:
+    while batcher.waiting < count:  # noqa: ASYNC110 - the submitting tasks take their turns meanwhile
+        await asyncio.sleep(0)
+
+
+async def test_what_waits_shares_the_next_run_and_each_gets_its_own_rows(make: Make, gate: Gate) -> None:
+    batcher = make()
+    first = await busy(batcher, gate)
+    tasks = [send(batcher, rows(1)), send(batcher, rows(2, 3)), send(batcher, rows(4))]
+    await queued(batcher, 3)
+    gate.let(2)
+    results = await asyncio.gather(*tasks)
+    assert (await first).batch == 1
+    assert [result.outputs["y"].ravel().tolist() for result in results] == [[2], [4, 6], [8]]
+    assert {result.batch for result in results} == {4}
+    assert [batch.ravel().tolist() for batch in gate.batches] == [[0], [1, 2, 3, 4]]
+    assert all(result.queue_ms > 0 and result.infer_ms >= 0 for result in results)
+
+
+async def test_no_run_is_larger_than_max_batch_and_order_is_kept(make: Make, gate: Gate) -> None:
+    batcher = make(max_batch=2)
+    first = await busy(batcher, gate)
+    tasks = [send(batcher, rows(value)) for value in range(1, 6)]
+    await queued(batcher, 5)
+    gate.let(10)
+    await asyncio.gather(first, *tasks)
+    assert [batch.ravel().tolist() for batch in gate.batches] == [[0], [1, 2], [3, 4], [5]]
+
+
+async def test_other_shapes_wait_for_a_run_of_their_own(make: Make, gate: Gate) -> None:
+    batcher = make()
+    first = await busy(batcher, gate)
+    tasks = [send(batcher, rows(1)), send(batcher, rows(2, width=3)), send(batcher, rows(3))]
+    await queued(batcher, 3)
+    gate.let(3)
+    await asyncio.gather(first, *tasks)
+    assert [batch.shape for batch in gate.batches] == [(1, 1), (2, 1), (1, 3)]
+
+
+async def test_a_model_without_a_batch_runs_requests_one_by_one(make: Make, gate: Gate) -> None:
+    batcher = make(batches=False)
+    first = await busy(batcher, gate)
+    tasks = [send(batcher, rows(1, 2)), send(batcher, rows(3, 4))]
+    await queued(batcher, 2)
+    gate.let(3)
+    await asyncio.gather(first, *tasks)
+    assert [len(batch) for batch in gate.batches] == [1, 2, 2]
+
+
+async def test_one_failing_request_does_not_fail_those_beside_it(make: Make, gate: Gate) -> None:
+    batcher = make()
+    first = await busy(batcher, gate)
+    tasks = [send(batcher, rows(1)), send(batcher, rows(-1)), send(batcher, rows(3))]
+    await queued(batcher, 3)
+    gate.let(5)
+    results = await asyncio.gather(first, *tasks, return_exceptions=True)
+    assert isinstance(results[2], FoothillError)
+    assert results[2].code == "internal"
+    assert [result.outputs["y"].item() for result in results if isinstance(result, BatchResult)] == [0, 2, 6]
+
+
+async def test_a_full_queue_sheds_with_a_time_to_come_back(make: Make, gate: Gate) -> None:
+    batcher = make(max_waiting=2)
+    first = await busy(batcher, gate)
+    tasks = [send(batcher, rows(1)), send(batcher, rows(2))]
+    await queued(batcher, 2)
+    with pytest.raises(FoothillError) as refused:
+        await batcher.submit(rows(3), soon())
+    assert refused.value.code == "overloaded"
+    assert refused.value.retry_after_s is not None
+    gate.let(2)
+    await asyncio.gather(first, *tasks)
+
+
+async def test_a_request_is_refused_at_its_deadline_and_never_runs(make: Make, gate: Gate) -> None:
+    batcher = make()
+    first = await busy(batcher, gate)
+    with pytest.raises(FoothillError) as refused:
+        await batcher.submit(rows(1), soon(20))
+    assert refused.value.code == "deadline_exceeded"
+    assert batcher.waiting == 0
+    gate.let()
+    await first
+    assert len(gate.batches) == 1
+
+
+async def test_a_running_request_is_refused_at_its_deadline_too(make: Make, gate: Gate) -> None:
+    batcher = make()
+    task = send(batcher, rows(1), soon(30))
+    await gate.running()
+    with pytest.raises(FoothillError, match="before the model had answered"):
+        await task
+    gate.let(2)
+    assert (await batcher.submit(rows(2), soon())).outputs["y"].item() == 4
+
+
+async def test_a_deadline_already_past_is_refused_at_once(make: Make, gate: Gate) -> None:
+    with pytest.raises(FoothillError, match="before the model could run"):
+        await make().submit(rows(1), Deadline(time.monotonic() - 1))
+    assert not gate.batches
+
+
+async def test_a_cancelled_request_leaves_the_queue(make: Make, gate: Gate) -> None:
+    batcher = make()
+    first = await busy(batcher, gate)
+    gone, stays = send(batcher, rows(1)), send(batcher, rows(2))
+    await queued(batcher, 2)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert batcher.waiting == 1
+    gate.let(2)
+    await asyncio.gather(first, stays)
+    assert [batch.ravel().tolist() for batch in gate.batches] == [[0], [2]]
+
+
+async def test_the_event_loop_stays_free_while_the_engine_runs(make: Make, gate: Gate) -> None:
+    batcher = make()
+    task = await busy(batcher, gate)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not task.done()
+    gate.let()
+    await task
+    assert gate.threads == {"engine-m_0"}
+
+
+async def test_closing_refuses_what_waits_and_lets_the_running_finish(make: Make, gate: Gate) -> None:
+    batcher = make()
+    first = await busy(batcher, gate)
+    waiting = send(batcher, rows(1))
+    await queued(batcher, 1)
+    closing = asyncio.create_task(batcher.close())
+    with pytest.raises(FoothillError) as refused:
+        await waiting
+    assert refused.value.code == "unavailable"
+    gate.let()
+    await closing
+    assert (await first).outputs["y"].item() == 0
+    with pytest.raises(FoothillError, match="taken off"):
+        await batcher.submit(rows(2), soon())
+
+
+async def test_an_engine_that_returns_other_rows_than_it_got_fails_the_run() -> None:
+    started, go = threading.Event(), threading.Event()
+
+    def shrinking(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        started.set()
+        go.wait(10)
+        return {"y": inputs["x"][:1]}
+
+    batcher = Batcher(shrinking, name="m", max_batch=4, batches=True)
+    first = send(batcher, rows(0))
+    await asyncio.to_thread(started.wait, 10)
+    tasks = [send(batcher, rows(1)), send(batcher, rows(2))]
+    await queued(batcher, 2)
+    go.set()
+    # The shared run fails its check; run alone, one row in and one row out is right again.
+    assert [result.outputs["y"].item() for result in await asyncio.gather(first, *tasks)] == [0, 1, 2]
+    await batcher.close()
+
+
+async def test_a_defect_of_the_engine_reaches_every_request_of_the_run(make: Make) -> None:
+    def broken(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        raise ZeroDivisionError("a bug")
+
+    batcher = Batcher(broken, name="m", max_batch=4, batches=True)
+    results = await asyncio.gather(*(batcher.submit(rows(1), soon()) for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [ZeroDivisionError] * 3
+    await batcher.close()

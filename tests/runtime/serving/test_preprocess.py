@@ -1,0 +1,109 @@
+"""From pictures to input tensors: sizes, proportions, colours, and the arithmetic of the manifest."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.errors import FoothillError
+from contracts.manifest import Preprocess
+from runtime.serving.images import JPEG, PNG
+from runtime.serving.preprocess import INLINE_PIXELS, Decoder, Preprocessor
+
+Array = npt.NDArray[Any]
+Resize = Literal["stretch", "letterbox", "crop"]
+
+
+def spec(
+    width: int, height: int, resize: Resize = "stretch", colour: Literal["grey", "rgb", "bgr"] = "grey"
+) -> Preprocess:
+    channels = 1 if colour == "grey" else 3
+    return Preprocess(width, height, colour, 1 / 255, (0.1, 0.2, 0.3)[:channels], (0.5, 0.25, 2.0)[:channels], resize)
+
+
+def png(picture: Array) -> bytes:
+    return bytes(cv2.imencode(".png", picture)[1])
+
+
+def test_the_tensor_is_the_scaled_pixel_minus_mean_over_std_per_channel() -> None:
+    rng = np.random.default_rng(1)
+    rgb = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    tensor = Preprocessor(spec(5, 6, colour="rgb")).tensor(png(rgb[:, :, ::-1]), PNG)
+    expected = (rgb / 255 - np.array([0.1, 0.2, 0.3])) / np.array([0.5, 0.25, 2.0])
+    assert tensor.shape == (1, 3, 6, 5)
+    assert tensor.dtype == np.float32
+    np.testing.assert_allclose(tensor[0], expected.transpose(2, 0, 1), rtol=1e-6, atol=1e-6)
+
+
+@given(
+    st.integers(1, 90), st.integers(1, 90), st.integers(1, 40), st.integers(1, 40),
+    st.sampled_from(["stretch", "letterbox", "crop"]), st.sampled_from(["grey", "rgb"]),
+)  # fmt: skip
+def test_any_picture_becomes_exactly_the_models_size(
+    width: int, height: int, to_width: int, to_height: int, resize: Resize, colour: Literal["grey", "rgb"]
+) -> None:
+    wanted = spec(to_width, to_height, resize, colour)
+    picture = np.full((height, width, 3), 128, np.uint8)
+    for name, media_type in ((".png", PNG), (".jpg", JPEG)):
+        data = bytes(cv2.imencode(name, picture)[1])
+        tensor = Preprocessor(wanted).tensor(data, media_type)
+        assert tensor.shape == (1, 1 if colour == "grey" else 3, to_height, to_width)
+        assert np.isfinite(tensor).all()
+
+
+def test_a_letterbox_keeps_proportions_and_fills_with_grey() -> None:
+    white = np.full((10, 20), 255, np.uint8)
+    framed = Preprocessor(spec(8, 8, "letterbox")).resize(white)
+    assert (framed[2:6] == 255).all()
+    assert (framed[:2] == 114).all()
+    assert (framed[6:] == 114).all()
+
+
+def test_a_crop_keeps_the_middle() -> None:
+    picture = np.zeros((4, 12), np.uint8)
+    picture[:, 4:8] = 200
+    assert (Preprocessor(spec(4, 4, "crop")).resize(picture) == 200).all()
+
+
+def test_a_line_of_pixels_costs_no_more_memory_than_its_target() -> None:
+    line = np.zeros((1, 40_000), np.uint8)
+    for resize in ("stretch", "letterbox", "crop"):
+        assert Preprocessor(spec(32, 32, resize)).tensor(png(line), PNG).shape == (1, 1, 32, 32)
+
+
+async def test_small_and_large_pictures_decode_alike_through_the_pool() -> None:
+    decoder = Decoder(threads=1)
+    preprocessor = Preprocessor(spec(16, 16))
+    rng = np.random.default_rng(2)
+    side = int(INLINE_PIXELS**0.5)
+    for size in (side // 2, side * 2):
+        data = png(rng.integers(0, 255, (size, size), dtype=np.uint8))
+        got = await decoder.tensor(preprocessor, data, PNG)
+        np.testing.assert_array_equal(got, preprocessor.tensor(data, PNG))
+    decoder.close()
+
+
+async def test_too_many_waiting_pictures_are_shed_and_the_rest_are_decoded() -> None:
+    decoder = Decoder(threads=1, max_waiting=2)
+    data = png(np.zeros((400, 400), np.uint8))
+    preprocessor = Preprocessor(spec(16, 16))
+    tasks = [decoder.tensor(preprocessor, data, PNG) for _ in range(8)]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    shed = [result for result in results if isinstance(result, FoothillError)]
+    assert [error.code for error in shed] == ["overloaded"] * 5
+    assert (await decoder.tensor(preprocessor, data, PNG)).shape == (1, 1, 16, 16)
+    decoder.close()
+
+
+async def test_a_picture_over_the_limit_is_refused_before_it_is_decoded() -> None:
+    decoder = Decoder(max_pixels=100)
+    with pytest.raises(FoothillError, match="1 to 100 are taken"):
+        await decoder.tensor(Preprocessor(spec(4, 4)), png(np.zeros((11, 11), np.uint8)), PNG)
+    decoder.close()
