@@ -57,19 +57,19 @@ def digits(
 def _compile(out: Path, *, quick: bool, quiet: bool) -> DigitsBundles:
     """Imported here: torch and scikit-learn are heavy, and come with the `compiler` extra only."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     from model_compiler.digits.recipe import FULL, QUICK, compile_digits
 
     columns = TextColumn("{task.fields[bundle]:<15} {task.description:<10}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
-        tasks: dict[tuple[str, str], int] = {}
+        tasks: dict[tuple[str, str], TaskID] = {}
 
         def show(step: Step) -> None:
             key = step.bundle, step.stage
             if key not in tasks:
                 tasks[key] = bars.add_task(step.stage, total=1.0, bundle=step.bundle)
-            bars.update(tasks[key], completed=step.done)  # type: ignore[arg-type]
+            bars.update(tasks[key], completed=step.done)
 
         return compile_digits(out, profile=QUICK if quick else FULL, progress=show)
 

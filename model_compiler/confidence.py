@@ -9,6 +9,7 @@ import numpy.typing as npt
 from contracts.manifest import ConfidenceRule
 from contracts.risk import threshold
 from model_compiler.samples import Floats
+from runtime.serving.confidence import softmax
 
 _COLDEST, _HOTTEST = 0.05, 20.0
 
@@ -22,9 +23,7 @@ class Promise(msgspec.Struct, frozen=True):
 
 def confidence_of(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
     """max softmax(logits / temperature) of each row: (n,) float64 in 0..1."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    return np.asarray(1.0 / np.exp(scaled).sum(axis=1))
+    return np.asarray(softmax(logits, temperature).max(axis=1))
 
 
 def fit_temperature(logits: Floats, answers: npt.NDArray[np.int64]) -> float:
@@ -36,7 +35,7 @@ def fit_temperature(logits: Floats, answers: npt.NDArray[np.int64]) -> float:
     low, high = 1.0 / _HOTTEST, 1.0 / _COLDEST
     for _ in range(60):
         middle = (low + high) / 2
-        if _slope(logits.astype(np.float64), answers, middle) < 0:
+        if _slope(logits, answers, middle) < 0:
             low = middle
         else:
             high = middle
@@ -73,8 +72,6 @@ def fit_rule(
     )
 
 
-def _slope(logits: npt.NDArray[np.float64], answers: npt.NDArray[np.int64], inverse: float) -> float:
-    scaled = logits * inverse
-    weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    expected = (weights * logits).sum(axis=1) / weights.sum(axis=1)
+def _slope(logits: Floats, answers: npt.NDArray[np.int64], inverse: float) -> float:
+    expected = (softmax(logits, 1.0 / inverse) * logits).sum(axis=1)
     return float((expected - logits[np.arange(len(logits)), answers]).mean())

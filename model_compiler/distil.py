@@ -21,6 +21,9 @@ class Distillation(msgspec.Struct, frozen=True):
     teacher_share: float = 0.7
 
 
+HINTON = Distillation()
+
+
 def distil(
     student: torch.nn.Module,
     samples: Samples,
@@ -28,7 +31,7 @@ def distil(
     schedule: Schedule,
     *,
     seed: int,
-    distillation: Distillation = Distillation(),  # noqa: B008 - frozen
+    distillation: Distillation = HINTON,
     advance: Advance = unwatched,
 ) -> None:
     """Fits `student` to labels and to `teacher_logits` (n, classes), and leaves it in eval mode.

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from contracts.manifest import Precision
 from model_compiler.errors import CompileError
-from model_compiler.replay import outputs_of
+from model_compiler.replay import Ends, outputs_of
 from model_compiler.samples import Floats
 from model_compiler.train import one_thread
 
@@ -25,7 +26,7 @@ MAX_IR_VERSION = 10
 """What ONNX Runtime 1.23.2 reads: the last with wheels for Python 3.10 on arm64."""
 
 
-def export_onnx(net: torch.nn.Module, sample: Floats, path: Path, *, input_name: str, output_name: str) -> None:
+def export_onnx(net: torch.nn.Module, sample: Floats, path: Path, ends: Ends) -> None:
     """Writes `net` (eval mode, one input, one output) with a dynamic batch, slimmed, free of build paths.
 
     `sample`: (n >= 2, ...) float32, an input whose batch is not 1 (torch.export would make 1 a constant).
@@ -41,8 +42,8 @@ def export_onnx(net: torch.nn.Module, sample: Floats, path: Path, *, input_name:
             dynamo=True,
             opset_version=OPSET,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
-            input_names=[input_name],
-            output_names=[output_name],
+            input_names=[ends.input],
+            output_names=[ends.output],
             verbose=False,
         )
     model = onnxslim.slim(program.model_proto)
@@ -58,15 +59,15 @@ def predict(net: torch.nn.Module, inputs: Floats) -> Floats:
 
     with one_thread(), torch.inference_mode():
         batches = [net(batch) for batch in torch.from_numpy(inputs).split(256)]
-    return torch.cat(batches).numpy()  # type: ignore[no-any-return]
+    return np.asarray(torch.cat(batches), np.float32)
 
 
-def check_parity(artifact: Path, inputs: Floats, expected: Floats, *, precision: str) -> None:
+def check_parity(artifact: Path, ends: Ends, inputs: Floats, expected: Floats, *, precision: Precision) -> None:
     """Raises CompileError when the artifact strays from `expected`, the network's outputs on real `inputs`.
 
     fp32 must be within 1e-3 (absolute and relative) everywhere; any must give the same top label in MIN_AGREEMENT.
     """
-    got = outputs_of(artifact, inputs)
+    got = outputs_of(artifact, inputs, ends)
     if got.shape != expected.shape or not np.isfinite(got).all():
         raise CompileError(
             f"{artifact.name} gives {got.shape}, not finite {expected.shape}: the export lost the model."

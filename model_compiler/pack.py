@@ -27,6 +27,10 @@ class Packed(msgspec.Struct, frozen=True):
     def file(self, name: str) -> Path:
         return self.directory / name
 
+    @property
+    def first_artifact(self) -> Path:
+        return self.file(self.manifest.artifacts[0].file)
+
 
 def files_of(contents: Mapping[str, bytes]) -> dict[str, File]:
     """The manifest's entries for `contents`, path to bytes."""
@@ -41,7 +45,7 @@ def npy(array: npt.NDArray[np.generic]) -> bytes:
 
 
 def pack(directory: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Packed:
-    """Writes the bundle to `directory`, replacing what was there in one rename.
+    """Writes the bundle to `directory`, in place of what was there.
 
     Raises CompileError when `contents` are not exactly what the manifest names, FoothillError `bad_bundle` when the
     manifest breaks its own rules.

@@ -31,7 +31,7 @@ def quantize_cpu(fp32: Path, out: Path, ranges: Floats, *, input_name: str) -> N
         quantize_static(
             str(prepared),
             str(quantized),
-            _reader(ranges, input_name),
+            _Batches(ranges, input_name),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
@@ -46,18 +46,14 @@ def quantize_cpu(fp32: Path, out: Path, ranges: Floats, *, input_name: str) -> N
     out.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _reader(ranges: Floats, input_name: str) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
+class _Batches:
+    """A calibration data reader, as ONNX Runtime knows one by its `get_next`."""
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._batches = iter([ranges[start : start + _BATCH] for start in range(0, len(ranges), _BATCH)])
+    def __init__(self, ranges: Floats, input_name: str) -> None:
+        self._left = [{input_name: ranges[start : start + _BATCH]} for start in range(0, len(ranges), _BATCH)][::-1]
 
-        def get_next(self) -> dict[str, Floats] | None:
-            batch = next(self._batches, None)
-            return None if batch is None else {input_name: batch}
-
-    return Reader()
+    def get_next(self) -> dict[str, Floats] | None:
+        return self._left.pop() if self._left else None
 
 
 def _check_quantized(model: Any) -> None:

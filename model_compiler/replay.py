@@ -1,28 +1,34 @@
-"""Runs a finished artifact as a node would: ONNX Runtime on the CPU, one thread."""
+"""Runs a finished artifact with the engine that runs it on a node, on one thread."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
-import onnxruntime
 
 from model_compiler.samples import Floats
+from runtime.serving.onnx_engine import OnnxEngine, provider_for
 
 _BATCH = 64
 
 
-def open_session(artifact: Path) -> onnxruntime.InferenceSession:
-    """One intra-op thread, so that timings compare and results do not depend on the number of cores."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(artifact), options, providers=["CPUExecutionProvider"])
+class Ends(msgspec.Struct, frozen=True):
+    """The names of a model's one input and one output."""
+
+    input: str
+    output: str
 
 
-def outputs_of(artifact: Path, inputs: Floats) -> Floats:
-    """First output of a one-input artifact for `inputs` (n, ...), run in batches: (n, ...) float32."""
-    session = open_session(artifact)
-    name = session.get_inputs()[0].name
+def open_engine(artifact: Path) -> OnnxEngine:
+    """One thread, so that timings compare and sums do not depend on the number of cores."""
+    return OnnxEngine(artifact, provider=provider_for("cpu-x86"), threads=1)
+
+
+def outputs_of(artifact: Path, inputs: Floats, ends: Ends) -> Floats:
+    """The output for `inputs` (n, ...), run in batches: (n, ...) float32."""
+    engine = open_engine(artifact)
     batches = [inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH)]
-    return np.concatenate([np.asarray(session.run(None, {name: batch})[0], np.float32) for batch in batches])
+    outputs = [engine.run({ends.input: batch})[ends.output] for batch in batches]
+    engine.close()
+    return np.concatenate(outputs)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.manifest import Preprocess
-from model_compiler.errors import CompileError
+from runtime.serving.preprocess import Preprocessor
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -39,11 +39,6 @@ class Data(msgspec.Struct, frozen=True):
 
 
 def to_samples(pictures: Pictures, labels: Labels, preprocess: Preprocess) -> Samples:
-    """Grey pictures (n, height, width), already of the model's size, as (n, 1, height, width) float32."""
-    if pictures.shape[1:] != (preprocess.height, preprocess.width) or preprocess.colour != "grey":
-        raise CompileError(
-            f"Pictures of shape {pictures.shape} do not fit the preprocessing: it wants grey ones of "
-            f"{preprocess.width}x{preprocess.height}. Resize them first."
-        )
-    scaled = pictures.astype(np.float32) * np.float32(preprocess.scale)
-    return Samples(((scaled - np.float32(preprocess.mean[0])) / np.float32(preprocess.std[0]))[:, None], labels)
+    """Decoded pictures, uint8 (n, height, width(, 3)), made into inputs by the code that makes them on a node."""
+    preprocessor = Preprocessor(preprocess)
+    return Samples(np.concatenate([preprocessor.normalise(preprocessor.resize(each)) for each in pictures]), labels)

@@ -61,8 +61,7 @@ def run(
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.peak, total_steps=total)
     order = np.random.default_rng(seed)
     net.train()
-    with one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with one_thread(), seeded(seed):
         for epoch in range(schedule.epochs):
             rows_in_order = torch.from_numpy(order.permutation(len(inputs)))
             for index, rows in enumerate(rows_in_order.split(schedule.batch)[:batches]):
@@ -72,6 +71,16 @@ def run(
                 rate.step()
                 advance((epoch * batches + index + 1) / total)
     net.eval()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's global generator seeded inside, as it was before after."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 @contextmanager

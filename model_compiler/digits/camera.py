@@ -64,9 +64,6 @@ def test_frames(n: int, seed: int) -> Frames:
     return Frames(images, jpeg, png, digits.labels)
 
 
-test_frames.__test__ = False  # type: ignore[attr-defined]
-
-
 def shoot(pictures: Floats, rng: np.random.Generator, camera: Camera = CAMERA) -> Pictures:
     """One camera frame of each scan (n, 8, 8) in 0..16, JPEG-coded once: (n, 32, 32) uint8."""
     return decode(shoot_jpeg(pictures, rng, camera))
@@ -96,7 +93,7 @@ def decode(jpeg: tuple[bytes, ...]) -> Pictures:
 def clean(pictures: Floats) -> Pictures:
     """The scans (n, 8, 8) scaled up and nothing else: (n, 32, 32) uint8."""
     scaled = [cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) for picture in _greys(pictures)]
-    return np.clip(np.stack(scaled), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.stack(scaled), 0, 255), np.uint8)
 
 
 def _optics(pictures: Floats, rng: np.random.Generator, camera: Camera) -> Floats:
@@ -106,7 +103,7 @@ def _optics(pictures: Floats, rng: np.random.Generator, camera: Camera) -> Float
     for index, (picture, pose) in enumerate(zip(_greys(pictures), _poses(len(pictures), rng, camera), strict=True)):
         placed = cv2.warpAffine(picture, pose, (SIDE, SIDE), flags=cv2.INTER_CUBIC)
         cv2.GaussianBlur(placed, _KERNEL, blurs[index], dst=seen[index])
-    return np.clip(seen, 0, 255)
+    return np.asarray(np.clip(seen, 0, 255), np.float32)
 
 
 def _poses(count: int, rng: np.random.Generator, camera: Camera) -> npt.NDArray[np.float64]:
@@ -120,4 +117,4 @@ def _poses(count: int, rng: np.random.Generator, camera: Camera) -> npt.NDArray[
 
 
 def _greys(pictures: Floats) -> Floats:
-    return pictures * np.float32(_GREYS_PER_LEVEL)
+    return np.asarray(pictures * np.float32(_GREYS_PER_LEVEL), np.float32)

@@ -12,14 +12,15 @@ from contracts.manifest import Preprocess
 from model_compiler.digits import camera, nets, splits
 from model_compiler.digits.splits import LABELS, Digits, Part
 from model_compiler.pack import Packed
-from model_compiler.pipeline import FP32_FILE, ArtifactPlan, Plan, compile_bundle
+from model_compiler.pipeline import compile_bundle
+from model_compiler.plan import ArtifactPlan, Plan
 from model_compiler.progress import Progress, silent
 from model_compiler.samples import Data, Samples, to_samples
 from model_compiler.train import Schedule
 
 MODEL = "digits"
 CLOUD, EDGE, BAD = "digits-cloud@1", "digits-edge@1", "digits-edge@2"
-INT8_FILE = "cpu.u8s8.onnx"
+FP32_FILE, INT8_FILE = "fp32.onnx", "cpu.u8s8.onnx"
 PREPROCESS = Preprocess(width=32, height=32, colour="grey", scale=1 / 255, mean=(0.25,), std=(0.25,))
 
 _CPUS = tuple(target for target, board in BOARDS.items() if board.family == "cpu")
@@ -47,11 +48,11 @@ FULL = Profile(
     clean_student=Schedule(epochs=40, peak=5e-3),
 )
 QUICK = Profile(
-    train_draws=5,
-    teacher_width=10,
-    teacher=Schedule(epochs=3, peak=6e-3),
-    student=Schedule(epochs=4, peak=8e-3),
-    clean_student=Schedule(epochs=16, peak=8e-3),
+    train_draws=4,
+    teacher_width=8,
+    teacher=Schedule(epochs=3, peak=1e-2, batch=64),
+    student=Schedule(epochs=4, peak=1e-2, batch=64),
+    clean_student=Schedule(epochs=12, peak=1e-2, batch=64),
 )
 
 
