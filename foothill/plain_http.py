@@ -13,7 +13,7 @@ class Got(NamedTuple):
 
 
 def get(url: str, *, timeout_s: float) -> Got:
-    """Raises OSError or http.client.HTTPException when nobody, or nobody sensible, answers; ValueError for a bad URL."""
+    """Raises OSError or http.client.HTTPException when nobody, or nobody sensible, answers; ValueError for no URL."""
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
         raise ValueError(f"{url!r} is no http URL.")

@@ -20,7 +20,8 @@ class Settled(msgspec.Struct, frozen=True):
     """A successful HTTP answer, and what it cost: ms of the whole call, of its last hop, and of what came before it.
 
     `answered` are its headers, case-insensitive. `before_ms` has `lease` (asking the router) and `retry` (attempts
-    that failed), where there were any. `attempts` counts upstreams asked, the last included.
+    that failed), where there were any. `attempts` counts upstreams asked, the last included; `sent_bytes` is the
+    length of the request's body.
     """
 
     answered: Mapping[str, str]
@@ -29,6 +30,7 @@ class Settled(msgspec.Struct, frozen=True):
     total_ms: float
     before_ms: dict[str, float]
     attempts: int
+    sent_bytes: int
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +39,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     `bundle` is the name@version that answered. `confidence` is in 0..1, or None when the model reports none.
     `certified`: it stands under a live certificate. `degraded`: it should have been escalated and could not be.
     `timings_ms` has the server's phases and `network` (time under way, connecting included); with `lease` and
-    `retry`, where spent, they add up to about `total_ms`.
+    `retry`, where spent, they add up to about `total_ms`. `sent_bytes` and `received_bytes` are the lengths of the
+    bodies.
     """
 
     tier: str
@@ -51,6 +54,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     timings_ms: dict[str, float]
     total_ms: float
     attempts: int
+    sent_bytes: int
+    received_bytes: int
 
 
 class Predicted(Answer, frozen=True, kw_only=True):
@@ -90,6 +95,8 @@ class _Facts(TypedDict):
     timings_ms: dict[str, float]
     total_ms: float
     attempts: int
+    sent_bytes: int
+    received_bytes: int
 
 
 def _facts(settled: Settled) -> _Facts:
@@ -108,6 +115,8 @@ def _facts(settled: Settled) -> _Facts:
         "timings_ms": settled.before_ms | phases,
         "total_ms": settled.total_ms,
         "attempts": settled.attempts,
+        "sent_bytes": settled.sent_bytes,
+        "received_bytes": len(settled.body),
     }
 
 

@@ -178,7 +178,15 @@ class _Tally:
         before_ms = {"lease": self._called_s - self._started_s, "retry": self._attempt_s - self._called_s}
         spent_ms = {name: seconds * 1000.0 for name, seconds in before_ms.items() if seconds > 0.0005}
         total_ms = (now_s - self._started_s) * 1000.0
-        return Settled(reply.headers, reply.body, reply.elapsed_ms, total_ms, spent_ms, len(self.tried))
+        return Settled(
+            reply.headers,
+            reply.body,
+            hop_ms=reply.elapsed_ms,
+            total_ms=total_ms,
+            before_ms=spent_ms,
+            attempts=len(self.tried),
+            sent_bytes=len(self._wish.body),
+        )
 
     def give_up(self, *, out_of_time: bool) -> NoReturn:
         failure = self._failure

@@ -180,7 +180,7 @@ def test_a_child_that_is_killed_is_noticed(tmp_path: Path) -> None:
 def test_a_child_that_never_gets_ready_is_an_error(tmp_path: Path) -> None:
     with Processes(tmp_path) as processes:
         child = processes.start("sleeper", ["sleep", "300"])
-        with pytest.raises(ProcessError, match="not ready after 0.1 s"):
+        with pytest.raises(ProcessError, match=r"not ready after 0\.1 s"):
             processes.wait_ready(child, file_ready(tmp_path / "never"), timeout_s=0.1)
 
 

@@ -1,0 +1,1 @@
+"""The demo: real clients from all over the world, on one machine."""
