@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from foothill.demo import places
-from foothill.demo.places import ClientPlace, GeoDatabaseError
+from foothill.demo.geolite import GeoDatabaseError, database_path, find_database
+from foothill.demo.places import ClientPlace
 from foothill.simulators.regions import load
 
 TABLE = load()
@@ -17,7 +18,7 @@ TABLE = load()
 @pytest.fixture(scope="module")
 def database() -> Path:
     try:
-        return places.database_path()
+        return database_path()
     except GeoDatabaseError as error:
         pytest.skip(str(error))
 
@@ -55,3 +56,9 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
         places.sample(10, 1, TABLE, broken)
     with pytest.raises(GeoDatabaseError, match=r"absent\.mmdb"):
         places.sample(10, 1, TABLE, tmp_path / "absent.mmdb")
+
+
+def test_without_the_extra_the_error_says_what_to_type() -> None:
+    assert find_database(lambda _: None) == ""
+    with pytest.raises(GeoDatabaseError, match=r"pip install 'foothill\[geo\]'"):
+        database_path(lambda _: None)
