@@ -91,12 +91,12 @@ class Signing:
         role, path = role_of(manifest.model), bundle_path(manifest.model, digest)
         if role not in self._roles:
             self._delegate(manifest.model)
-        targets = self._roles[role].signed
-        if path in targets.targets:
+        elif path in self._roles[role].signed.targets:
             return
+        else:
+            self._roles[role].signed.version += 1
         facts = BundleFacts(manifest.name, manifest.version, manifest.tier)
-        targets.targets[path] = self._write_target(path, data, facts)
-        targets.version += 1
+        self._roles[role].signed.targets[path] = self._write_target(path, data, facts)
         self._write_targets(role)
         self._publish(targets_changed=True)
 
@@ -133,7 +133,7 @@ class Signing:
         """After a failure (a full disk) memory goes back to what clients can see on the disk."""
         try:
             yield
-        except OSError:
+        except BaseException:
             self._load()
             raise
 
@@ -157,7 +157,7 @@ class Signing:
             raise ValueError(f"{self._metadata} is no metadata of this program: it delegates nothing by path.")
         delegations.roles[role] = DelegatedRole(role, [], 1, True, paths=[f"bundles/{model}/*"])
         targets.add_key(self._signer(role).public_key, role)
-        self._roles[role] = Metadata(Targets(version=0))
+        self._roles[role] = Metadata(Targets())
         targets.version += 1
         self._write_targets("targets")
 

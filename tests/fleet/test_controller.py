@@ -1,0 +1,387 @@
+"""Whole rollouts over a real broker and the real HTTP API, with scripted nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from contracts.messages import Certificate, Desired, Reported, Signed, Status, decode, encode
+from contracts.topics import EVERY_CERTIFICATE, node_topic
+from fleet.api import RolloutView
+from fleet.broker import Broker
+from fleet.config import FleetConfig
+from runtime.links import signatures
+from runtime.links.mqtt import MqttPort
+from runtime.links.trust import TrustedFleet
+from tests.fleet.scripted import FINGERPRINT, Fleet, ScriptedNode, until
+
+NAMES = ("frankfurt", "ashburn", "tokyo")
+
+
+@asynccontextmanager
+async def nodes_of(fleet: Fleet, *names: str) -> AsyncIterator[dict[str, ScriptedNode]]:
+    nodes = {name: await (await fleet.operator.enrol(name)).start() for name in names or NAMES}
+    try:
+        yield nodes
+    finally:
+        for node in nodes.values():
+            await node.stop()
+
+
+async def first_version(fleet: Fleet, bundles: dict[str, Path]) -> str:
+    """Version 1 on every node; returns its digest."""
+    digest: str = (await fleet.operator.publish(bundles["1"]))["digest"]
+    rollout = await fleet.operator.start("digits-edge@1")
+    await fleet.operator.wait(rollout["id"], "completed")
+    return digest
+
+
+async def feed_audits(node: ScriptedNode, digest: str, *, agree: bool, stop: asyncio.Event) -> None:
+    number = 0
+    while not stop.is_set():
+        node.audit(digest, f"{node.name}-{digest[7:15]}-{number}", agree=agree)
+        number += 1
+        await asyncio.sleep(0.002)
+
+
+async def with_audits(fleet: Fleet, node: ScriptedNode, rollout: dict[str, Any], *, agree: bool) -> dict[str, Any]:
+    """The rollout's end while audits of its version stream in from one node."""
+    stop = asyncio.Event()
+    feeding = asyncio.ensure_future(feed_audits(node, rollout["digest"], agree=agree, stop=stop))
+    try:
+        return await fleet.operator.wait(rollout["id"], "completed", "rolled-back")
+    finally:
+        stop.set()
+        await feeding
+
+
+async def test_a_first_version_reaches_all_nodes_canary_first(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    async with nodes_of(fleet) as nodes:
+        digest = (await fleet.operator.publish(bundles["1"]))["digest"]
+        started = await fleet.operator.start("digits-edge@1", nodes=["tokyo", "ashburn", "frankfurt"])
+        assert started["stages"] == [["tokyo"], ["ashburn", "frankfurt"]]
+        assert started["exposed"] == ["tokyo"]
+        done = await fleet.operator.wait(started["id"], "completed")
+        assert (done["nodes"], done["exposed_nodes"], done["stopped_stage"], done["gate"]) == (3, 3, None, None)
+        assert 0 < done["seconds"] < 20
+        for node in nodes.values():
+            assert node.serving == {"digits": digest}
+            assert node.documents[0].issued_at_s < node.documents[0].expires_at_s
+            assert node.attached == {digest: (bundles["1"] / "manifest.json").read_bytes()}
+        tokyo, frankfurt = nodes["tokyo"].documents[0], nodes["frankfurt"].documents[0]
+        assert tokyo.issued_at_s <= frankfurt.issued_at_s
+        error = await fleet.operator.start("digits-edge@1", expect=409)
+        assert "done" in error["message"]
+
+
+async def test_documents_are_signed_by_the_published_control_key(
+    fleet: Fleet, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    async with nodes_of(fleet, "tokyo") as nodes:
+        await first_version(fleet, bundles)
+        trusted = TrustedFleet(tmp_path / "trust", fleet.url, nodes["tokyo"].enrolment.root)
+        keys = await asyncio.to_thread(trusted.keys, "desired")
+        got: list[bytes] = []
+        reader = MqttPort(fleet.parts.broker_url, "reader")
+        reader.subscribe(node_topic("tokyo", "desired"), lambda _topic, payload: got.append(payload))
+        await reader.start()
+        await until(lambda: got)
+        desired = signatures.verify(decode(got[0], Signed), keys, Desired)
+        assert (desired.node, desired.models) == ("tokyo", nodes["tokyo"].serving)
+        await reader.stop()
+
+
+async def test_the_bundles_rule_becomes_the_first_certificate_and_stays(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    got: dict[str, Certificate] = {}
+
+    def keep(_topic: str, payload: bytes) -> None:
+        certificate = decode(payload, Certificate)
+        got[certificate.stratum] = certificate
+
+    reader = MqttPort(fleet.parts.broker_url, "reader")
+    reader.subscribe(EVERY_CERTIFICATE, keep)
+    await reader.start()
+    async with nodes_of(fleet, "tokyo"):
+        await first_version(fleet, bundles)
+        await until(lambda: len(got) == 1)
+        certificate = next(iter(got.values()))
+        assert (certificate.threshold, certificate.epsilon, certificate.state) == (0.8, 0.02, "live")
+        await fleet.operator.publish(bundles["2"])
+        await fleet.operator.start("digits-edge@2", gate="health")
+        await until(lambda: len(got) == 2)
+    await reader.stop()
+
+
+async def test_a_better_version_passes_the_gate(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    async with nodes_of(fleet) as nodes:
+        await first_version(fleet, bundles)
+        await fleet.operator.publish(bundles["2"])
+        started = await fleet.operator.start("digits-edge@2", nodes=list(NAMES))
+        done = await with_audits(fleet, nodes["frankfurt"], started, agree=True)
+        assert done["state"] == "completed"
+        assert done["gate"]["decision"] == "accept"
+        assert done["gate"]["source"] == "measurements"
+        assert {node.serving["digits"] for node in nodes.values()} == {done["digest"]}
+
+
+async def test_a_bad_version_is_stopped_at_the_canary_and_comes_back(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    async with nodes_of(fleet) as nodes:
+        old = await first_version(fleet, bundles)
+        for number in range(60):
+            nodes["tokyo"].audit(old, f"old-{number}", agree=number % 20 != 0)
+        await until(lambda: fleet.parts.metrics is not None and _audited(fleet) == 60)
+        await fleet.operator.publish(bundles["2"])
+        started = await fleet.operator.start("digits-edge@2", nodes=list(NAMES))
+        done = await with_audits(fleet, nodes["frankfurt"], started, agree=False)
+        assert done["state"] == "rolled-back"
+        assert (done["stopped_stage"], done["exposed"], done["reverted"]) == (1, ["frankfurt"], ["frankfurt"])
+        assert (done["exposed_nodes"], done["reverted_nodes"]) == (1, 1)
+        assert done["gate"]["decision"] == "reject"
+        assert done["gate"]["baseline"] == {"n": 60, "disagreements": 3}
+        assert done["gate"]["disagreements"] == done["gate"]["n"] < 20
+        assert "audited answers differ" in done["reason"]
+        assert done["seconds_to_revert"] < 10
+        assert {node.serving["digits"] for node in nodes.values()} == {old}
+        assert [len(node.documents) for node in nodes.values()] == [3, 1, 1]
+        sequences = [document.sequence for document in nodes["frankfurt"].documents]
+        assert sequences == sorted(set(sequences))
+        tallies = await fleet.operator.call("GET", "/v1/audits")
+        assert sum(tally["n"] for tally in tallies if tally["digest"] == old) == 60
+
+
+def _audited(fleet: Fleet) -> int:
+    samples = fleet.parts.telemetry.registry.collect()
+    return int(sum(s.value for m in samples for s in m.samples if s.name == "foothill_fleet_audits_total"))
+
+
+async def test_repeated_and_strangers_audits_count_for_nothing(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    async with nodes_of(fleet, "frankfurt", "tokyo") as nodes:
+        await first_version(fleet, bundles)
+        await fleet.operator.publish(bundles["2"])
+        started = await fleet.operator.start("digits-edge@2", nodes=["frankfurt", "tokyo"])
+        await fleet.operator.wait(started["id"], "judging")
+        for _ in range(50):
+            nodes["frankfurt"].audit(started["digest"], "the same request", agree=False)
+        nodes["tokyo"].audit(started["digest"], "a node outside the canary", agree=False)
+        await until(lambda: _audited(fleet) == 2)
+        rollout = await fleet.operator.rollout(started["id"])
+        assert (rollout["state"], rollout["gate"]["n"]) == ("judging", 1)
+
+
+async def test_a_node_whose_golden_test_fails_stops_the_rollout(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    async with nodes_of(fleet) as nodes:
+        old = await first_version(fleet, bundles)
+        digest = (await fleet.operator.publish(bundles["2"]))["digest"]
+        nodes["frankfurt"].fails.add(digest)
+        started = await fleet.operator.start("digits-edge@2", nodes=list(NAMES))
+        done = await fleet.operator.wait(started["id"], "rolled-back")
+        assert "golden: logits is off by 3.1" in done["reason"]
+        assert done["exposed"] == done["reverted"] == ["frankfurt"]
+        assert nodes["frankfurt"].documents[-1].models == {"digits": old}
+
+
+async def test_a_silent_node_is_a_failure_after_the_deadline(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    async with nodes_of(fleet) as nodes:
+        old = await first_version(fleet, bundles)
+        await fleet.operator.publish(bundles["2"])
+        nodes["frankfurt"].silent = True
+        started = await fleet.operator.start("digits-edge@2", nodes=list(NAMES), stage_deadline_s=0.8)
+        done = await fleet.operator.wait(started["id"], "rolled-back")
+        assert "silence: frankfurt" in done["reason"]
+        assert "not yet confirmed by frankfurt" in done["reason"]
+        assert (done["exposed_nodes"], done["reverted_nodes"]) == (1, 0)
+        nodes["frankfurt"].silent = False
+        nodes["frankfurt"]._publish()
+
+        async def back() -> bool:
+            return bool((await fleet.operator.rollout(started["id"]))["reverted"])
+
+        for _ in range(100):
+            if await back():
+                break
+            await asyncio.sleep(0.02)
+        assert await back()
+        assert nodes["frankfurt"].serving == {"digits": old}
+
+
+async def test_a_gate_without_audits_decides_against_the_version(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    async with nodes_of(fleet, "tokyo"):
+        await first_version(fleet, bundles)
+        await fleet.operator.publish(bundles["2"])
+        started = await fleet.operator.start("digits-edge@2", silence_s=0.5)
+        done = await fleet.operator.wait(started["id"], "rolled-back")
+        assert done["reason"].startswith("silence: 0 disagreements in 0 audits")
+
+
+async def test_a_first_version_that_fails_leaves_the_node_with_none(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    async with nodes_of(fleet, "tokyo") as nodes:
+        digest = (await fleet.operator.publish(bundles["1"]))["digest"]
+        nodes["tokyo"].fails.add(digest)
+        started = await fleet.operator.start("digits-edge@1")
+        done = await fleet.operator.wait(started["id"], "rolled-back")
+        assert done["reverted"] == ["tokyo"]
+        assert nodes["tokyo"].documents[-1].models == {}
+
+
+async def test_the_operator_aborts_and_the_next_rollout_may_start(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    async with nodes_of(fleet, "frankfurt", "tokyo") as nodes:
+        old = await first_version(fleet, bundles)
+        await fleet.operator.publish(bundles["2"])
+        started = await fleet.operator.start("digits-edge@2")
+        await fleet.operator.wait(started["id"], "judging")
+        error = await fleet.operator.start("digits-edge@2", expect=409)
+        assert started["id"] in error["message"]
+        path = f"/v1/rollouts/{started['id']}/abort"
+        await fleet.operator.call("POST", path, {"reason": "wrong day"})
+        done = await fleet.operator.wait(started["id"], "rolled-back")
+        assert done["reason"] == "aborted: wrong day"
+        assert {node.serving["digits"] for node in nodes.values()} == {old}
+        await fleet.operator.call("POST", path, expect=409)
+        again = await fleet.operator.start("digits-edge@2", gate="health")
+        await fleet.operator.wait(again["id"], "completed")
+
+
+async def test_a_rollout_that_cannot_start_says_why(fleet: Fleet, bundles: dict[str, Path], tmp_path: Path) -> None:
+    await fleet.operator.publish(bundles["1"], measured=False)
+    error = await fleet.operator.start("digits-edge@1", expect=409)
+    assert "enrol one" in error["message"]
+    async with nodes_of(fleet, "tokyo"):
+        await fleet.operator.start("digits-edge@9", expect=404)
+        await fleet.operator.start("nonsense", expect=400)
+        await fleet.operator.start("digits-edge@1", nodes=["nobody"], expect=404)
+        await fleet.operator.start("digits-edge@1", stages=["half"], expect=400)
+        await fleet.operator.start("digits-edge@1", silence_s=0, expect=400)
+        rollout = await fleet.operator.start("digits-edge@1")
+        await fleet.operator.wait(rollout["id"], "completed")
+        await fleet.operator.publish(bundles["2"])
+        error = await fleet.operator.start("digits-edge@2", expect=409)
+        assert "0 audits" in error["message"]
+
+
+async def test_a_broker_that_loses_everything_is_told_all_again(
+    fleet: Fleet, bundles: dict[str, Path], broker: Broker, tmp_path: Path
+) -> None:
+    async with nodes_of(fleet) as nodes:
+        await first_version(fleet, bundles)
+        await fleet.operator.publish(bundles["2"])
+        nodes["frankfurt"].silent = True
+        started = await fleet.operator.start("digits-edge@2", nodes=list(NAMES))
+        await until(lambda: len(nodes["frankfurt"].documents) == 2)
+        assert broker.pid is not None
+        os.kill(broker.pid, signal.SIGSTOP)
+        (tmp_path / "broker" / "mosquitto.db").unlink(missing_ok=True)
+        os.kill(broker.pid, signal.SIGKILL)
+        nodes["frankfurt"].silent = False
+        done = await with_audits(fleet, nodes["frankfurt"], started, agree=True)
+        assert done["state"] == "completed"
+        assert {node.serving["digits"] for node in nodes.values()} == {done["digest"]}
+        assert [len(node.documents) for node in nodes.values()] == [2, 2, 2]
+        got: set[str] = set()
+        reader = MqttPort(broker.url, "reader")
+        for name in NAMES:
+            for kind in ("identity", "desired"):
+                reader.subscribe(node_topic(name, kind), lambda topic, _payload: got.add(topic))
+        await reader.start()
+        await until(lambda: len(got) == 6)
+        await reader.stop()
+
+
+async def test_a_controller_restarted_at_every_step_ends_where_it_would_have(
+    config: FleetConfig, session: aiohttp.ClientSession, bundles: dict[str, Path]
+) -> None:
+    fleet = await Fleet(config, session).start()
+    async with nodes_of(fleet) as nodes:
+        await first_version(fleet, bundles)
+        await fleet.operator.publish(bundles["2"])
+        nodes["frankfurt"].silent = True
+        started = await fleet.operator.start("digits-edge@2", nodes=list(NAMES))
+        await fleet.stop()
+        nodes["frankfurt"].silent = False
+        nodes["frankfurt"]._publish()  # while nobody listens: retained
+        fleet = await Fleet(config, session).start()
+        judged = await fleet.operator.wait(started["id"], "judging")
+        for number in range(5):
+            nodes["frankfurt"].audit(judged["digest"], f"before-{number}", agree=True)
+        await until(lambda: fleet.parts.controller.rollout(started["id"]).tally.n == 5)
+        await fleet.stop()
+        fleet = await Fleet(config, session).start()
+        assert (await fleet.operator.rollout(started["id"]))["gate"]["n"] == 5
+        done = await with_audits(fleet, nodes["frankfurt"], started, agree=True)
+        assert done["state"] == "completed"
+        assert {node.serving["digits"] for node in nodes.values()} == {done["digest"]}
+        assert [len(node.documents) for node in nodes.values()] == [2, 2, 2]
+    await fleet.stop()
+
+
+async def test_watching_shows_every_step_and_ends(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    async with nodes_of(fleet, "frankfurt", "tokyo") as nodes:
+        await first_version(fleet, bundles)
+        await fleet.operator.publish(bundles["2"])
+        started = await fleet.operator.start("digits-edge@2", nodes=["frankfurt", "tokyo"])
+        stop = asyncio.Event()
+        feeding = asyncio.ensure_future(feed_audits(nodes["frankfurt"], started["digest"], agree=True, stop=stop))
+        url = f"{fleet.url}/v1/rollouts/{started['id']}/events"
+        async with fleet.session.get(url, headers=fleet.operator.headers) as answer:
+            assert answer.content_type == "text/event-stream"
+            lines = [line async for line in answer.content]
+        stop.set()
+        await feeding
+        seen = [msgspec.json.decode(line[6:], type=RolloutView) for line in lines if line.startswith(b"data: ")]
+        assert seen[-1].state == "completed"
+        assert seen[-1].ended
+        assert "judging" in [view.state for view in seen]
+
+
+async def test_nodes_are_shown_as_they_are(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    async with nodes_of(fleet, "frankfurt", "tokyo") as nodes:
+        digest = await first_version(fleet, bundles)
+        await nodes["tokyo"].port.kill()
+        await until(lambda: fleet.parts.controller.count_nodes()["offline"] == 1)
+        shown = {node["node"]: node for node in await fleet.operator.call("GET", "/v1/nodes")}
+        assert (shown["frankfurt"]["state"], shown["tokyo"]["state"]) == ("online", "offline")
+        assert shown["frankfurt"]["desired"] == {"digits": digest}
+        assert shown["frankfurt"]["reported"]["digits"]["phase"] == "active"
+        assert shown["frankfurt"]["reported_sequence"] == shown["frankfurt"]["desired_sequence"]
+
+
+async def test_bad_and_foreign_messages_change_nothing(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    async with nodes_of(fleet, "frankfurt") as nodes:
+        digest = await first_version(fleet, bundles)
+        port = nodes["frankfurt"].port
+        older = encode(Status("frankfurt", 1, "offline"))
+        foreign = encode(Reported("frankfurt", 9 << 40, 9 << 40, {}, FINGERPRINT, 0.0))
+        port.publish(node_topic("frankfurt", "status"), older)
+        port.publish(node_topic("frankfurt", "status"), b"\xc1 noise")
+        port.publish(node_topic("frankfurt", "status"), b"")
+        port.publish(node_topic("stranger", "reported"), foreign)
+        port.publish("foothill/v1/audits/x", b"noise")
+        nodes["frankfurt"].audit(digest, "last", agree=True)
+        await until(lambda: _audited(fleet) == 1)
+        shown = (await fleet.operator.call("GET", "/v1/nodes"))[0]
+        assert shown["state"] == "online"
+        assert shown["reported"]["digits"]["digest"] == digest
+
+
+async def test_documents_are_renewed_before_they_expire(
+    config: FleetConfig, session: aiohttp.ClientSession, bundles: dict[str, Path]
+) -> None:
+    fleet = await Fleet(msgspec.structs.replace(config, desired_ttl_s=2.0), session).start()
+    async with nodes_of(fleet, "tokyo") as nodes:
+        digest = await first_version(fleet, bundles)
+        first = nodes["tokyo"].documents[0]
+        await asyncio.sleep(1.1)
+        await fleet.parts.controller.maintain()
+        await until(lambda: len(nodes["tokyo"].documents) == 2)
+        second = nodes["tokyo"].documents[1]
+        assert second.sequence > first.sequence
+        assert second.expires_at_s > first.expires_at_s
+        assert second.models == {"digits": digest}
+    await fleet.stop()
