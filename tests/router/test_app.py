@@ -1,0 +1,381 @@
+"""The router's routes over real sockets: what goes in, what comes out, and what never crosses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contracts import headers
+from contracts.errors import KINDS, ErrorBody
+from contracts.leases import Lease
+from contracts.timing import parse_server_timing
+from router.__main__ import wired
+from router.config import Config, StaticNode
+from runtime.links.serve import start_app
+from tests.router.rig import DUBLIN, HOP_KEY, TOKYO, Server, Start, static
+
+Sent = dict[str, str]
+
+
+class Client:
+    """Asks one router, as a caller from outside would."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url = url
+        self.session = session
+
+    async def ask(
+        self, method: str, path: str, *, body: bytes | None = None, sent: Sent | None = None
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        async with self.session.request(
+            method, self.url + path, data=body, headers=sent, allow_redirects=False
+        ) as response:
+            return response, await response.read()
+
+    async def predict(self, sent: Sent | None = None, body: bytes = b"png") -> tuple[aiohttp.ClientResponse, bytes]:
+        return await self.ask(
+            "POST", "/v1/predict/digits", body=body, sent={"Content-Type": "image/png", **(sent or {})}
+        )
+
+    async def json(self, method: str, path: str, *, body: bytes | None = None, sent: Sent | None = None) -> Any:
+        response, told = await self.ask(method, path, body=body, sent=sent)
+        assert response.status == 200, told
+        return json.loads(told)
+
+
+Route = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture
+async def router(tmp_path: Path) -> AsyncIterator[Route]:
+    """Starts a router: `await router(nodes, cloud_urls, key=value…)`."""
+    key = tmp_path / "hop.key"
+    key.write_text(HOP_KEY.hex())
+    async with AsyncExitStack() as closing:
+
+        async def started(nodes: list[StaticNode], cloud_urls: list[str], **changed: Any) -> Client:
+            config = Config(
+                broker_url="",
+                nodes=tuple(nodes),
+                cloud_urls=tuple(cloud_urls),
+                hop_key_file=str(key),
+                place=DUBLIN,
+                **changed,
+            )
+            app = await closing.enter_async_context(wired(config, rng=random.Random(1)))
+            runner, url = await start_app(app, "127.0.0.1", 0, name="router", drain_s=0.1)
+            closing.push_async_callback(runner.cleanup)
+            return Client(url, await closing.enter_async_context(aiohttp.ClientSession()))
+
+        yield started
+
+
+@pytest.fixture
+async def edge(start: Start) -> Server:
+    made = await start("edge-fra")
+    made.confidence = None
+    return made
+
+
+@pytest.fixture
+async def cloud(start: Start) -> Server:
+    return await start("cloud", tier="cloud", answer="7")
+
+
+@pytest.fixture
+async def client(router: Route, edge: Server, cloud: Server) -> Client:
+    return await router([static("edge-fra", edge.url)], [cloud.url])
+
+
+def refusal_of(response: aiohttp.ClientResponse, body: bytes) -> ErrorBody:
+    error = msgspec.json.decode(body, type=ErrorBody)
+    assert KINDS[error.code].status == response.status
+    assert response.headers[headers.REQUEST_ID] == error.request_id
+    return error
+
+
+async def test_an_answer_tells_where_why_how_long_and_how_sure(client: Client) -> None:
+    response, body = await client.predict({headers.REQUEST_ID: "mine-1"})
+    assert response.status == 200
+    told = response.headers
+    assert (told[headers.TIER], told[headers.NODE], told[headers.REASON]) == ("edge", "edge-fra", "no-confidence")
+    assert (told[headers.REQUEST_ID], told[headers.MODEL]) == ("mine-1", "digits-edge@1")
+    assert (told[headers.CERTIFIED], told[headers.DEGRADED]) == ("false", "false")
+    phases = parse_server_timing(told[headers.SERVER_TIMING])
+    assert list(phases) == ["route", "queue", "infer", "network", "total"]
+    assert sum(phases.values()) - phases["total"] <= phases["total"] + 1
+    assert json.loads(body)["reason"] == "no-confidence"
+
+
+async def test_what_is_between_hops_is_not_believed_from_outside_nor_shown(client: Client, edge: Server) -> None:
+    lies = {
+        headers.HOP: "router;1;" + "0" * 64,
+        headers.LOAD: "in_flight=0",
+        headers.ANSWER: "9",
+        headers.TIER: "cloud",
+        headers.CONFIDENCE: "1.0",
+        headers.CERTIFIED: "true",
+        "Cookie": "secret",
+        "Authorization": "Bearer secret",
+        "X-Forwarded-For": "6.6.6.6",
+        "Connection": "keep-alive, Foothill-Residency",
+        "traceparent": "00-abc-def-01",
+    }
+    response, _ = await client.predict(lies)
+    assert response.status == 200
+    (seen,) = edge.seen
+    assert seen.headers[headers.HOP] != lies[headers.HOP]
+    assert seen.headers["traceparent"] == "00-abc-def-01"
+    for name in (headers.LOAD, headers.ANSWER, headers.TIER, headers.CONFIDENCE, headers.CERTIFIED):
+        assert name not in seen.headers
+    for name in ("Cookie", "Authorization", "X-Forwarded-For"):
+        assert name not in seen.headers
+    assert not {name.lower() for name in response.headers} & headers.HOP_ONLY
+
+
+async def test_the_body_and_its_framing_pass_unchanged(client: Client, edge: Server) -> None:
+    body = bytes(range(256)) * 300
+    sent = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": "17"}
+    response, _ = await client.ask("POST", "/v2/models/digits/versions/1/infer?a=%20b", body=body, sent=sent)
+    assert response.status == 200
+    assert edge.bodies == [body]
+    assert edge.seen[0].raw_path == "/v2/models/digits/versions/1/infer?a=%20b"
+    assert edge.seen[0].headers["Inference-Header-Content-Length"] == "17"
+    assert edge.seen[0].headers["Content-Type"] == "application/octet-stream"
+
+
+async def test_two_lengths_or_a_length_and_chunks_are_no_request(client: Client, edge: Server) -> None:
+    """What two parsers could read differently must not reach a node at all."""
+    host, port = client.url.removeprefix("http://").split(":")
+    smuggled = [
+        b"Content-Length: 3\r\nContent-Length: 30\r\n",
+        b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n",
+        b"Content-Length: +3\r\n",
+    ]
+    for framing in smuggled:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /v1/predict/digits HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\nabcGET /x HTTP/1.1\r\n\r\n")
+        status_line = await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        assert status_line.split()[1] == b"400", framing
+    assert edge.seen == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ({headers.DEADLINE_MS: "soon"}, headers.DEADLINE_MS),
+        ({headers.DEADLINE_MS: "-1"}, headers.DEADLINE_MS),
+        ({headers.ESCALATION: "maybe"}, headers.ESCALATION),
+        ({headers.RESIDENCY: "EU!"}, headers.RESIDENCY),
+        ({headers.REQUEST_ID: "a b"}, headers.REQUEST_ID),
+    ],
+)
+async def test_terms_out_of_form_are_refused(client: Client, edge: Server, sent: Sent, told: str) -> None:
+    response, body = await client.predict(sent)
+    error = refusal_of(response, body)
+    assert (error.code, error.source) == ("bad_header", "router")
+    assert told in error.message
+    assert edge.seen == []
+
+
+async def test_an_upstreams_refusal_keeps_its_words_under_this_requests_id(client: Client, edge: Server) -> None:
+    edge.status = 400
+    response, body = await client.predict({headers.REQUEST_ID: "mine-2"})
+    error = refusal_of(response, body)
+    assert (error.code, error.source, error.request_id) == ("bad_image", "edge-fra", "mine-2")
+    response, body = await client.ask("POST", "/v2/models/digits/infer", body=b"{}")
+    assert json.loads(body)["error"] == "edge-fra says no"
+
+
+async def test_a_busy_house_says_when_to_come_back(client: Client, edge: Server, cloud: Server) -> None:
+    edge.status = cloud.status = 503
+    response, body = await client.predict()
+    assert refusal_of(response, body).retryable
+    assert response.headers["Retry-After"] == "7"
+
+
+async def test_a_body_over_the_limit_is_refused(router: Route, edge: Server) -> None:
+    client = await router([static("edge-fra", edge.url)], [], max_body_bytes=1000)
+    response, body = await client.predict(body=b"x" * 1001)
+    assert refusal_of(response, body).code == "body_too_large"
+    assert edge.seen == []
+
+
+async def test_a_deadline_that_passes_is_a_504(client: Client, edge: Server, cloud: Server) -> None:
+    edge.hold = cloud.hold = asyncio.Event()
+    response, body = await client.predict({headers.DEADLINE_MS: "100"})
+    assert refusal_of(response, body).code == "deadline_exceeded"
+
+
+async def test_a_client_that_leaves_cancels_its_upstream(client: Client, edge: Server) -> None:
+    edge.hold = asyncio.Event()
+    asking = asyncio.create_task(client.predict())
+    await asyncio.wait_for(edge.arrived.wait(), 5)
+    asking.cancel()
+    await asyncio.wait_for(edge.cancelled.wait(), 5)
+
+
+async def test_a_lease_ranks_for_the_place_in_the_body(router: Route, edge: Server) -> None:
+    nodes = [static("edge-fra", edge.url), static("edge-nrt", "http://nrt:1", TOKYO, region="ap-northeast")]
+    client = await router(nodes, ["http://cloud:1"], lease_ttl_s=12.0)
+    asked = b'{"model": "digits", "place": {"lat": 34.7, "lon": 135.5}, "candidates": 1}'
+    _, body = await client.ask("POST", "/v1/route", body=asked)
+    lease = msgspec.json.decode(body, type=Lease)
+    assert [node.url for node in lease.nodes] == ["http://nrt:1"]
+    assert (lease.cloud, lease.ttl_s) == ("http://cloud:1", 12.0)
+    _, body = await client.ask("POST", "/v1/route", body=asked, sent={headers.RESIDENCY: "eu-central"})
+    narrowed = msgspec.json.decode(body, type=Lease)
+    assert ([node.node for node in narrowed.nodes], narrowed.cloud) == (["edge-fra"], "")
+
+
+async def test_an_address_nobody_knows_gets_a_lease_by_load(client: Client) -> None:
+    lease = await client.json("POST", "/v1/route", body=b'{"model": "digits"}')
+    assert lease["place"] is None
+    assert lease["nodes"][0]["node"] == "edge-fra"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b'{"model": 1}', b'{"model": "digits", "modle": 1}', b"\xff", b"[" * 9999]
+)
+async def test_a_question_out_of_form_is_a_400(client: Client, body: bytes) -> None:
+    response, told = await client.ask("POST", "/v1/route", body=body)
+    assert refusal_of(response, told).code == "bad_request"
+
+
+async def test_any_bytes_as_a_question_get_a_lease_or_a_contract_error(client: Client) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def ask(body: bytes, residency: str) -> None:
+        response, told = await client.ask("POST", "/v1/route", body=body, sent={headers.RESIDENCY: residency})
+        if response.status == 200:
+            msgspec.json.decode(told, type=Lease)
+        else:
+            assert refusal_of(response, told).code in ("bad_request", "bad_header", "residency_denied")
+
+    bodies = st.one_of(
+        st.binary(max_size=200),
+        st.fixed_dictionaries({"model": st.text(max_size=20)}, optional={"candidates": st.integers()}).map(
+            lambda question: json.dumps(question).encode()
+        ),
+    )
+    printable = st.text(alphabet=[chr(code) for code in range(33, 127)], min_size=1, max_size=30)
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(bodies, printable)
+    def fuzz(body: bytes, residency: str) -> None:
+        asyncio.run_coroutine_threadsafe(ask(body, residency), loop).result(10)
+
+    await asyncio.to_thread(fuzz)
+
+
+async def test_who_prefers_it_is_sent_to_a_node(client: Client, edge: Server) -> None:
+    response, _ = await client.predict({"Prefer": "respond-async, foothill-redirect"})
+    assert response.status == 307
+    assert response.headers["Location"] == f"{edge.url}/v1/predict/digits"
+    assert response.headers["Preference-Applied"] == "foothill-redirect"
+    assert edge.seen == []
+
+
+async def test_a_redirect_without_a_node_is_answered_instead(router: Route, cloud: Server) -> None:
+    client = await router([], [cloud.url])
+    response, _ = await client.predict({"Prefer": "foothill-redirect"})
+    assert (response.status, response.headers[headers.TIER]) == (200, "cloud")
+
+
+async def test_explain_shows_scores_and_what_speaks_against(router: Route) -> None:
+    nodes = [
+        static("edge-fra", "http://fra:1"),
+        static("edge-nrt", "http://nrt:1", TOKYO, region="ap-northeast"),
+        static("edge-other", "http://other:1", model="faces"),
+    ]
+    client = await router(nodes, ["http://cloud:1"], cloud_region="eu-west", region="eu-west")
+    told = await client.json("GET", "/v1/explain?model=digits&ip=10.0.0.1&residency=eu-central")
+    found = {each["node"]: each for each in told["candidates"]}
+    assert (told["address"], told["place"], told["cloud"]) == ("10.0.0.1", None, False)
+    assert found["edge-fra"]["leased_refusal"] is None
+    assert found["edge-fra"]["proxied"]["total_ms"] > found["edge-fra"]["proxied"]["rtt_ms"] > 5
+    assert found["edge-nrt"]["proxied_refusal"] == "outside-residency"
+    assert found["edge-other"]["proxied_refusal"] == "not-serving"
+    for query in ("", "?model=digits&ip=nowhere", "?model=digits&residency=!"):
+        response, body = await client.ask("GET", f"/v1/explain{query}")
+        assert refusal_of(response, body).code in ("bad_request", "bad_header")
+
+
+async def test_a_models_facts_come_from_who_serves_it(client: Client, edge: Server, cloud: Server) -> None:
+    for about in ("", "/ready", "/config", "/versions/1", "/versions/1/config"):
+        told = await client.json("GET", f"/v2/models/digits{about}")
+        assert told["node"] == "edge-fra"
+    assert (await client.json("GET", "/v2/models/faces"))["node"] == "cloud"
+    edge.status = 503
+    assert (await client.json("GET", "/v2/models/digits"))["node"] == "cloud"
+
+
+async def test_the_index_is_the_union_and_statistics_are_of_all_models(client: Client, cloud: Server) -> None:
+    index = await client.json("POST", "/v2/repository/index", body=b"")
+    assert {(entry["name"], entry["version"]) for entry in index} == {("digits", ""), ("digits", "9")}
+    statistics = await client.json("GET", "/v2/models/stats")
+    assert statistics == {"model_stats": [{"name": "digits", "node": "edge-fra"}]}
+    cloud.status = 503
+    ready = await client.json("POST", "/v2/repository/index", body=b'{"ready": true}')
+    assert [entry["state"] for entry in ready] == ["READY"]
+
+
+async def test_a_router_loads_no_models(client: Client) -> None:
+    for action in ("load", "unload"):
+        response, body = await client.ask("POST", f"/v2/repository/models/digits/{action}", body=b"{}")
+        assert refusal_of(response, body).code == "forbidden"
+
+
+async def test_the_router_tells_of_itself(client: Client) -> None:
+    server = await client.json("GET", "/v2")
+    assert (server["name"], "binary_tensor_data" in server["extensions"]) == ("foothill-router", True)
+    assert await client.json("GET", "/v2/health/live") == {"live": True}
+    assert await client.json("GET", "/v2/health/ready") == {"ready": True}
+    health = await client.json("GET", "/healthz")
+    assert (health["status"], health["nodes"], health["models"], health["broker"]) == (
+        "ok",
+        {"online": 1},
+        ["digits"],
+        None,
+    )
+
+
+async def test_a_router_with_nowhere_to_send_is_not_ready(router: Route) -> None:
+    client = await router([], [])
+    response, body = await client.ask("GET", "/v2/health/ready")
+    assert (response.status, refusal_of(response, body).code) == (503, "unavailable")
+
+
+async def test_requests_are_counted_however_they_end_and_made_up_models_are_no_labels(client: Client) -> None:
+    await client.predict()
+    for number in range(5):
+        await client.ask("POST", f"/v1/predict/made-up-{number}", body=b"x", sent={headers.DEADLINE_MS: "x"})
+    _, text = await client.ask("GET", "/metrics")
+    told = text.decode()
+    assert 'foothill_requests_total{model="digits",part="router",reason="no-confidence"' in told
+    assert 'model="other",part="router",reason="bad_header",route="predict",status="400",tier="none"} 5.0' in told
+    assert "made-up" not in told
+    assert 'foothill_router_nodes{state="online"} 1.0' in told
+    assert 'foothill_in_flight{part="router"} 0.0' in told
+
+
+async def test_a_path_or_method_of_nobody_has_the_contracts_error(client: Client) -> None:
+    for method, path, code in (("GET", "/nowhere", "not_found"), ("GET", "/v1/predict/digits", "method_not_allowed")):
+        response, body = await client.ask(method, path)
+        assert refusal_of(response, body).code == code
