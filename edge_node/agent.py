@@ -64,6 +64,7 @@ class Agent:
         self._load = load
         self._wall = wall
         self._epoch = int(wall() * 1000)
+        self._seen_epoch = self._epoch
         self._state: NodeState = "online"
         self._port = self._new_port()
         self._renew = asyncio.Event()
@@ -72,6 +73,10 @@ class Agent:
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         updater.changed.append(self._publish_reported)
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
 
     async def start(self) -> None:
         """Returns at once; everything goes on behind."""
@@ -116,6 +121,7 @@ class Agent:
             self._renew.clear()
             await self._port.stop()
             await asyncio.sleep(RENEW_PAUSE_S)
+            self._epoch = self._seen_epoch + 1
             self._port = self._new_port()
 
     def _publish_state(self) -> None:
@@ -158,7 +164,7 @@ class Agent:
                 topic,
                 status.epoch,
             )
-            self._epoch = status.epoch + 1
+            self._seen_epoch = status.epoch
             self._renew.set()
         elif status is None or (status.epoch, status.state) != (self._epoch, self._state):
             self._publish_status()

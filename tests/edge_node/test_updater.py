@@ -13,7 +13,7 @@ from edge_node.probation import Rule
 from edge_node.slots import Slot, Trial
 from edge_node.updater import refusal
 from tests.edge_node.bundle_factory import MODEL_FILE
-from tests.edge_node.workbench import LONG, QUICK, Bench, Warehouse, desired
+from tests.edge_node.workbench import LONG, QUICK, Bench, Warehouse, desired, until
 
 Live = Callable[..., Bench]
 
@@ -126,7 +126,7 @@ async def test_an_engine_error_on_probation_reverts_without_the_network(live: Li
     bench = live(LONG)
     await bench.updater.restore()
     update = asyncio.create_task(bench.updater.apply(desired(2, {"digits": two}), {}))
-    await _until(lambda: bench.updater.reports["digits"].phase == "probation" and bench.serving() == two)
+    await until(lambda: bench.updater.reports["digits"].phase == "probation" and bench.serving() == two)
     warehouse.error = FoothillError("unavailable", "The fleet is away.")
     bench.break_engine()
     assert await update
@@ -143,7 +143,7 @@ async def test_a_first_bundle_that_fails_on_probation_is_taken_off(live: Live, w
     one = warehouse.pack("1")
     bench = live(LONG)
     update = asyncio.create_task(bench.updater.apply(desired(1, {"digits": one}), {}))
-    await _until(lambda: bench.serving() == one)
+    await until(lambda: bench.serving() == one)
     bench.break_engine()
     assert await update
     assert (bench.report().phase, bench.report().serving, bench.serving()) == ("reverted", "", "")
@@ -153,7 +153,7 @@ async def test_enough_good_requests_end_probation_early(live: Live, warehouse: W
     one = warehouse.pack("1")
     bench = live(Rule(seconds=60.0, requests=20))
     update = asyncio.create_task(bench.updater.apply(desired(1, {"digits": one}), {}))
-    await _until(lambda: bench.serving() == one)
+    await until(lambda: bench.serving() == one)
     for _ in range(20):
         await bench.ask()
     assert await update
@@ -312,7 +312,7 @@ async def test_probation_goes_on_after_a_restart_without_the_fleet(live: Live, w
     await _die_on_probation(live(LONG), one, 1)
     bench = live()
     await bench.updater.restore()
-    await _until(lambda: bench.report().phase == "active")
+    await until(lambda: bench.report().phase == "active")
     assert bench.slots.get("digits") == Slot(current=one)
 
 
@@ -383,7 +383,7 @@ async def test_requests_never_fail_while_versions_change(live: Live, warehouse: 
 async def _die_on_probation(bench: Bench, digest: str, sequence: int) -> None:
     """The process dies while the bundle is on probation: nothing is undone or noted."""
     update = asyncio.create_task(bench.updater.apply(desired(sequence, {"digits": digest}), {}))
-    await _until(lambda: bench.serving() == digest and bench.report().phase == "probation")
+    await until(lambda: bench.serving() == digest and bench.report().phase == "probation")
     update.cancel()
     await asyncio.gather(update, return_exceptions=True)
 
@@ -394,13 +394,3 @@ def _damage(bench: Bench, digest: str) -> None:
     path.chmod(0o644)
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert (bench.store.path(digest) / FILE).exists()
-
-
-async def _until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    async def wait() -> None:
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(wait(), timeout_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from contracts.errors import FoothillError
 from contracts.messages import Desired, ModelReport
 from edge_node.probation import Rule
 from edge_node.slots import SlotFile
-from edge_node.updater import Updater
+from edge_node.updater import Fetch, Updater
 from runtime.links.bundles import BundleStore
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
@@ -39,7 +40,7 @@ class Warehouse:
         self.packed[digest] = directory
         return digest
 
-    def fetch_into(self, store: BundleStore) -> Callable[[str, str, bytes | None], object]:
+    def fetch_into(self, store: BundleStore) -> Fetch:
         async def fetch(model: str, digest: str, manifest: bytes | None) -> Path:
             self.fetched.append(digest)
             if self.error is not None:
@@ -53,22 +54,31 @@ class Warehouse:
 class Bench:
     """One life of a node. Another Bench on the same directory is its next life."""
 
-    def __init__(self, directory: Path, warehouse: Warehouse, *, rule: Rule = QUICK) -> None:
-        self.store = BundleStore(directory / "store", reserve_bytes=0)
+    def __init__(
+        self,
+        directory: Path,
+        warehouse: Warehouse,
+        *,
+        rule: Rule = QUICK,
+        store: BundleStore | None = None,
+        fetch: Fetch | None = None,
+    ) -> None:
+        self.store = store or BundleStore(directory / "store", reserve_bytes=0)
         self.slots = SlotFile(directory)
         self.host = ModelHost(drain_s=1.0)
         self.announced: list[LoadedModel] = []
+        self.serving_next: Callable[[LoadedModel], None] = self.announced.append
         self.phases: list[tuple[str, str]] = []
         self.updater = Updater(
             node=NODE,
             store=self.store,
             slots=self.slots,
             host=self.host,
-            fetch=warehouse.fetch_into(self.store),  # type: ignore[arg-type]
+            fetch=fetch or warehouse.fetch_into(self.store),
             target="cpu-x86",
             threads=1,
             rule=rule,
-            serving=self.announced.append,
+            serving=lambda loaded: self.serving_next(loaded),
         )
         self.updater.changed.append(self._note)
 
@@ -98,6 +108,16 @@ class Bench:
             entry = (report.digest, report.phase)
             if self.phases[-1:] != [entry]:
                 self.phases.append(entry)
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    async def wait() -> None:
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(wait(), timeout_s)
 
 
 def desired(sequence: int, models: dict[str, str], *, node: str = NODE, expires_in_s: float = 3600.0) -> Desired:

@@ -1,0 +1,411 @@
+"""A node and its fleet over a real broker, real signatures, real TUF metadata and real HTTP."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import pytest
+
+from contracts import topics
+from contracts.boards import Fingerprint
+from contracts.manifest import FILE
+from contracts.messages import Audit, Certificate, Desired, Load, Reported, Signed, Status, decode, encode
+from edge_node.agent import Agent
+from edge_node.certificates import NodeCertificates, seed_certificate
+from edge_node.probation import Rule
+from fleet.broker import Broker, BrokerConfig
+from runtime.links import signatures
+from runtime.links.bundles import BundleStore, fetch_bundle
+from runtime.links.mqtt import MqttPort, Will
+from runtime.links.trust import TrustedFleet
+from runtime.serving.hosting import LoadFigures
+from runtime.serving.loaded import LoadedModel
+from tests.edge_node.bundle_factory import MODEL_FILE, describe
+from tests.edge_node.workbench import LONG, NODE, QUICK, Bench, Warehouse, desired, until
+from tests.runtime.links.fleet_server import FleetServer
+from tests.runtime.links.tuf_repository import TufRepository
+
+T = TypeVar("T")
+FINGERPRINT = Fingerprint("cpu-x86", "x86_64", "linux", 2, 1 << 30, "CPUExecutionProvider", "onnxruntime")
+
+
+class Mailbox:
+    """A client that hears all and keeps the last word on every topic."""
+
+    def __init__(self, url: str) -> None:
+        self.port = MqttPort(url, "mailbox")
+        self.last: dict[str, bytes] = {}
+        self.heard: list[tuple[str, bytes]] = []
+        self.port.subscribe(f"{topics.PREFIX}/#", self._hear)
+
+    def read(self, kind: str, message: type[T]) -> T | None:
+        payload = self.last.get(topics.node_topic(NODE, kind))
+        return decode(payload, message) if payload else None
+
+    def _hear(self, topic: str, payload: bytes) -> None:
+        self.last[topic] = payload
+        self.heard.append((topic, payload))
+
+
+class Fleet:
+    """Signs, serves and publishes like a fleet manager."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.private = signatures.generate()
+        self.repository = TufRepository(directory / "repository")
+        self.server = FleetServer(self.repository.directory)
+        self.warehouse = Warehouse(directory / "warehouse")
+        self.broker = Broker(BrokerConfig(port=0, state_dir=str(directory / "broker"), program="mosquitto"))
+        self.url = ""
+
+    async def start(self) -> None:
+        self.sign_keys()
+        self.url = await self.server.start()
+        await self.broker.start()
+        self.mail = Mailbox(self.broker.url)
+        await self.mail.port.start()
+        await self.mail.port.wait_connected(10)
+
+    async def stop(self) -> None:
+        await self.mail.port.stop()
+        await self.broker.stop()
+        await self.server.stop()
+
+    def sign_keys(self) -> None:
+        self.repository.set_keys({signatures.public_key(self.private): ["desired"]})
+        self.repository.publish()
+
+    def publish_bundle(self, version: str) -> str:
+        digest = self.warehouse.pack(version)
+        directory = self.warehouse.packed[digest]
+        for name in describe(directory).files:
+            self.server.add_blob((directory / name).read_bytes())
+        self.repository.add_bundle((directory / FILE).read_bytes())
+        self.repository.publish()
+        return digest
+
+    def want(self, document: Desired, *, private: bytes = b"", attach: bool = False) -> None:
+        attachments = {
+            digest: (self.warehouse.packed[digest] / FILE).read_bytes() for digest in document.models.values() if attach
+        }
+        signed = signatures.sign(document, private or self.private, attachments)
+        self.mail.port.publish(topics.node_topic(NODE, "desired"), encode(signed), retain=True)
+
+    def certify(self, stratum: str, threshold: float, *, topic: str = "") -> None:
+        certificate = Certificate(stratum, "digits", threshold, 0.05, 0.05, 100, "live", 1, time.time())
+        self.mail.port.publish(topic or topics.certificate_topic(stratum), encode(certificate), retain=True)
+
+
+class Life:
+    """One life of the node under the fleet."""
+
+    def __init__(self, fleet: Fleet, *, rule: Rule = QUICK, fleet_url: str = "") -> None:
+        directory = fleet.directory / "node"
+        url = fleet_url or fleet.url
+        store = BundleStore(directory / "store", reserve_bytes=0)
+        trust = TrustedFleet(directory / "trust", url, fleet.repository.root_bytes)
+        fetch = partial(fetch_bundle, store, trust, url, retry_delays_s=(0.0,))
+        self.bench = Bench(directory, fleet.warehouse, rule=rule, store=store, fetch=fetch)
+        self.certificates = NodeCertificates(directory)
+        self.bench.serving_next = self._seed
+        self.ports: list[MqttPort] = []
+        self.load = LoadFigures(0, 0.0, 0.0)
+        self._broker_url = fleet.broker.url
+        self.agent = Agent(
+            node=NODE,
+            open_port=self._open_port,
+            updater=self.bench.updater,
+            trust=trust,
+            certificates=self.certificates,
+            fingerprint=FINGERPRINT,
+            load=lambda: self.load,
+        )
+
+    async def start(self) -> None:
+        await self.bench.updater.restore()
+        await self.agent.start()
+
+    async def stop(self) -> None:
+        await self.agent.stop()
+        await self.bench.host.close()
+
+    def _open_port(self, will: Will) -> MqttPort:
+        self.ports.append(MqttPort(self._broker_url, f"node-{NODE}", will=will))
+        return self.ports[-1]
+
+    def _seed(self, loaded: LoadedModel) -> None:
+        seed = seed_certificate(loaded.manifest.model, loaded.artifact)
+        assert seed is not None
+        self.certificates.serve(seed)
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    fleet = Fleet(tmp_path)
+    await fleet.start()
+    yield fleet
+    await fleet.stop()
+
+
+@pytest.fixture
+async def life(fleet: Fleet) -> AsyncIterator[Life]:
+    life = Life(fleet)
+    await life.start()
+    yield life
+    await life.stop()
+
+
+def is_active(fleet: Fleet, digest: str, sequence: int) -> bool:
+    reported = fleet.mail.read("reported", Reported)
+    if reported is None or reported.sequence != sequence or "digits" not in reported.models:
+        return False
+    report = reported.models["digits"]
+    return (report.phase, report.serving) == ("active", digest)
+
+
+def is_online(fleet: Fleet) -> bool:
+    status = fleet.mail.read("status", Status)
+    return status is not None and status.state == "online"
+
+
+async def test_a_node_says_that_it_is_there_and_what_it_is(fleet: Fleet, life: Life) -> None:
+    await until(lambda: is_online(fleet) and fleet.mail.read("reported", Reported) is not None)
+    reported = fleet.mail.read("reported", Reported)
+    assert reported is not None
+    assert (reported.node, reported.fingerprint, reported.models) == (NODE, FINGERPRINT, {})
+
+
+async def test_a_signed_document_is_followed_to_its_end(fleet: Fleet, life: Life) -> None:
+    one = fleet.publish_bundle("1")
+    fleet.want(desired(1, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 1))
+    await life.bench.ask()
+
+
+async def test_manifests_that_ride_along_are_not_downloaded(fleet: Fleet, life: Life) -> None:
+    one = fleet.publish_bundle("1")
+    fleet.want(desired(1, {"digits": one}), attach=True)
+    await until(lambda: is_active(fleet, one, 1))
+    assert not [path for path, _ in fleet.server.asked if "/targets/bundles" in path]
+
+
+async def test_forged_foreign_and_stale_documents_are_refused(
+    fleet: Fleet, life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = fleet.publish_bundle("1"), fleet.publish_bundle("2")
+    fleet.want(desired(5, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 5))
+    fleet.want(desired(6, {"digits": two}), private=signatures.generate())
+    fleet.want(desired(6, {"digits": two}, node="tokyo"))
+    fleet.want(desired(4, {"digits": two}))
+    fleet.want(desired(6, {"digits": two}, expires_in_s=-1.0))
+    fleet.mail.port.publish(topics.node_topic(NODE, "desired"), b"nonsense", retain=True)
+    fleet.mail.port.publish(topics.node_topic(NODE, "desired"), b"", retain=True)
+    fleet.want(desired(7, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 7))
+    for reason in ("does not allow", "node 'tokyo'", "below 5", "expired", "no Signed"):
+        assert reason in caplog.text
+    assert two not in life.bench.store.digests()
+
+
+async def test_a_document_altered_on_its_way_is_refused(fleet: Fleet, life: Life) -> None:
+    one, two = fleet.publish_bundle("1"), fleet.publish_bundle("2")
+    signed = signatures.sign(desired(1, {"digits": one}), fleet.private)
+    altered = msgspec.structs.replace(signed, payload=encode(desired(1, {"digits": two})))
+    fleet.mail.port.publish(topics.node_topic(NODE, "desired"), encode(altered), retain=True)
+    fleet.want(desired(2, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 2))
+    assert life.bench.store.digests() == [one]
+
+
+async def test_a_newer_document_ends_the_work_on_an_older_one(fleet: Fleet) -> None:
+    one, two = fleet.publish_bundle("1"), fleet.publish_bundle("2")
+    quick = Life(fleet)
+    await quick.start()
+    fleet.want(desired(1, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 1))
+    await quick.stop()
+    life = Life(fleet, rule=LONG)
+    await life.start()
+    fleet.want(desired(2, {"digits": two}))
+    await until(lambda: life.bench.serving() == two and life.bench.report().phase == "probation")
+    fleet.want(desired(3, {"digits": one}))
+    await until(lambda: life.bench.serving() == one)
+    reported = fleet.mail.read("reported", Reported)
+    assert reported is not None
+    assert life.bench.updater.sequence == 3
+    await life.stop()
+
+
+async def test_a_fleet_that_is_away_is_waited_for(fleet: Fleet, life: Life) -> None:
+    one, two = fleet.publish_bundle("1"), fleet.publish_bundle("2")
+    fleet.want(desired(1, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 1))
+    file = describe(fleet.warehouse.packed[two]).files[MODEL_FILE]
+    fleet.server.status[file.sha256].extend([503] * 2)
+    fleet.want(desired(2, {"digits": two}))
+    await until(lambda: "HTTP 503" in life.bench.report().error)
+    assert life.bench.serving() == one
+    await until(lambda: is_active(fleet, two, 2))
+
+
+async def test_keys_never_seen_are_waited_for(fleet: Fleet) -> None:
+    one = fleet.publish_bundle("1")
+    timestamp = fleet.repository.metadata("timestamp.json")
+    kept = timestamp.read_bytes()
+    timestamp.unlink()
+    life = Life(fleet)
+    await life.start()
+    fleet.want(desired(1, {"digits": one}))
+    await until(lambda: any("timestamp" in path for path, _ in fleet.server.asked))
+    timestamp.write_bytes(kept)
+    await until(lambda: is_active(fleet, one, 1))
+    await life.stop()
+
+
+async def test_a_new_signing_key_is_learnt_from_the_metadata(fleet: Fleet, life: Life) -> None:
+    one = fleet.publish_bundle("1")
+    fleet.want(desired(1, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 1))
+    fleet.private = signatures.generate()
+    fleet.sign_keys()
+    fleet.want(desired(2, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 2))
+
+
+async def test_certificates_follow_the_model(fleet: Fleet, life: Life) -> None:
+    one = fleet.publish_bundle("1")
+    (artifact,) = describe(fleet.warehouse.packed[one]).artifacts
+    assert artifact.confidence is not None
+    stratum = artifact.confidence.stratum
+    fleet.certify(stratum, 0.1, topic=topics.certificate_topic("other"))
+    fleet.want(desired(1, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 1))
+    live = life.certificates.live.get(stratum)
+    assert live is not None
+    assert (live.threshold, live.sequence) == (0.5, 0)
+    fleet.certify(stratum, 0.9)
+    await until(lambda: life.certificates.live.get(stratum) != live)
+    after = life.certificates.live.get(stratum)
+    assert after is not None
+    assert after.threshold == 0.9
+
+
+async def test_a_killed_node_is_reported_gone_and_a_stopped_one_says_so(fleet: Fleet) -> None:
+    life = Life(fleet)
+    await life.start()
+    await until(lambda: is_online(fleet))
+    await life.ports[-1].kill()
+    await until(lambda: not is_online(fleet))
+    await life.stop()
+    again = Life(fleet)
+    await again.start()
+    await until(lambda: is_online(fleet))
+    again.agent.drain()
+    await until(lambda: fleet.mail.read("status", Status) == Status(NODE, again.agent.epoch, "draining"))
+    await again.stop()
+    await until(lambda: fleet.mail.read("status", Status) == Status(NODE, again.agent.epoch, "offline"))
+
+
+async def test_somebody_elses_word_on_the_nodes_status_is_replaced(
+    fleet: Fleet, life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    await until(lambda: is_online(fleet))
+    topic = topics.node_topic(NODE, "status")
+    fleet.mail.port.publish(topic, encode(Status(NODE, 1, "offline")), retain=True)
+    own = (topic, encode(Status(NODE, life.agent.epoch, "online")))
+    await until(lambda: fleet.mail.heard.count(own) == 2)
+    later = life.agent.epoch + 1_000_000
+    fleet.mail.port.publish(topic, encode(Status(NODE, later, "offline")), retain=True)
+    await until(lambda: fleet.mail.read("status", Status) == Status(NODE, later + 1, "online"))
+    assert "taking the name back" in caplog.text
+    await life.ports[-1].kill()
+    await until(lambda: fleet.mail.read("status", Status) == Status(NODE, later + 1, "offline"))
+
+
+async def test_a_broker_that_comes_back_empty_is_told_everything_again(fleet: Fleet, life: Life) -> None:
+    one = fleet.publish_bundle("1")
+    fleet.want(desired(1, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 1))
+    fleet.mail.last.clear()
+    assert fleet.broker.pid is not None
+    (child,) = _children(fleet.broker.pid) or [fleet.broker.pid]
+    os.kill(child, signal.SIGKILL)
+    await life.bench.ask()
+    await until(lambda: is_online(fleet) and is_active(fleet, one, 1), 30.0)
+
+
+async def test_a_node_without_a_broker_serves_and_finds_it_later(fleet: Fleet) -> None:
+    one, two = fleet.publish_bundle("1"), fleet.publish_bundle("2")
+    life = Life(fleet)
+    await life.start()
+    fleet.want(desired(1, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 1))
+    await life.stop()
+    await fleet.broker.stop()
+    life = Life(fleet)
+    await life.start()
+    await life.bench.ask()
+    assert life.bench.serving() == one
+    await fleet.broker.start()
+    fleet.want(desired(2, {"digits": two}))
+    await until(lambda: fleet.mail.port.connected)
+    fleet.want(desired(2, {"digits": two}))
+    await until(lambda: is_active(fleet, two, 2), 30.0)
+    await life.stop()
+
+
+async def test_load_is_told_when_it_changes(fleet: Fleet, life: Life) -> None:
+    await until(lambda: is_online(fleet))
+    life.load = LoadFigures(3, 1.5, 2.5)
+    await until(lambda: fleet.mail.read("load", Load) == Load(NODE, life.agent.epoch, 3, 1.5, 2.5))
+    fleet.mail.last.clear()
+    life.load = LoadFigures(0, 1.0, 2.5)
+    await until(lambda: fleet.mail.read("load", Load) == Load(NODE, life.agent.epoch, 0, 1.0, 2.5))
+
+
+async def test_audits_are_published_under_their_stratum(fleet: Fleet, life: Life) -> None:
+    await until(lambda: is_online(fleet))
+    audit = Audit("s" * 32, "digits", "sha256:" + "a" * 64, NODE, "r1", 0.7, True, "3", "5", time.time())
+    life.agent.publish_audit(audit)
+    await until(lambda: topics.audit_topic(audit.stratum) in fleet.mail.last)
+    assert decode(fleet.mail.last[topics.audit_topic(audit.stratum)], Audit) == audit
+
+
+async def test_an_unexpected_failure_is_logged_and_tried_again(
+    fleet: Fleet, life: Life, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = fleet.publish_bundle("1")
+    broken = True
+    take = life.bench.slots.take
+
+    def take_or_fail(sequence: int) -> None:
+        if broken:
+            raise OSError("No space left on device")
+        take(sequence)
+
+    monkeypatch.setattr(life.bench.slots, "take", take_or_fail)
+    with caplog.at_level(logging.ERROR):
+        fleet.want(desired(1, {"digits": one}))
+        await until(lambda: "No space left" in caplog.text)
+    broken = False
+    await until(lambda: life.bench.slots.sequence == 1)
+    assert is_active(fleet, one, 1)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_signed_document_survives_the_wire() -> None:
+    signed = signatures.sign(desired(1, {"digits": "sha256:" + "a" * 64}), signatures.generate())
+    assert decode(encode(signed), Signed) == signed
