@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from contracts.places import Place
-from foothill.demo.geolite import GeoDatabaseError
 from foothill.simulators.regions import RegionTable
 
 LEAST_COUNTRIES = 30
 _LARGEST_PART = 8
 _DRAWS_PER_CLIENT = 2000
+
+
+class GeoDatabaseError(Exception):
+    """No GeoIP database, or none that can be read. The message says what to install."""
 
 
 class ClientPlace(msgspec.Struct, frozen=True):
@@ -28,6 +33,15 @@ class ClientPlace(msgspec.Struct, frozen=True):
     city: str
     place: Place
     region: str
+
+
+def database_path(find: Callable[[str], ModuleSpec | None] = importlib.util.find_spec) -> Path:
+    """The city database of the `geo` extra (GeoLite2 of 2018, CC BY-SA 4.0). Raises GeoDatabaseError."""
+    found = find("_maxminddb_geolite2")
+    path = Path(found.origin).with_name("GeoLite2-City.mmdb") if found is not None and found.origin else None
+    if path is None or not path.is_file():
+        raise GeoDatabaseError("No GeoIP city database is installed. Type: pip install 'foothill[geo]'")
+    return path
 
 
 def sample(count: int, seed: int, table: RegionTable, database: Path) -> tuple[ClientPlace, ...]:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from foothill.demo import places
-from foothill.demo.geolite import GeoDatabaseError, database_path, find_database
-from foothill.demo.places import ClientPlace
+from foothill.demo.places import ClientPlace, GeoDatabaseError, database_path
 from foothill.simulators.regions import load
 
 TABLE = load()
@@ -59,6 +58,5 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 
 def test_without_the_extra_the_error_says_what_to_type() -> None:
-    assert find_database(lambda _: None) == ""
     with pytest.raises(GeoDatabaseError, match=r"pip install 'foothill\[geo\]'"):
         database_path(lambda _: None)
