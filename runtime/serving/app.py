@@ -15,6 +15,7 @@ from contracts import headers, oip
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.timing import format_server_timing
+from runtime.links.bodies import read_body
 from runtime.links.holder import Holder, outward_headers
 from runtime.links.hop import Hop, verify_hop
 from runtime.links.http_errors import error_middleware, request_id_of
@@ -25,7 +26,7 @@ from runtime.serving import images, postprocess
 from runtime.serving import oip as tensors
 from runtime.serving.admin import Admin
 from runtime.serving.batcher import BatchResult
-from runtime.serving.calls import Call, read_body
+from runtime.serving.calls import Call
 from runtime.serving.facts import Facts
 from runtime.serving.hosting import ModelHost, Served
 from runtime.serving.metrics import ACCOUNT, counted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,7 +10,6 @@ from aiohttp import web
 
 from contracts import headers
 from contracts.deadlines import Deadline
-from contracts.errors import FoothillError
 from contracts.headers import Terms
 from contracts.timing import TOTAL
 from runtime.links.hop import Hop
@@ -61,46 +59,3 @@ class Call(msgspec.Struct, kw_only=True):
         sent = {name: value for name, value in request.headers.items() if name.lower() != "content-encoding"}
         sent[headers.REQUEST_ID] = self.request_id
         return Request(request.method, str(request.rel_url), sent, self.body)
-
-
-async def read_body(request: web.Request, limit: int, deadline: Deadline, clock: Clock) -> bytes:
-    """The whole body, decompressed, read without a copy where it came in one piece.
-
-    Raises FoothillError `body_too_large`, `bad_request` for one that breaks off, or `deadline_exceeded`.
-    """
-    declared = request.content_length
-    if declared is not None and declared > limit:
-        raise _too_large(limit)
-    if request.content.is_eof():
-        body = await _read(request, limit)
-    else:
-        try:
-            body = await asyncio.wait_for(_read(request, limit), deadline.left_s(clock()))
-        except asyncio.TimeoutError:
-            raise FoothillError(
-                "deadline_exceeded",
-                "The deadline passed before the whole body had come. Send it faster, smaller, or with more time.",
-            ) from None
-    return body
-
-
-async def _read(request: web.Request, limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async for part in request.content.iter_any():
-            size += len(part)
-            if size > limit:
-                raise _too_large(limit)
-            parts.append(part)
-    except (web.RequestPayloadError, ConnectionError) as error:
-        raise FoothillError(
-            "bad_request", f"The body breaks off or is encoded wrongly ({error}). Send it again."
-        ) from error
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _too_large(limit: int) -> FoothillError:
-    return FoothillError(
-        "body_too_large", f"The body has more than {limit} bytes. Send less, or raise max_body_bytes of this server."
-    )

@@ -17,7 +17,8 @@ class Engine(Protocol):
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs by name. Raises FoothillError `internal` when the runtime fails."""
+        """All outputs by name. Raises FoothillError `bad_tensor` for values that the model refuses, `internal` when the
+        runtime fails."""
         ...
 
     def close(self) -> None:

@@ -59,7 +59,8 @@ class OnnxEngine:
         options.inter_op_num_threads = 1
         # A spinning pool takes the core that the event loop needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        # Failures are raised; a caller must not be able to write into the log.
+        options.log_severity_level = 4
         try:
             self._session = ort.InferenceSession(path, options, providers=[provider])
         except _FAILURES as error:
@@ -74,8 +75,11 @@ class OnnxEngine:
         feeds = {name: np.require(array, requirements=("C", "A")) for name, array in inputs.items()}
         try:
             outputs = self._session.run(self._names, feeds)
+        except capi.InvalidArgument as error:
+            # Shapes and types were checked before: these values are outside what the model can take.
+            raise FoothillError("bad_tensor", f"The model refuses these values: {_first_line(error)}.") from error
         except _FAILURES as error:
-            raise FoothillError("internal", f"The engine refused these inputs: {_first_line(error)}.") from error
+            raise FoothillError("internal", f"The engine failed: {_first_line(error)}.") from error
         return dict(zip(self._names, outputs, strict=True))
 
     def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:

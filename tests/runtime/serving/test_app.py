@@ -130,7 +130,7 @@ REFUSED: list[tuple[str, str, bytes, dict[str, str], int, str, str]] = [
     ("deadline", "digits", picture(), PNG | {"Foothill-Deadline-Ms": "-1"}, 400, "bad_header", "above 0"),
     ("escalation", "digits", picture(), PNG | {"Foothill-Escalation": "x"}, 400, "bad_header", "auto, never, always"),
     ("too large", "digits", bytes(70_000), PNG, 413, "body_too_large", "more than 65536 bytes"),
-    ("engine", "lookup", packed(index=np.array([[99]])), MSGPACK, 500, "internal", "engine refused"),
+    ("engine", "lookup", packed(index=np.array([[99]])), MSGPACK, 400, "bad_tensor", "model refuses"),
 ]  # fmt: skip
 
 

@@ -193,7 +193,7 @@ BAD_INPUTS: list[tuple[str, str, list[tuple[str, Array, str]], str]] = [
     ("wrong rank", "digits", [("image", IMAGE[0], "FP32")], r"got shape \[1,8,8\]"),
     ("no rows", "digits", [("image", IMAGE[:0], "FP32")], r"got shape \[0,1,8,8\]"),
     ("too many rows", "digits", [("image", np.repeat(IMAGE, 9, 0), "FP32")], "at most 8 rows, got 9"),
-    ("the engine's refusal", "lookup", [("index", np.array([[99]]), "INT64")], "The engine refused"),
+    ("the engine's refusal", "lookup", [("index", np.array([[99]]), "INT64")], "The model refuses"),
 ]
 
 

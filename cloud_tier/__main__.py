@@ -1,0 +1,136 @@
+"""The cloud tier as a process: `python -m cloud_tier [CONFIG.toml]`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import random
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from cloud_tier.config import Config
+from cloud_tier.tier import Tier
+from runtime.links.bundles import BundleStore, fetch_bundle
+from runtime.links.key_files import read_hop_key, read_token
+from runtime.links.roots import pinned_root
+from runtime.links.serve import configure_logging, run_loop, serve_app
+from runtime.links.settings import SettingsError, load
+from runtime.links.state_dir import held
+from runtime.links.telemetry import Telemetry
+from runtime.links.trust import TrustedFleet
+from runtime.links.upstream import Upstreams
+from runtime.serving.app import ServingSettings, create_app
+from runtime.serving.hosting import ModelHost
+from runtime.serving.repository import StoredBundles
+
+log = logging.getLogger(__name__)
+
+TRUST_DIR = "trust"
+STORE_DIR = "store"
+_CPU_TARGETS = {"x86_64": "cpu-x86", "amd64": "cpu-x86", "aarch64": "cpu-arm", "arm64": "cpu-arm"}
+
+
+async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> None:
+    """Serves until a signal; `ready` is called once it listens. Raises SettingsError.
+
+    It answers 503 on `/v2/health/ready` until every configured model is served.
+    """
+    with held(Path(config.state_dir)):
+        await serve_app(build(config), config.host, config.port, name=config.name, ready=ready)
+
+
+def build(config: Config) -> web.Application:
+    """The application over all its parts; its models come up once it has started."""
+    target = config.target or _own_target()
+    settings = _serving_settings(config)
+    store = BundleStore(Path(config.state_dir) / STORE_DIR)
+    store.sweep()
+    host = ModelHost(expected=config.models, max_waiting=config.max_waiting)
+    bundles = StoredBundles(host, store, target=target, threads=config.threads)
+    app = create_app(host, settings, holder=None, telemetry=Telemetry(), repository=bundles)
+    app.cleanup_ctx.append(_life(config, host, store, bundles))
+    return app
+
+
+def _life(
+    config: Config, host: ModelHost, store: BundleStore, bundles: StoredBundles
+) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def life(_: web.Application) -> AsyncIterator[None]:
+        upstreams = Upstreams()
+        trust = _Trust(config, upstreams)
+
+        async def fetch(model: str, digest: str) -> Path:
+            return await fetch_bundle(store, await trust.fleet(), config.fleet_url, model, digest, None)
+
+        tier = Tier(config.models, trust=trust.fleet, fetch=fetch, serve=bundles.serve, rng=random.Random())
+        rising = asyncio.create_task(tier.bring_up())
+        rising.add_done_callback(_tell_defect)
+        yield
+        rising.cancel()
+        await asyncio.gather(rising, return_exceptions=True)
+        await upstreams.close()
+        await host.close()
+
+    return life
+
+
+def _tell_defect(rising: asyncio.Task[None]) -> None:
+    if not rising.cancelled() and (defect := rising.exception()) is not None:
+        log.error("the models stay as they are: this is a defect, please report it", exc_info=defect)
+
+
+class _Trust:
+    """The fleet's trusted metadata, opened once there is a root for it."""
+
+    def __init__(self, config: Config, upstreams: Upstreams) -> None:
+        self._config = config
+        self._upstreams = upstreams
+        self._opening = asyncio.Lock()
+        self._fleet: TrustedFleet | None = None
+
+    async def fleet(self) -> TrustedFleet:
+        """Raises FoothillError `unavailable` while there is no root."""
+        async with self._opening:
+            if self._fleet is None:
+                state_dir, fleet_url = Path(self._config.state_dir), self._config.fleet_url
+                named = Path(self._config.root) if self._config.root else None
+                root = await pinned_root(named, state_dir, fleet_url, self._upstreams)
+                self._fleet = await asyncio.to_thread(TrustedFleet, state_dir / TRUST_DIR, fleet_url, root)
+            return self._fleet
+
+
+def _serving_settings(config: Config) -> ServingSettings:
+    if not config.hop_key_file:
+        log.warning("no hop_key_file is set: no hop is believed, so that routers and nodes cannot audit their answers")
+    return ServingSettings(
+        node=config.name,
+        tier="cloud",
+        max_body_bytes=config.max_body_bytes,
+        default_deadline_ms=config.default_deadline_ms,
+        hop_key=read_hop_key(Path(config.hop_key_file)) if config.hop_key_file else None,
+        admin_token=read_token(Path(config.admin_token_file)) if config.admin_token_file else "",
+    )
+
+
+def _own_target() -> str:
+    machine = platform.machine().lower()
+    if machine not in _CPU_TARGETS:
+        raise SettingsError(f"No target is known for a {machine} processor. Set `target` in the configuration.")
+    return _CPU_TARGETS[machine]
+
+
+def main(path: str | None = None) -> None:
+    configure_logging()
+    run_loop(_run_configured(Path(path) if path else None))
+
+
+async def _run_configured(path: Path | None) -> None:
+    await run(load(path, Config))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])

@@ -1,0 +1,38 @@
+"""Secrets that lie in files, so that no configuration and no command line holds one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.links.settings import SettingsError
+
+_LEAST_KEY_BYTES = 16
+
+
+def read_hop_key(path: Path, setting: str = "hop_key_file") -> bytes:
+    """The key in hexadecimal that marks requests between hops. Raises SettingsError naming `setting`."""
+    text = _read(path, setting)
+    try:
+        key = bytes.fromhex(text)
+    except ValueError as error:
+        raise SettingsError(f"{setting} {path}: this is not hexadecimal. Copy it from the fleet manager.") from error
+    if len(key) < _LEAST_KEY_BYTES:
+        raise SettingsError(f"{setting} {path}: {len(key)} bytes are too few for a key; at least {_LEAST_KEY_BYTES}.")
+    return key
+
+
+def read_token(path: Path, setting: str = "admin_token_file") -> str:
+    """A bearer token. Raises SettingsError naming `setting`."""
+    token = _read(path, setting)
+    if not token:
+        raise SettingsError(f"{setting} {path} is empty. Write a long random token into it.")
+    return token
+
+
+def _read(path: Path, setting: str) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"{setting} {path} cannot be read ({error.strerror}). Correct the path.") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{setting} {path} is no text. Write the secret itself into it.") from error

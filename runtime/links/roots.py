@@ -1,0 +1,77 @@
+"""The root of trust of a process that did not enrol: named in its configuration, or pinned at first sight."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root
+
+from contracts.deadlines import Deadline
+from contracts.errors import FoothillError
+from runtime.links.durable import write_file
+from runtime.links.upstream import Request, Upstreams, UpstreamUnreachable
+
+log = logging.getLogger(__name__)
+
+PINNED = "root.json"
+_ROOT_PATH = "/tuf/metadata/1.root.json"
+_TIMEOUT_MS = 5_000.0
+
+
+async def pinned_root(
+    root: Path | None,
+    state_dir: Path,
+    fleet_url: str,
+    upstreams: Upstreams,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> bytes:
+    """The fleet's TUF root metadata: the file `root`, else what the fleet answered the first time it was asked.
+
+    Whoever answers at `fleet_url` that day is believed from then on. Raises FoothillError `unavailable`.
+    """
+    if root is not None:
+        return await asyncio.to_thread(_read, root)
+    pinned = state_dir / PINNED
+    if not pinned.exists():
+        data = await _first_root(fleet_url, upstreams, clock)
+        await asyncio.to_thread(write_file, pinned, data)
+        log.warning(
+            "trusting %s from now on, as it answered first: its root is pinned in %s; name a `root` to avoid this",
+            fleet_url,
+            pinned,
+        )
+    return await asyncio.to_thread(_read, pinned)
+
+
+async def _first_root(fleet_url: str, upstreams: Upstreams, clock: Callable[[], float]) -> bytes:
+    deadline = Deadline.after(_TIMEOUT_MS, now_s=clock())
+    try:
+        answer = await upstreams.send(fleet_url, Request("GET", _ROOT_PATH, {}), deadline=deadline, clock=clock)
+    except UpstreamUnreachable as error:
+        raise FoothillError("unavailable", f"No root metadata yet: {error}. Start the fleet manager.") from error
+    if answer.status != 200:
+        raise FoothillError("unavailable", f"{fleet_url}{_ROOT_PATH} answered HTTP {answer.status}. Is it a fleet?")
+    _check(answer.body, fleet_url)
+    return answer.body
+
+
+def _check(data: bytes, fleet_url: str) -> None:
+    """What is pinned stays: it must at least be root metadata that its own keys have signed."""
+    try:
+        root = Metadata[Root].from_bytes(data)
+        root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
+    except RepositoryError as error:
+        raise FoothillError("unavailable", f"{fleet_url}{_ROOT_PATH} is no root metadata: {error}.") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FoothillError("unavailable", f"root {path} cannot be read ({error.strerror}). Correct it.") from error
