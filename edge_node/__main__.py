@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from contracts.boards import BOARDS
 from contracts.errors import FoothillError
 from edge_node.agent import Agent
 from edge_node.certificates import NodeCertificates, seed_certificate
@@ -62,7 +61,7 @@ class Node(NamedTuple):
 
 
 async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
-    fingerprint = await asyncio.to_thread(detect, target=_checked_target(config.target))
+    fingerprint = await asyncio.to_thread(detect, target=config.target)
     telemetry = Telemetry()
     host = ModelHost(max_waiting=config.max_waiting)
     store = BundleStore(state_dir / STORE_DIR, reserve_bytes=config.reserve_bytes)
@@ -123,7 +122,10 @@ def _holder(
 
 
 def _open_port(broker_url: str, node: str, will: Will) -> MqttPort:
-    return MqttPort(broker_url, f"node-{node}", will=will)
+    try:
+        return MqttPort(broker_url, f"node-{node}", will=will)
+    except ValueError as error:
+        raise SettingsError(f"broker_url: {error}") from error
 
 
 def main(path: str | None = None) -> None:
@@ -182,12 +184,6 @@ def _read_token(path: str) -> str:
     if not token:
         raise SettingsError(f"admin_token_file {path} is empty. Write a long random token into it.")
     return token
-
-
-def _checked_target(target: str) -> str:
-    if target and target not in BOARDS:
-        raise SettingsError(f"target {target!r} is not in the board table: use one of {', '.join(BOARDS)}.")
-    return target
 
 
 @contextmanager

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
+
+from contracts.boards import BOARDS
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -10,7 +15,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enrolment says, where the node reaches them by another way."""
 
     host: str = "127.0.0.1"
-    port: int = 8100
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8100
     state_dir: str = "./state/edge"
     fleet_url: str = ""
     broker_url: str = ""
@@ -18,12 +23,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cloud_region: str = ""
     connect_to: dict[str, str] = {}
     target: str = ""
-    threads: int = 1
-    max_body_bytes: int = 16 << 20
-    default_deadline_ms: float = 10_000.0
-    max_waiting: int = 256
-    audit_rate: float = 0.05
-    probation_s: float = 5.0
-    probation_requests: int = 100
-    reserve_bytes: int = 64 << 20
+    threads: Annotated[int, Meta(ge=1, le=1024)] = 1
+    max_body_bytes: Annotated[int, Meta(ge=1)] = 16 << 20
+    default_deadline_ms: Annotated[float, Meta(gt=0)] = 10_000.0
+    max_waiting: Annotated[int, Meta(ge=1)] = 256
+    audit_rate: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    probation_s: Annotated[float, Meta(ge=0)] = 5.0
+    probation_requests: Annotated[int, Meta(ge=1)] = 100
+    reserve_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
     admin_token_file: str = ""
+
+    def __post_init__(self) -> None:
+        if self.target and self.target not in BOARDS:
+            raise ValueError(f"target {self.target!r} is not in the board table: use one of {', '.join(BOARDS)}")

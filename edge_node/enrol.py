@@ -144,7 +144,7 @@ async def _ask(fleet_url: str, request: EnrolRequest) -> EnrolAnswer:
         raise FoothillError(
             "unavailable", f"The fleet at {fleet_url} cannot be reached: {cause}. Check --fleet, and that it runs."
         ) from error
-    if status != 200:
+    if status not in (200, 201):
         raise _fleet_error(status, data, target)
     try:
         return msgspec.json.decode(data, type=EnrolAnswer)
