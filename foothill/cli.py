@@ -1,0 +1,59 @@
+"""The `foothill` command: checks that its own packages are there, and explains those that are not."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import NamedTuple, NoReturn
+
+
+class Room(NamedTuple):
+    """One group of commands: the module with its typer application `app`, and the extra that it needs."""
+
+    module: str
+    extra: str
+    help: str
+
+
+ROOMS = {
+    "edge": Room("edge_node.cli", "edge", "An edge node: join a fleet, serve models."),
+    "cloud": Room("cloud_tier.cli", "cloud", "The cloud tier: answer what the edge is not sure of."),
+    "router": Room("router.cli", "router", "The router: send each request where it is answered best."),
+    "fleet": Room("fleet.cli", "fleet", "The fleet manager: models, rollouts, nodes."),
+    "compile": Room("model_compiler.cli", "compiler", "Compile models into bundles."),
+    "hil": Room("hil.cli", "edge", "The acceptance suite for real boards."),
+}
+_OTHERS = {"up": "all,geo", "demo": "all,geo"}
+_OWN = frozenset(
+    {"contracts", "runtime", "foothill", "model_compiler", *(r.module.partition(".")[0] for r in ROOMS.values())}
+)
+
+
+def main() -> None:
+    """Runs the command line of this process. Exit codes: 0 done, 1 failed, 2 used wrongly or not installed."""
+    if importlib.util.find_spec("typer") is None:
+        _stop(
+            "foothill: this is the base install, the Python client alone. For the command line install a role, such as "
+            "pip install 'foothill[router]' (or fleet, edge, cloud, compiler), or 'foothill[all]' for everything."
+        )
+    from foothill import commands
+
+    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    try:
+        commands.build(command)()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in _OWN:
+            raise
+        _stop(explain_missing(command, package))
+
+
+def explain_missing(command: str, package: str) -> str:
+    """What to type when `command` ran into a package that is not installed."""
+    extra = ROOMS[command].extra if command in ROOMS else _OTHERS.get(command, "all")
+    return f"foothill {command}: needs {package}, which is not installed. Type: pip install 'foothill[{extra}]'"
+
+
+def _stop(message: str) -> NoReturn:
+    sys.stderr.write(message + "\n")
+    sys.exit(2)
