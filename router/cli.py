@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import msgspec
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -76,7 +77,8 @@ def _show(found: Explanation) -> None:
     place = f"{found.place.lat:.2f}, {found.place.lon:.2f}" if found.place else "unknown place, so by load alone"
     console = Console()
     console.print(f"{found.model} for {found.address or 'nobody'} ({place}), asked of {found.router}")
-    table = Table("node", "region", "lease ms", "proxied ms", "rtt", "service x waiting", "failures", "against it")
+    table = Table("node", "region", "lease ms", "proxied ms", "queue", "against it", box=SIMPLE)
+    table.columns[0].no_wrap = True
     for each in found.candidates:
         table.add_row(*_row(each))
     console.print(table)
@@ -94,9 +96,7 @@ def _row(each: Candidate) -> tuple[str, ...]:
         each.region,
         f"{each.leased.total_ms:.1f}",
         f"{each.proxied.total_ms:.1f}",
-        f"{each.leased.rtt_ms:.1f}",
-        f"{each.leased.service_ms:.1f} x {each.leased.waiting:.1f}",
-        f"{each.leased.failures_ms:.0f}",
+        f"{each.leased.waiting:.1f} x {each.leased.service_ms:.1f} ms",
         ", ".join(against),
     )
 

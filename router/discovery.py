@@ -32,14 +32,23 @@ class Discovery:
     """Keeps `nodes` and `certificates` as the broker tells. With the broker away, both stay as they are."""
 
     def __init__(
-        self, mqtt: MqttPort, keys: Keys, nodes: Nodes, certificates: Certificates, clock: Callable[[], float]
+        self,
+        mqtt: MqttPort,
+        keys: Keys,
+        nodes: Nodes,
+        certificates: Certificates,
+        clock: Callable[[], float],
+        *,
+        verify_pause_s: float = VERIFY_PAUSE_S,
     ) -> None:
         self._mqtt = mqtt
         self._keys = keys
         self._nodes = nodes
         self._certificates = certificates
         self._clock = clock
+        self._verify_pause_s = verify_pause_s
         self._unverified: dict[str, Signed] = {}
+        self._noted = ""
         self._verifying: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -91,7 +100,7 @@ class Discovery:
     async def _keep_verifying(self) -> None:
         """Identities wait here for as long as the fleet, which holds the keys, is away."""
         while True:
-            await asyncio.sleep(VERIFY_PAUSE_S)
+            await asyncio.sleep(self._verify_pause_s)
             if self._unverified:
                 await self._verify_waiting()
 
@@ -100,13 +109,18 @@ class Discovery:
             try:
                 keys = await self._keys.holding(signed.key_id)
             except (FoothillError, OSError) as error:
-                log.warning("identities of %s wait: %s", ", ".join(self._unverified), error)
+                self._note_waiting(f"identities of {', '.join(self._unverified)} wait: {error}")
                 return
             if signed.key_id not in keys:
                 continue
             if self._unverified.get(node) is signed:
                 del self._unverified[node]
             self._take(node, signed, keys)
+
+    def _note_waiting(self, why: str) -> None:
+        if why != self._noted:
+            log.warning(why)
+            self._noted = why
 
     def _take(self, node: str, signed: Signed, keys: Mapping[str, str]) -> None:
         try:

@@ -27,13 +27,21 @@ class IdentityKeys:
     """
 
     def __init__(
-        self, *, state_dir: Path, fleet_url: str, root: Path | None, upstreams: Upstreams, clock: Callable[[], float]
+        self,
+        *,
+        state_dir: Path,
+        fleet_url: str,
+        root: Path | None,
+        upstreams: Upstreams,
+        clock: Callable[[], float],
+        refresh_pause_s: float = REFRESH_PAUSE_S,
     ) -> None:
         self._state_dir = state_dir
         self._fleet_url = fleet_url
         self._root = root
         self._upstreams = upstreams
         self._clock = clock
+        self._refresh_pause_s = refresh_pause_s
         self._fleet: TrustedFleet | None = None
         self._keys: Mapping[str, str] = {}
         self._refreshed_at_s = float("-inf")
@@ -44,7 +52,7 @@ class IdentityKeys:
         Raises FoothillError `unavailable` or `forbidden` when the fleet's metadata cannot be had or believed.
         """
         now_s = self._clock()
-        if key_id not in self._keys and now_s - self._refreshed_at_s >= REFRESH_PAUSE_S:
+        if key_id not in self._keys and now_s - self._refreshed_at_s >= self._refresh_pause_s:
             self._refreshed_at_s = now_s
             self._keys = await self._refresh()
         return self._keys

@@ -1,0 +1,109 @@
+"""The router as a process: it starts with half the house away, tells what is wrong, and can be asked why."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from router.cli import app
+
+NODE = """
+[[nodes]]
+name = "edge-fra"
+url = "http://127.0.0.1:1"
+region = "eu-central"
+lat = 50.1
+lon = 8.7
+models = ["digits"]
+"""
+Started = tuple["subprocess.Popen[str]", str, list[str]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[str], Started]]:
+    """Starts `python -m router` with a configuration; returns the process, its URL and what it logged so far."""
+    running: list[subprocess.Popen[str]] = []
+
+    def started(config: str) -> Started:
+        path = tmp_path / "router.toml"
+        path.write_text(config)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "router", str(path)],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        running.append(process)
+        assert process.stderr is not None
+        lines: list[str] = []
+        for line in process.stderr:
+            lines.append(line)
+            if "listening on" in line:
+                return process, line.rsplit(" ", 1)[1].strip(), lines
+        return process, "", lines
+
+    yield started
+    for process in running:
+        process.terminate()
+        process.communicate(timeout=20)
+        assert process.returncode in (0, 2)
+
+
+def test_it_serves_with_broker_fleet_cloud_and_database_away(
+    start: Callable[[str], Started], tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    broker, fleet, cloud = (unused_tcp_port_factory() for _ in range(3))
+    _, url, lines = start(
+        f"""
+        port = 0
+        state_dir = "{tmp_path}/state"
+        broker_url = "mqtt://127.0.0.1:{broker}"
+        fleet_url = "http://127.0.0.1:{fleet}"
+        cloud_urls = ["http://127.0.0.1:{cloud}"]
+        geoip_database = "{tmp_path}/absent.mmdb"
+        """
+    )
+    with urllib.request.urlopen(f"{url}/healthz", timeout=10) as answer:
+        assert json.load(answer)["broker"] is False
+    told = "".join(lines)
+    assert "absent.mmdb cannot be used" in told
+    assert "no hop_key_file is set" in told
+
+
+def test_a_busy_port_and_bad_settings_exit_with_2(start: Callable[[str], Started]) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        process, url, lines = start(f'port = {port}\nbroker_url = ""')
+        assert (process.wait(20), url) == (2, "")
+    assert f"port {port} on 127.0.0.1 is already in use" in "".join(lines)
+    for config, word in (("prot = 1", "`prot`"), ('trusted_proxies = ["x"]', "trusted_proxies"), ("a = ", "not TOML")):
+        process, _, lines = start(config)
+        assert process.wait(20) == 2
+        assert word in "".join(lines)
+        assert "Traceback" not in "".join(lines)
+
+
+def test_explain_prints_a_table_or_json_and_says_when_nobody_answers(
+    start: Callable[[str], Started], unused_tcp_port: int
+) -> None:
+    _, url, _ = start(f'port = 0\nbroker_url = ""\n{NODE}')
+    table = CliRunner().invoke(app, ["explain", "digits", "--ip", "192.0.2.7", "--url", url])
+    assert table.exit_code == 0
+    assert "edge-fra" in table.output
+    assert "unknown place, so by load alone" in table.output
+    as_json = CliRunner().invoke(app, ["explain", "digits", "--json", "--url", url])
+    assert json.loads(as_json.output)["candidates"][0]["node"] == "edge-fra"
+    refused = CliRunner().invoke(app, ["explain", "digits", "--ip", "x", "--url", url])
+    assert (refused.exit_code, "is not an IP address" in refused.output) == (1, True)
+    nobody = CliRunner().invoke(app, ["explain", "digits", "--url", f"http://127.0.0.1:{unused_tcp_port}"])
+    assert (nobody.exit_code, "Is the router running there?" in nobody.output) == (1, True)
