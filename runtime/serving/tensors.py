@@ -32,15 +32,16 @@ NUMPY: dict[str, np.dtype[Any]] = {
 }
 """Datatypes of the protocol as arrays; BYTES is an array of `str`, as ONNX strings are. BF16 has no array here."""
 
+_NAMES = {dtype: name for name, dtype in NUMPY.items()}
 _BY_KIND = {"b": "true or false", "i": "integers", "u": "integers", "f": "numbers"}
 
 
 def datatype_of(array: Array) -> str:
     """The protocol's name of an array's type; raises TypeError for a type that it has no name for."""
-    for name, dtype in NUMPY.items():
-        if array.dtype == dtype:
-            return name
-    raise TypeError(f"dtype {array.dtype} has no name in the Open Inference Protocol")
+    name = _NAMES.get(array.dtype)
+    if name is None:
+        raise TypeError(f"dtype {array.dtype} has no name in the Open Inference Protocol")
+    return name
 
 
 def check_shape(name: str, shape: Sequence[int], spec: TensorSpec, max_batch: int) -> None:
