@@ -117,7 +117,7 @@ class _Routes:
             hop_key=parts.hop_key,
             identity=node.identity,
         )
-        return _json(answer, 201)
+        return _json(answer)
 
     async def nodes(self, _: web.Request) -> web.StreamResponse:
         return _json(await self._parts.controller.node_views())

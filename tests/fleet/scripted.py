@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -145,7 +146,7 @@ class Operator:
             "reach": "public",
             "fingerprint": msgspec.to_builtins(FINGERPRINT),
         }
-        raw = await self.call("POST", "/v1/enrol", request, expect=201)
+        raw = await self.call("POST", "/v1/enrol", request)
         enrolment = msgspec.json.decode(msgspec.json.encode(raw), type=EnrolAnswer)
         return ScriptedNode(enrolment, broker_url or enrolment.broker_url)
 
@@ -231,7 +232,8 @@ class Fleet:
         self._running = AsyncExitStack()
 
     async def start(self) -> Fleet:
-        self.parts, self.url = await self._running.enter_async_context(_served(self.config))
+        port = urlsplit(self.url).port or 0
+        self.parts, self.url = await self._running.enter_async_context(_served(self.config, port))
         self.operator = Operator(self.url, self.parts.admin_token, self.session)
         return self
 
@@ -240,9 +242,9 @@ class Fleet:
 
 
 @asynccontextmanager
-async def _served(config: FleetConfig) -> AsyncIterator[tuple[Parts, str]]:
+async def _served(config: FleetConfig, port: int) -> AsyncIterator[tuple[Parts, str]]:
     async with opened(config) as parts:
-        runner, url = await start_app(create_app(parts), "127.0.0.1", 0, name="fleet", drain_s=1.0)
+        runner, url = await start_app(create_app(parts), "127.0.0.1", port, name="fleet", drain_s=1.0)
         try:
             yield parts, url
         finally:
