@@ -84,15 +84,18 @@ def _print_table(summaries: list[Summary]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("bundle", "artifact", "accuracy", "agrees with cloud", "escalates", "bytes", "ms")
+    numbers = ("accuracy", "agrees", "escalates", "bytes", "ms")
+    table = Table("bundle", "artifact", box=None, pad_edge=False)
+    for title in numbers:
+        table.add_column(title, justify="right", no_wrap=True)
     for summary in summaries:
         for name, measured in summary.measurements.artifacts.items():
+            shares = [measured.agreement, measured.escalation]
             table.add_row(
                 summary.bundle,
                 name,
                 f"{measured.accuracy:.1%} of {measured.samples}",
-                "" if measured.agreement is None else f"{measured.agreement:.1%}",
-                "" if measured.escalation is None else f"{measured.escalation:.1%}",
+                *("" if share is None else f"{share:.1%}" for share in shares),
                 f"{measured.bytes:,}",
                 f"{measured.latency_ms:.3f}",
             )

@@ -86,10 +86,13 @@ def check_parity(artifact: Path, ends: Ends, inputs: Floats, expected: Floats, *
 
 
 def strip(model: Any) -> None:
-    """Takes out of an onnx.ModelProto what depends on where it was built: stack traces, scopes, producer."""
+    """Takes out of an onnx.ModelProto what depends on where it was built, and operator sets that no node uses."""
     model.producer_name, model.producer_version, model.doc_string = "foothill", "", ""
     del model.metadata_props[:]
     graph = model.graph
+    used = {node.domain for node in graph.node} | {""}
+    for operators in [each for each in model.opset_import if each.domain not in used]:
+        model.opset_import.remove(operators)
     graph.name, graph.doc_string = "main", ""
     del graph.metadata_props[:]
     for part in (*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):

@@ -67,11 +67,14 @@ class DigitsBundles(msgspec.Struct, frozen=True):
 def compile_digits(out: Path, *, profile: Profile = FULL, progress: Progress = silent) -> DigitsBundles:
     """Compiles the three bundles into `out`/NAME@VERSION."""
     parts = splits.split(splits.load())
+    unseen = f"{len(parts['test'])} digits that nothing was fitted on"
+    how = f"accuracy, agreement, escalation: {profile.test_draws} camera frames of each of {unseen}"
+    how_scanned = f"accuracy, agreement, escalation: one clean scan of each of {unseen}"
     seen, scanned = camera_data(parts, profile), clean_data(parts)
-    cloud = compile_bundle(_cloud_plan(seen, profile), out / CLOUD, progress=progress)
-    edge = compile_bundle(_edge_plan("1", seen, profile.student, cloud, _HOW_CAMERA), out / EDGE, progress=progress)
+    cloud = compile_bundle(_cloud_plan(seen, profile, how), out / CLOUD, progress=progress)
+    edge = compile_bundle(_edge_plan("1", seen, profile.student, cloud, how), out / EDGE, progress=progress)
     bad = compile_bundle(
-        _edge_plan("2", scanned, profile.clean_student, cloud, _HOW_CLEAN), out / BAD, progress=progress
+        _edge_plan("2", scanned, profile.clean_student, cloud, how_scanned), out / BAD, progress=progress
     )
     return DigitsBundles(cloud, edge, bad)
 
@@ -107,11 +110,7 @@ def _shoot(digits: Digits, draws: int, *, seed: int) -> Samples:
     return to_samples(camera.shoot(repeated.pictures, np.random.default_rng(seed)), repeated.labels, PREPROCESS)
 
 
-_HOW_CAMERA = "accuracy, agreement, escalation: camera frames of test digits that nothing was fitted on"
-_HOW_CLEAN = "accuracy, agreement, escalation: clean scans of test digits that nothing was fitted on"
-
-
-def _cloud_plan(data: Data, profile: Profile) -> Plan:
+def _cloud_plan(data: Data, profile: Profile, how: str) -> Plan:
     return Plan(
         name="digits-cloud",
         version="1",
@@ -123,7 +122,7 @@ def _cloud_plan(data: Data, profile: Profile) -> Plan:
         preprocess=PREPROCESS,
         labels=LABELS,
         artifacts=_CLOUD_ARTIFACTS,
-        how=_HOW_CAMERA,
+        how=how,
     )
 
 
