@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -32,9 +32,10 @@ from runtime.serving.hosting import ModelHost, Served
 from runtime.serving.metrics import ACCOUNT, counted
 from runtime.serving.oip import Encoded
 from runtime.serving.postprocess import Reading, Stamp
-from runtime.serving.preprocess import Decoder
+from runtime.serving.preprocess import INLINE_BYTES, is_quick
 from runtime.serving.repository import Repository
 from runtime.serving.tensors import Array
+from runtime.serving.workers import Workers
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -42,6 +43,7 @@ UNSETTLED = "unsettled"
 """The reason on an answer whose holder has yet to decide."""
 
 Clock = Callable[[], float]
+T = TypeVar("T")
 
 
 class ServingSettings(msgspec.Struct, frozen=True):
@@ -71,8 +73,8 @@ def create_app(
 
     The caller keeps `host` and closes it after the application. `clock` is that of `host` and `holder`.
     """
-    decoder = Decoder(threads=settings.decode_threads, max_pixels=settings.max_pixels)
-    answers = Answers(host, settings, decoder, holder, clock, wall)
+    workers = Workers(threads=settings.decode_threads, clock=clock)
+    answers = Answers(host, settings, workers, holder, clock, wall)
     facts = Facts(host, node=settings.node, tier=settings.tier, telemetry=telemetry)
     admin = Admin(repository, settings.admin_token)
     count = partial(counted, telemetry=telemetry, part=settings.tier)
@@ -87,10 +89,10 @@ def create_app(
         ]
     )
 
-    async def close_decoder(_: web.Application) -> None:
-        decoder.close()
+    async def close_workers(_: web.Application) -> None:
+        workers.close()
 
-    app.on_cleanup.append(close_decoder)
+    app.on_cleanup.append(close_workers)
     return app
 
 
@@ -101,14 +103,14 @@ class Answers:
         self,
         host: ModelHost,
         settings: ServingSettings,
-        decoder: Decoder,
+        workers: Workers,
         holder: Holder | None,
         clock: Clock,
         wall: Clock,
     ) -> None:
         self._host = host
         self._settings = settings
-        self._decoder = decoder
+        self._workers = workers
         self._holder = holder
         self._clock = clock
         self._wall = wall
@@ -119,14 +121,16 @@ class Answers:
         with self._host.get(call.model, call.version) as served:
             manifest = served.loaded.manifest
             with call.phase("decode"):
-                ask, parts = oip.parse_request(call.body, request.headers.get(oip.HEADER_LENGTH))
-                wanted = tensors.wanted_outputs(ask, manifest)
-                inputs = tensors.read_inputs(ask, parts, manifest)
-            call.narrow(ask.parameters.timeout)
-            result = await self._run(call, served, inputs)
+                length = request.headers.get(oip.HEADER_LENGTH)
+                quick = tensors.json_bytes(call.body, length) <= INLINE_BYTES
+                asked = await self._work(call, partial(tensors.read, call.body, length, manifest), here=quick)
+            call.narrow(asked.timeout_us)
+            result = await self._run(call, served, asked.inputs)
         with call.phase("encode"):
             reading = served.loaded.read(result.outputs)
-            body = tensors.write_response(result.outputs, wanted, manifest, model=call.model, request_id=ask.id)
+            quick = tensors.written_as_json(result.outputs, asked.wanted) <= INLINE_BYTES
+            write = partial(tensors.write_response, result.outputs, asked.wanted, manifest, call.model, asked.id)
+            body = await self._work(call, write, here=quick)
         return await self._answer(request, call, served, reading, body)
 
     async def predict(self, request: web.Request) -> web.Response:
@@ -178,12 +182,17 @@ class Answers:
             postprocess.check_one_row(manifest, inputs)
             return inputs
         if media_type in images.MEDIA_TYPES and preprocessor is not None:
-            tensor = await self._decoder.tensor(preprocessor, call.body, media_type)
+            quick = is_quick(call.body, media_type, max_pixels=self._settings.max_pixels)
+            tensor = await self._work(call, partial(preprocessor.tensor, call.body, media_type), here=quick)
             return {manifest.inputs[0].name: tensor}
         taken = ", ".join((*(images.MEDIA_TYPES if preprocessor is not None else ()), MSGPACK))
         raise FoothillError(
             "unsupported_media_type", f"Model {call.model} takes {taken}, not {media_type[:80]!r}: set Content-Type."
         )
+
+    async def _work(self, call: Call, work: Callable[[], T], *, here: bool) -> T:
+        """Runs `work` in this thread when it is quick, else where it cannot hold up other requests."""
+        return work() if here else await self._workers.run(work, call.deadline)
 
     async def _run(self, call: Call, served: Served, inputs: Mapping[str, Array]) -> BatchResult:
         call.rows = len(next(iter(inputs.values()))) if served.loaded.batches else 1

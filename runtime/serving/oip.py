@@ -35,6 +35,32 @@ class Wanted(NamedTuple):
     classes: int
 
 
+class Asked(NamedTuple):
+    """What a request wants to have run. `timeout_us` in microseconds, 0 for none."""
+
+    inputs: dict[str, Array]
+    wanted: tuple[Wanted, ...]
+    id: str
+    timeout_us: int
+
+
+def json_bytes(body: bytes, header_length: str | None) -> int:
+    """How much of a body is JSON, which takes long to read; tensors behind it are only pointed at."""
+    return min(len(body), int(header_length)) if header_length and header_length.isdecimal() else len(body)
+
+
+def read(body: bytes, header_length: str | None, manifest: Manifest) -> Asked:
+    """Reads a whole request. Raises FoothillError `bad_request` or `bad_tensor`."""
+    request, parts = oip.parse_request(body, header_length)
+    wanted = wanted_outputs(request, manifest)
+    return Asked(read_inputs(request, parts, manifest), wanted, request.id, request.parameters.timeout)
+
+
+def written_as_json(outputs: Mapping[str, Array], wanted: Sequence[Wanted]) -> int:
+    """How many bytes of arrays are to become JSON."""
+    return sum(outputs[want.name].nbytes for want in wanted if not want.binary)
+
+
 def read_inputs(request: oip.InferRequest, parts: Mapping[str, memoryview], manifest: Manifest) -> dict[str, Array]:
     """The request's input arrays, each checked against the manifest. Raises FoothillError `bad_tensor`."""
     given = {tensor.name: tensor for tensor in request.inputs}
@@ -69,7 +95,7 @@ def wanted_outputs(request: oip.InferRequest, manifest: Manifest) -> tuple[Wante
 
 
 def write_response(
-    outputs: Mapping[str, Array], wanted: Sequence[Wanted], manifest: Manifest, *, model: str, request_id: str
+    outputs: Mapping[str, Array], wanted: Sequence[Wanted], manifest: Manifest, model: str, request_id: str
 ) -> Encoded:
     """The response body. Binary outputs follow the JSON in the order of `wanted`."""
     heads: list[oip.OutputTensor] = []

@@ -1,15 +1,12 @@
-"""From the bytes of a picture to the model's input tensor, off the event loop where that takes long."""
+"""From the bytes of a picture to the model's input tensor."""
 
 from __future__ import annotations
 
-import asyncio
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 
-from contracts.errors import FoothillError
 from contracts.manifest import Preprocess
 from runtime.serving import images
 from runtime.serving.images import Size
@@ -32,9 +29,9 @@ class Preprocessor:
         tables = [(levels - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True)]
         self._tables = np.array(tables, dtype=np.float32)
 
-    def tensor(self, data: bytes, media_type: str, *, max_pixels: int = images.MAX_PIXELS) -> Array:
+    def tensor(self, data: bytes, media_type: str) -> Array:
         """float32 [1, channels, height, width]. Raises FoothillError `bad_image`."""
-        size = images.read_size(data, media_type, max_pixels=max_pixels)
+        size = images.read_size(data, media_type)
         picture = images.decode(data, media_type, self._spec.colour, at_least=least_size(size, self._spec))
         return self.normalise(self.resize(picture))
 
@@ -59,35 +56,10 @@ class Preprocessor:
         return tensor
 
 
-class Decoder:
-    """A few threads that decode pictures, and a bound on how many may wait for them."""
-
-    def __init__(self, *, threads: int = 2, max_waiting: int = 64, max_pixels: int = images.MAX_PIXELS) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._bound = threads + max_waiting
-        self._taken = 0
-        self._max_pixels = max_pixels
-
-    async def tensor(self, preprocessor: Preprocessor, data: bytes, media_type: str) -> Array:
-        """Raises FoothillError `bad_image`, or `overloaded` when too many pictures wait already."""
-        size = images.read_size(data, media_type, max_pixels=self._max_pixels)
-        if size.width * size.height <= INLINE_PIXELS and len(data) <= INLINE_BYTES:
-            return preprocessor.tensor(data, media_type)
-        if self._taken >= self._bound:
-            raise FoothillError(
-                "overloaded", f"{self._taken} pictures wait to be decoded here. Try again, or ask another node."
-            )
-        self._taken += 1
-        loop = asyncio.get_running_loop()
-        work = self._pool.submit(preprocessor.tensor, data, media_type, max_pixels=self._max_pixels)
-        work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release))
-        return await asyncio.wrap_future(work)
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _release(self) -> None:
-        self._taken -= 1
+def is_quick(data: bytes, media_type: str, *, max_pixels: int = images.MAX_PIXELS) -> bool:
+    """Whether the picture is decoded sooner than a change of thread takes. Raises FoothillError `bad_image`."""
+    size = images.read_size(data, media_type, max_pixels=max_pixels)
+    return size.width * size.height <= INLINE_PIXELS and len(data) <= INLINE_BYTES
 
 
 def least_size(size: Size, spec: Preprocess) -> Size:

@@ -405,3 +405,18 @@ async def test_health_tells_what_is_served_and_ready_waits_for_it(
 )
 def test_the_form_of_the_answer_follows_accept(accept: str, msgpack: bool) -> None:
     assert prefers_msgpack(accept) is msgpack
+
+
+async def test_long_json_is_read_and_written_off_the_event_loop(
+    host: ModelHost, load: Load, serve: Serve, session: aiohttp.ClientSession
+) -> None:
+    await host.activate("echo", load(make_echo, datatypes=("FP64",), max_batch=4096))
+    url = await serve()
+    data = np.random.default_rng(0).random((4096, 2))
+    given = {"name": "x_FP64", "shape": [4096, 2], "datatype": "FP64", "data": data.ravel().tolist()}
+    async with session.post(f"{url}/v2/models/echo/infer", json={"inputs": [given]}) as answer:
+        (output,) = (await answer.json())["outputs"]
+    assert (answer.status, output["data"]) == (200, data.ravel().tolist())
+    given["data"] = ["no number"] * 8192
+    async with session.post(f"{url}/v2/models/echo/infer", json={"inputs": [given]}) as answer:
+        assert (answer.status, (await answer.json())["code"]) == (400, "bad_tensor")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Literal
 
 import cv2
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from contracts.errors import FoothillError
 from contracts.manifest import Preprocess
 from runtime.serving.images import JPEG, PNG
-from runtime.serving.preprocess import INLINE_PIXELS, Decoder, Preprocessor
+from runtime.serving.preprocess import INLINE_PIXELS, Preprocessor, is_quick
 
 Array = npt.NDArray[Any]
 Resize = Literal["stretch", "letterbox", "crop"]
@@ -78,32 +77,9 @@ def test_a_line_of_pixels_costs_no_more_memory_than_its_target() -> None:
         assert Preprocessor(spec(32, 32, resize)).tensor(png(line), PNG).shape == (1, 1, 32, 32)
 
 
-async def test_small_and_large_pictures_decode_alike_through_the_pool() -> None:
-    decoder = Decoder(threads=1)
-    preprocessor = Preprocessor(spec(16, 16))
-    rng = np.random.default_rng(2)
+def test_only_small_pictures_are_decoded_on_the_spot_and_too_large_ones_are_refused() -> None:
     side = int(INLINE_PIXELS**0.5)
-    for size in (side // 2, side * 2):
-        data = png(rng.integers(0, 255, (size, size), dtype=np.uint8))
-        got = await decoder.tensor(preprocessor, data, PNG)
-        np.testing.assert_array_equal(got, preprocessor.tensor(data, PNG))
-    decoder.close()
-
-
-async def test_too_many_waiting_pictures_are_shed_and_the_rest_are_decoded() -> None:
-    decoder = Decoder(threads=1, max_waiting=2)
-    data = png(np.zeros((400, 400), np.uint8))
-    preprocessor = Preprocessor(spec(16, 16))
-    tasks = [decoder.tensor(preprocessor, data, PNG) for _ in range(8)]
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    shed = [result for result in results if isinstance(result, FoothillError)]
-    assert [error.code for error in shed] == ["overloaded"] * 5
-    assert (await decoder.tensor(preprocessor, data, PNG)).shape == (1, 1, 16, 16)
-    decoder.close()
-
-
-async def test_a_picture_over_the_limit_is_refused_before_it_is_decoded() -> None:
-    decoder = Decoder(max_pixels=100)
+    assert is_quick(png(np.zeros((side, side), np.uint8)), PNG)
+    assert not is_quick(png(np.zeros((side, side + 1), np.uint8)), PNG)
     with pytest.raises(FoothillError, match="1 to 100 are taken"):
-        await decoder.tensor(Preprocessor(spec(4, 4)), png(np.zeros((11, 11), np.uint8)), PNG)
-    decoder.close()
+        is_quick(png(np.zeros((11, 11), np.uint8)), PNG, max_pixels=100)
