@@ -6,9 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from contracts.predictions import Classification, Detection, Embedding
     from foothill.client import AsyncClient, Client, Inferred, Predicted, RequestError, Tensor
 
-__all__ = ["AsyncClient", "Client", "Inferred", "Predicted", "RequestError", "Tensor"]
+__all__ = [
+    "AsyncClient",
+    "Classification",
+    "Client",
+    "Detection",
+    "Embedding",
+    "Inferred",
+    "Predicted",
+    "RequestError",
+    "Tensor",
+]
 __version__ = "0.1.0"
 
 

@@ -40,7 +40,7 @@ def main() -> None:
 
     command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     try:
-        commands.build(command)()
+        commands.build(command)(prog_name="foothill")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in _OWN:
