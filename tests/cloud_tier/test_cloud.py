@@ -233,3 +233,11 @@ def test_as_a_process_it_says_where_it_listens_and_stops_on_a_signal(tmp_path: P
         process.stderr.read()
         assert process.wait(10) == 0
     assert "digits waits for bundle digits-cloud@1: No root metadata yet" in said
+
+
+def test_the_command_says_what_is_wrong_with_its_configuration(tmp_path: Path) -> None:
+    (tmp_path / "cloud.toml").write_text("prot = 1\n")
+    command = [sys.executable, "-c", "from cloud_tier.cli import app; app()", "run", str(tmp_path / "cloud.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."}, timeout=60)
+    assert done.returncode == 2
+    assert "unknown key `prot`. Did you mean `port`?" in done.stderr
