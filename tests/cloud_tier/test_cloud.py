@@ -236,8 +236,8 @@ def test_as_a_process_it_says_where_it_listens_and_stops_on_a_signal(tmp_path: P
 
 
 def test_the_command_says_what_is_wrong_with_its_configuration(tmp_path: Path) -> None:
-    (tmp_path / "cloud.toml").write_text("prot = 1\n")
+    (tmp_path / "cloud.toml").write_text("threds = 1\n")
     command = [sys.executable, "-c", "from cloud_tier.cli import app; app()", "run", str(tmp_path / "cloud.toml")]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."}, timeout=60)
     assert done.returncode == 2
-    assert "unknown key `prot`. Did you mean `port`?" in done.stderr
+    assert "unknown key `threds`. Did you mean `threads`?" in done.stderr
