@@ -10,6 +10,7 @@ import msgspec
 
 from contracts.boards import BOARDS
 from contracts.errors import FoothillError
+from contracts.strata import stratum_of
 from contracts.topics import NODE_NAME
 
 SCHEMA = 1
@@ -225,6 +226,18 @@ def _check_files(manifest: Manifest) -> None:
             raise _bad(f"file {path[:80]!r} is no plain relative path (letters, digits, '.', '_', '-', at most 4 deep)")
         if not is_digest(file.sha256) or file.bytes < 0:
             raise _bad(f"file {path}: sha256 must be sha256:<64 hex digits> and bytes at least 0")
+    _check_paths(set(manifest.files))
+
+
+def _check_paths(paths: set[str]) -> None:
+    """All of them, and what lies beside them, must fit into one directory."""
+    taken = paths & {FILE, MEASUREMENTS_FILE}
+    if taken:
+        raise _bad(f"{sorted(taken)} are names of the bundle itself, not of its files")
+    for path in paths:
+        above = {"/".join(path.split("/")[:depth]) for depth in range(1, path.count("/") + 1)}
+        if above & paths:
+            raise _bad(f"file {path} lies under another file, {sorted(above & paths)[0]}")
 
 
 def _check_artifacts(manifest: Manifest) -> None:
@@ -237,16 +250,18 @@ def _check_artifacts(manifest: Manifest) -> None:
         if unknown or not artifact.targets:
             raise _bad(f"artifact {artifact.file}: targets {unknown} are not in the board table: {', '.join(BOARDS)}")
         if artifact.confidence is not None:
-            _check_rule(artifact.file, artifact.confidence)
+            _check_rule(manifest, artifact.file, artifact.confidence)
     if manifest.postprocess.output not in {spec.name for spec in manifest.outputs}:
         raise _bad(f"postprocess reads output {manifest.postprocess.output!r}, which the model does not have")
 
 
-def _check_rule(file: str, rule: ConfidenceRule) -> None:
+def _check_rule(manifest: Manifest, file: str, rule: ConfidenceRule) -> None:
     if not (rule.temperature > 0 and 0 < rule.epsilon < 1 and 0 < rule.delta < 1 and rule.n >= 0):
         raise _bad(f"confidence of {file}: temperature > 0, 0 < epsilon < 1, 0 < delta < 1 and n >= 0 must hold")
     if not is_digest(rule.cloud_digest):
         raise _bad(f"confidence of {file}: cloud_digest must be sha256:<64 hex digits>")
+    if rule.stratum != stratum_of(manifest.files[file].sha256, rule.cloud_digest, manifest.task):
+        raise _bad(f"confidence of {file}: stratum must be that of the artifact, the cloud bundle and the task")
 
 
 def _check_golden(manifest: Manifest) -> None:

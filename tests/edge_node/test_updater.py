@@ -74,14 +74,14 @@ async def test_the_same_document_again_does_nothing(live: Live, warehouse: Wareh
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"golden_error": 1.0}, {"model_bytes": b"this is no model"}],
+    ("golden_error", "model_bytes"),
+    [(1.0, None), (0.0, b"this is no model")],
     ids=["fails its golden test", "does not load"],
 )
 async def test_a_bad_bundle_is_refused_and_the_old_one_goes_on(
-    live: Live, warehouse: Warehouse, options: dict[str, object]
+    live: Live, warehouse: Warehouse, golden_error: float, model_bytes: bytes | None
 ) -> None:
-    one, bad = warehouse.pack("1"), warehouse.pack("2", **options)
+    one, bad = warehouse.pack("1"), warehouse.pack("2", golden_error=golden_error, model_bytes=model_bytes)
     bench = live()
     await bench.updater.apply(desired(1, {"digits": one}), {})
     document = desired(2, {"digits": bad})

@@ -34,9 +34,18 @@ class Warehouse:
         self.error: FoothillError | None = None
         self.fetched: list[str] = []
 
-    def pack(self, version: str, **options: object) -> str:
-        directory = self._directory / f"{options.get('model', 'digits')}-{version}"
-        digest = pack(directory, version=version, seed=int(version), **options)  # type: ignore[arg-type]
+    def pack(
+        self, version: str, *, model: str = "digits", golden_error: float = 0.0, model_bytes: bytes | None = None
+    ) -> str:
+        directory = self._directory / f"{model}-{version}"
+        digest = pack(
+            directory,
+            version=version,
+            seed=int(version),
+            model=model,
+            golden_error=golden_error,
+            model_bytes=model_bytes,
+        )
         self.packed[digest] = directory
         return digest
 
