@@ -43,15 +43,31 @@ def digits(
 ) -> None:
     """Compile the demo: digits-cloud@1, digits-edge@1, and digits-edge@2, which only the field unmasks."""
     try:
+        _make_directory(out)
         bundles = _compile(out, quick=quick, quiet=json)
+        show(bundles, json=json)
     except (CompileError, FoothillError) as error:
         typer.echo(f"foothill compile: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def show(bundles: DigitsBundles, *, json: bool) -> None:
+    """Writes what was compiled to stdout, for programs or for people."""
     summaries = [_summary(packed) for packed in (bundles.cloud, bundles.edge, bundles.bad)]
     if json:
         sys.stdout.write(msgspec.json.encode(summaries).decode() + "\n")
     else:
         _print_table(summaries)
+
+
+def _make_directory(out: Path) -> None:
+    """Before the training, not after it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CompileError(
+            f"--out {out} is no directory and cannot be made ({error.strerror}). Name another."
+        ) from error
 
 
 def _compile(out: Path, *, quick: bool, quiet: bool) -> DigitsBundles:

@@ -47,22 +47,16 @@ def npy(array: npt.NDArray[np.generic]) -> bytes:
 def pack(directory: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Packed:
     """Writes the bundle to `directory`, in place of what was there.
 
-    Raises CompileError when `contents` are not exactly what the manifest names, FoothillError `bad_bundle` when the
-    manifest breaks its own rules.
+    Raises CompileError when `contents` are not exactly what the manifest names or cannot be written, FoothillError
+    `bad_bundle` when the manifest breaks its own rules.
     """
     manifests.check(manifest)
     if manifest.files != files_of(contents):
         raise CompileError(f"{manifest.reference}: the manifest does not name the files it is packed with.")
-    beside = directory.parent / f".{directory.name}.{os.getpid()}"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for path, data in {**contents, manifests.FILE: manifests.encode(manifest)}.items():
-        target = beside / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-    if directory.exists():
-        shutil.rmtree(directory)
-    beside.rename(directory)
+    try:
+        _write(directory, {**contents, manifests.FILE: manifests.encode(manifest)})
+    except OSError as error:
+        raise CompileError(f"{directory} cannot be written: {error}. Free space, or name another directory.") from error
     return Packed(directory, manifests.digest(manifest), manifest)
 
 
@@ -92,3 +86,16 @@ def read_measurements(packed: Packed) -> Measurements:
         return msgspec.json.decode(path.read_bytes(), type=Measurements)
     except (OSError, msgspec.DecodeError) as error:
         raise CompileError(f"{path} holds no measurements: {error}. Compile the bundle again.") from error
+
+
+def _write(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """All files beside `directory` first: a half-written bundle never has its name."""
+    beside = directory.parent / f".{directory.name}.{os.getpid()}"
+    shutil.rmtree(beside, ignore_errors=True)
+    for path, data in contents.items():
+        target = beside / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    if directory.exists():
+        shutil.rmtree(directory)
+    beside.rename(directory)

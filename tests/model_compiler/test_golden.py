@@ -1,0 +1,45 @@
+"""Which rows become golden, and how exactly they must be repeated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from model_compiler.errors import CompileError
+from model_compiler.golden import ROWS, Tolerance, choose_rows, tolerance_for
+from model_compiler.samples import Floats
+
+
+def logits_for(labels: np.ndarray, margin: float) -> Floats:
+    return np.asarray(margin * np.eye(10)[labels], np.float32)
+
+
+def test_rows_take_turns_through_the_labels() -> None:
+    labels = np.repeat(np.arange(10), 20)
+    rows = choose_rows({"a.onnx": logits_for(labels, 5.0)}, labels, Tolerance(0.1, 0.01))
+    assert len(rows) == ROWS
+    assert len(set(rows.tolist())) == ROWS
+    counts = np.bincount(labels[rows], minlength=10)
+    assert counts.min() >= 1
+    assert counts.max() <= 2
+
+
+def test_no_row_is_wrong_or_close_in_any_artifact() -> None:
+    labels = np.repeat(np.arange(10), 20)
+    good, wrong, close = logits_for(labels, 5.0), logits_for(labels, 5.0), logits_for(labels, 5.0)
+    wrong[::4] = wrong[::4][:, ::-1]
+    close[1::4] *= 0.03
+    rows = choose_rows({"a.onnx": good, "b.onnx": wrong, "c.onnx": close}, labels, Tolerance(0.1, 0.01))
+    assert not np.isin(rows % 4, [0, 1]).any()
+
+
+def test_too_few_sure_rows_are_refused() -> None:
+    labels = np.arange(10)
+    with pytest.raises(CompileError, match="Only 10 of 10"):
+        choose_rows({"a.onnx": logits_for(labels, 5.0)}, labels, Tolerance(0.1, 0.01))
+
+
+def test_int8_gets_room_in_steps_of_its_widest_output_and_fp32_next_to_none() -> None:
+    outputs = {"a.onnx": np.array([[-30.0, 10.0]], np.float32)}
+    assert tolerance_for(outputs, quantized=True) == Tolerance(0.6, 0.02)
+    assert tolerance_for(outputs, quantized=False) == Tolerance(1e-3, 1e-3)
