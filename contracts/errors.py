@@ -60,6 +60,8 @@ class FoothillError(Exception):
 
     def __init__(self, code: str, message: str, *, source: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(message)
+        if code not in KINDS:
+            raise ValueError(f"{code!r} is no code of the contract: use one of {', '.join(KINDS)}.")
         self.code = code
         self.message = message
         self.source = source

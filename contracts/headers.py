@@ -69,6 +69,7 @@ MAX_DEADLINE_MS = 600_000.0
 MAX_RESIDENCY_REGIONS = 64
 
 Escalation = Literal["auto", "never", "always"]
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _TOKEN = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
 _REGION = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
 
@@ -121,10 +122,7 @@ def relayed(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
 def _deadline_ms(value: str | None) -> float | None:
     if value is None:
         return None
-    try:
-        milliseconds = float(value)
-    except ValueError:
-        milliseconds = 0.0
+    milliseconds = float(value) if _DECIMAL.fullmatch(value.strip()) else 0.0
     if not 0 < milliseconds <= MAX_DEADLINE_MS:
         raise _bad(DEADLINE_MS, value, f"a number of milliseconds above 0 and at most {MAX_DEADLINE_MS:.0f}")
     return milliseconds

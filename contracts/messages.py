@@ -147,5 +147,5 @@ def decode(data: bytes, kind: type[T]) -> T:
         raise FoothillError("bad_request", f"A {kind.__name__} of {len(data)} bytes is over {MAX_MESSAGE_BYTES}.")
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FoothillError("bad_request", f"This is no {kind.__name__}: {error}.") from error

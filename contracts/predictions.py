@@ -76,7 +76,7 @@ def with_reason(body: bytes, content_type: str, reason: str) -> bytes:
         return body
     try:
         answer = codec.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body
     if not isinstance(answer, dict) or "reason" not in answer or answer["reason"] == reason:
         return body

@@ -22,13 +22,18 @@ def format_server_timing(phases_ms: Mapping[str, float]) -> str:
 def parse_server_timing(value: str | None) -> dict[str, float]:
     """Phases of an upstream's header; entries out of form are dropped, since timings are never worth a failure."""
     phases: dict[str, float] = {}
-    for entry in (value or "")[:_MAX_HEADER_CHARACTERS].split(","):
+    for entry in _bounded(value or "").split(","):
         found = _ENTRY.fullmatch(entry)
         if found:
             milliseconds = float(found.group(2))
             if math.isfinite(milliseconds):
                 phases[found.group(1)] = milliseconds
     return phases
+
+
+def _bounded(value: str) -> str:
+    """A header that is too long loses its last entries, whole: half of a number would be another number."""
+    return value if len(value) <= _MAX_HEADER_CHARACTERS else value[:_MAX_HEADER_CHARACTERS].rpartition(",")[0]
 
 
 def across_hop(hop_ms: float, upstream_ms: Mapping[str, float]) -> dict[str, float]:

@@ -10,6 +10,9 @@ DENY = f"{PREFIX}/deny"
 NODE_NAME = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
 """Node, model and region names: lower-case letters, digits and '-', at most 63, safe in topics, paths and hosts."""
 
+STRATUM = re.compile(r"[A-Za-z0-9_\-]{1,64}")
+"""What may stand for a stratum in a topic; `contracts.strata.stratum_of` gives 32 hex digits."""
+
 NODE_KINDS = ("identity", "status", "desired", "reported", "load")
 
 
@@ -36,14 +39,21 @@ def node_of(topic: str) -> str:
 
 
 def audit_topic(stratum: str) -> str:
-    return f"{PREFIX}/audits/{stratum}"
+    return f"{PREFIX}/audits/{_level(stratum)}"
 
 
 EVERY_AUDIT = f"{PREFIX}/audits/+"
 
 
 def certificate_topic(stratum: str) -> str:
-    return f"{PREFIX}/certificates/{stratum}"
+    return f"{PREFIX}/certificates/{_level(stratum)}"
 
 
 EVERY_CERTIFICATE = f"{PREFIX}/certificates/+"
+
+
+def _level(stratum: str) -> str:
+    """Raises ValueError for a stratum that would break out of its level."""
+    if not STRATUM.fullmatch(stratum):
+        raise ValueError(f"{stratum[:80]!r} is not a stratum: use letters, digits, '-' and '_', at most 64.")
+    return stratum

@@ -24,6 +24,7 @@ from contracts.headers import Terms
 from contracts.messages import Audit, Certificate
 from contracts.predictions import with_reason
 from contracts.timing import across_hop, parse_server_timing
+from contracts.topics import STRATUM
 from runtime.links.estimates import Fading
 from runtime.links.hop import sign_hop
 from runtime.links.telemetry import Purpose, Telemetry
@@ -360,9 +361,10 @@ class Holder:
 
 
 def _evidence(edge: Answer) -> _Evidence:
+    stratum = edge.headers.get(headers.STRATUM, "")
     return _Evidence(
         confidence=_confidence(edge.headers.get(headers.CONFIDENCE)),
-        stratum=edge.headers.get(headers.STRATUM, ""),
+        stratum=stratum if STRATUM.fullmatch(stratum) else "",
         digest=edge.headers.get(headers.DIGEST, ""),
         answer=edge.headers.get(headers.ANSWER, ""),
     )

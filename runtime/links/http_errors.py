@@ -36,9 +36,10 @@ def request_id_of(request: web.Request) -> str:
 
 def error_response(error: FoothillError, *, source: str, request_id: str) -> web.Response:
     """The JSON body of `error`, with `Retry-After` in whole seconds where the error names one or asks for one."""
+    told = error.body(source=source, request_id=request_id)
     answer = web.Response(
         status=error.status,
-        body=msgspec.json.encode(error.body(source=source, request_id=request_id)),
+        body=msgspec.json.encode(msgspec.structs.replace(told, message=_printable(told.message))),
         content_type="application/json",
     )
     answer.headers[headers.REQUEST_ID] = request_id
@@ -71,6 +72,11 @@ def error_middleware(source: str) -> Middleware:
         return answer
 
     return middleware
+
+
+def _printable(message: str) -> str:
+    """Bytes of a request that were no text reach messages as lone surrogates, which JSON cannot carry."""
+    return message.encode("utf-8", "replace").decode()
 
 
 def _from_http(error: web.HTTPException, source: str, request_id: str) -> web.Response:
