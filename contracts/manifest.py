@@ -177,7 +177,7 @@ def decode(data: bytes) -> Manifest:
         raise _bad(f"it has {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are read")
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _bad(str(error)) from error
     check(manifest)
     return manifest
