@@ -104,7 +104,7 @@ def _row(each: Candidate) -> tuple[str, ...]:
 def _told(answer: Answer) -> str:
     try:
         return msgspec.json.decode(answer.body, type=ErrorBody).message
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return f"HTTP {answer.status}; this does not look like a Foothill router."
 
 
