@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import importlib.util
 import ipaddress
 import logging
@@ -144,7 +143,7 @@ class Broker:
             pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**quick_deaths)
             said = "; ".join(self._last_words)
             log.error("broker: %s ended with code %d (%s); again in %.1f s", self.program, code, said, pause_s)
-            if quick_deaths == _LOST_FAITH:
+            if quick_deaths == _LOST_FAITH and "in use" not in said:
                 self._set_database_aside()
             await asyncio.sleep(pause_s)
             self._process = process = await self._launch()
@@ -184,7 +183,6 @@ def mosquitto_config(host: str, port: int, directory: Path) -> str:
     lines = {
         "listener": f"{port} {host}",
         "allow_anonymous": "true",
-        "user": getpass.getuser(),  # a switch of user would take the leash off
         "persistence": "true",
         "persistence_location": f"{directory}/",
         "persistence_file": _DATABASE,
@@ -197,6 +195,8 @@ def mosquitto_config(host: str, port: int, directory: Path) -> str:
         "log_dest": "stderr",
         "log_timestamp": "false",
     }
+    if os.geteuid() == 0:
+        lines["user"] = "root"  # changing the user would take the leash off
     return "".join(f"{key} {value}\n" for key, value in lines.items()) + "log_type error\nlog_type warning\n"
 
 

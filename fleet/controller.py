@@ -13,6 +13,8 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
+import msgspec
+
 from contracts import manifest as manifests
 from contracts.errors import FoothillError
 from contracts.messages import Audit, Reported, Status, decode
@@ -49,6 +51,8 @@ M = TypeVar("M", Status, Reported)
 
 TICK_S = 0.25
 MAINTENANCE_S = 30.0
+_LONGEST_TICK_S = 1.0
+"""A process that was stopped for longer has not listened meanwhile."""
 
 
 class Controller:
@@ -233,7 +237,9 @@ class Controller:
         async with self._lock:
             before = self._rollouts[rollout_id]
             after, commands = advance(before, event)
-            if after != before or commands:
+            if not commands and after == msgspec.structs.replace(before, waited_s=after.waited_s):
+                self._rollouts[rollout_id] = after  # waiting alone is not worth a write: a restart waits a little more
+            else:
                 await self._commit(after, commands)
 
     async def _commit(self, rollout: Rollout, commands: tuple[Assign, ...]) -> Rollout:
@@ -308,10 +314,16 @@ class Controller:
         return message
 
     async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        heard_s: float | None = None
         while True:
             await asyncio.sleep(TICK_S)
+            before_s, heard_s = heard_s, loop.time() if self._port.connected else None
+            if before_s is None or heard_s is None:
+                continue
+            listened_s = min(heard_s - before_s, _LONGEST_TICK_S)
             for rollout in self._open():
-                await _logged(self._apply(rollout.plan.id, Tick(self._clock())), "a tick")
+                await _logged(self._apply(rollout.plan.id, Tick(listened_s, self._clock())), "a tick")
 
     async def _maintain(self) -> None:
         while True:

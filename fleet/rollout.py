@@ -55,14 +55,18 @@ class NodeState(msgspec.Struct, frozen=True):
 
 
 class Rollout(msgspec.Struct, frozen=True):
-    """The whole state. Times are unix seconds; `since_s` is when the present phase and stage began."""
+    """The whole state. Times of events are unix seconds.
+
+    `waited_s`: how long the controller has listened since the present phase and stage began. Time in which it was not
+    running, or the broker was away, is nobody's silence.
+    """
 
     plan: Plan
     phase: Phase
     stage: int
     nodes: dict[str, NodeState]
     started_at_s: float
-    since_s: float
+    waited_s: float = 0.0
     tally: gates.Tally = gates.Tally()
     reason: str = ""
     decided_at_s: float | None = None
@@ -103,6 +107,9 @@ class Audited(msgspec.Struct, frozen=True):
 
 
 class Tick(msgspec.Struct, frozen=True):
+    """`listened_s` more have gone by with an ear for every node."""
+
+    listened_s: float
     at_s: float
 
 
@@ -127,7 +134,7 @@ Step = tuple[Rollout, tuple[Assign, ...]]
 def begin(plan: Plan, at_s: float) -> Step:
     """Exposes the first stage."""
     nodes = {name: NodeState() for stage in plan.stages for name in stage}
-    return _expose(Rollout(plan, "staging", 0, nodes, started_at_s=at_s, since_s=at_s), 0, at_s)
+    return _expose(Rollout(plan, "staging", 0, nodes, started_at_s=at_s), 0)
 
 
 def advance(state: Rollout, event: Event) -> Step:
@@ -170,7 +177,7 @@ def _heard_staging(state: Rollout, event: Heard) -> Step:
         return state, ()
     gate = state.plan.gate
     if gate is not None and gate.stage == state.stage and _decision(state) != "accept":
-        return msgspec.structs.replace(state, phase="judging", since_s=event.at_s), ()
+        return msgspec.structs.replace(state, phase="judging", waited_s=0.0), ()
     return _next_stage(state, event.at_s)
 
 
@@ -210,14 +217,16 @@ def _audited(state: Rollout, event: Audited) -> Step:
 
 
 def _tick_staging(state: Rollout, event: Tick) -> Step:
-    if event.at_s - state.since_s < state.plan.deadline_s:
+    state = _waited(state, event)
+    if state.waited_s < state.plan.deadline_s:
         return state, ()
     silent = ", ".join(name for name, node in state.nodes.items() if node.phase == "assigned")
     return _stop(state, event.at_s, f"silence: {silent} did not become active in {state.plan.deadline_s:g} s")
 
 
 def _tick_judging(state: Rollout, event: Tick) -> Step:
-    if event.at_s - state.since_s < state.plan.silence_s:
+    state = _waited(state, event)
+    if state.waited_s < state.plan.silence_s:
         return state, ()
     seen = f"{state.tally.disagreements} disagreements in {state.tally.n} audits decide nothing"
     return _stop(state, event.at_s, f"silence: {seen} after {state.plan.silence_s:g} s")
@@ -225,7 +234,8 @@ def _tick_judging(state: Rollout, event: Tick) -> Step:
 
 def _tick_reverting(state: Rollout, event: Tick) -> Step:
     """Nodes that do not answer keep their new desired document and take it when they come back."""
-    if event.at_s - state.since_s < state.plan.deadline_s:
+    state = _waited(state, event)
+    if state.waited_s < state.plan.deadline_s:
         return state, ()
     missing = ", ".join(name for name, node in state.nodes.items() if node.phase == "reverting")
     reason = f"{state.reason}; not yet confirmed by {missing}"
@@ -261,17 +271,17 @@ _TABLE: dict[tuple[Phase, type], Callable[[Rollout, Any], Step]] = {
 }
 
 
-def _expose(state: Rollout, stage: int, at_s: float) -> Step:
+def _expose(state: Rollout, stage: int) -> Step:
     added = state.plan.stages[stage]
     nodes = state.nodes | {name: NodeState("assigned") for name in added}
-    state = msgspec.structs.replace(state, phase="staging", stage=stage, nodes=nodes, since_s=at_s)
+    state = msgspec.structs.replace(state, phase="staging", stage=stage, nodes=nodes, waited_s=0.0)
     return state, tuple(Assign(name, state.plan.digest) for name in added)
 
 
 def _next_stage(state: Rollout, at_s: float) -> Step:
     if state.stage + 1 < len(state.plan.stages):
-        return _expose(state, state.stage + 1, at_s)
-    done = msgspec.structs.replace(state, phase="completed", since_s=at_s, decided_at_s=at_s, ended_at_s=at_s)
+        return _expose(state, state.stage + 1)
+    done = msgspec.structs.replace(state, phase="completed", decided_at_s=at_s, ended_at_s=at_s)
     return done, ()
 
 
@@ -284,7 +294,7 @@ def _stop(state: Rollout, at_s: float, reason: str) -> Step:
     commands = tuple(Assign(name, state.plan.previous[name]) for name in back)
     return (
         msgspec.structs.replace(
-            state, phase="reverting", nodes=state.nodes | back, since_s=at_s, decided_at_s=at_s, reason=reason
+            state, phase="reverting", nodes=state.nodes | back, waited_s=0.0, decided_at_s=at_s, reason=reason
         ),
         commands,
     )
@@ -318,6 +328,10 @@ def _is_current(node: NodeState, event: Heard) -> bool:
 def _decision(state: Rollout) -> str:
     evidence = state.evidence
     return "accept" if evidence is None else evidence.decision
+
+
+def _waited(state: Rollout, event: Tick) -> Rollout:
+    return msgspec.structs.replace(state, waited_s=state.waited_s + event.listened_s)
 
 
 def _with_node(state: Rollout, name: str, node: NodeState) -> Rollout:

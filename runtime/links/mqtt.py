@@ -42,6 +42,7 @@ _OUT_WINDOW = 64
 _IN_WINDOW = 256
 _MAX_WAITING = 10_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+_STEADY_S = 2.0
 _TAKEN_OVER = 0x8E
 
 
@@ -323,8 +324,9 @@ class MqttPort:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep_connected(self) -> None:
-        failures = 0
+        loop, failures = asyncio.get_running_loop(), 0
         while True:
+            began_s = loop.time()
             try:
                 session = await self._open()
             except (OSError, asyncio.TimeoutError) as error:
@@ -332,8 +334,9 @@ class MqttPort:
                     log.warning("mqtt: no broker at %s (%s); trying again", self._url, error or type(error).__name__)
                 failures += 1
             else:
-                failures = await self._live(session)
-            longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**failures)
+                taken_over = await self._live(session)
+                failures = 0 if loop.time() - began_s > _STEADY_S and not taken_over else failures + 1
+            longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures, 10))
             await asyncio.sleep(self._rng.uniform(longest / 2, longest))
 
     async def _open(self) -> _Session:
@@ -370,8 +373,8 @@ class MqttPort:
             client.will_set(topic, payload, qos=1, retain=retain)
         return client
 
-    async def _live(self, session: _Session) -> int:
-        """One connection from its first to its last moment; returns how much back-off its end deserves."""
+    async def _live(self, session: _Session) -> bool:
+        """One connection from its first to its last moment; True when another client took its name over."""
         log.info("mqtt: %s connected to %s", self._client_id, self._url)
         self._session = session
         pings = asyncio.ensure_future(session.keep_alive(min(1.0, self._keepalive_s / 2)))
@@ -381,15 +384,15 @@ class MqttPort:
         except (ConnectionError, asyncio.TimeoutError) as error:
             session.abandon()
             log.warning("mqtt: set-up with %s failed: %s", self._url, error or type(error).__name__)
-            return 1
+            return False
         finally:
             self._lose(session)
             pings.cancel()
         log.warning("mqtt: %s lost %s: %s", self._client_id, self._url, reason)
-        if reason.value == _TAKEN_OVER:
+        taken_over: bool = reason.value == _TAKEN_OVER
+        if taken_over:
             log.error("mqtt: another client uses the name %r: give each process its own name", self._client_id)
-            return 5
-        return 0
+        return taken_over
 
     async def _set_up(self, session: _Session) -> None:
         if self._routes:

@@ -187,7 +187,7 @@ class ScriptedNode:
 
     def _assert(self) -> None:
         self.port.publish(node_topic(self.name, "status"), encode(Status(self.name, self.epoch, "online")), retain=True)
-        self._publish()
+        self.report()
 
     def _on_desired(self, _topic: str, payload: bytes) -> None:
         signed = decode(payload, Signed)
@@ -200,20 +200,20 @@ class ScriptedNode:
         for model in set(self.serving) - set(desired.models):
             del self.serving[model]
         self._reports = {model: self._take(model, digest) for model, digest in desired.models.items()}
-        self._publish()
+        self.report()
 
     def _take(self, model: str, digest: str) -> ModelReport:
         phases: tuple[ModelPhase, ...] = ("fetching", "verifying", "testing")
         before = self.serving.get(model, "")
         for phase in phases:
             self._reports = {model: ModelReport(digest, phase, serving=before)}
-            self._publish()
+            self.report()
         if digest in self.fails:
             return ModelReport(digest, "failed", serving=before, error="golden: logits is off by 3.1 at row 0")
         self.serving[model] = digest
         return ModelReport(digest, "active", serving=digest, previous=before)
 
-    def _publish(self) -> None:
+    def report(self) -> None:
         if not self.silent and self.sequence:
             reported = Reported(self.name, self.epoch, self.sequence, dict(self._reports), FINGERPRINT, time.time())
             self.port.publish(node_topic(self.name, "reported"), encode(reported), retain=True)

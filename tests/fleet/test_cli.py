@@ -131,7 +131,7 @@ async def test_watching_goes_on_over_a_restart_of_the_fleet_manager(fleet: Fleet
     await fleet.stop()
     await fleet.start()
     node.silent = False
-    node._publish()
+    node.report()
     await asyncio.wait_for(watching, 20)
     assert states[-1] == "completed"
     await node.stop()

@@ -199,7 +199,7 @@ async def test_a_silent_node_is_a_failure_after_the_deadline(fleet: Fleet, bundl
         assert "not yet confirmed by frankfurt" in done["reason"]
         assert (done["exposed_nodes"], done["reverted_nodes"]) == (1, 0)
         nodes["frankfurt"].silent = False
-        nodes["frankfurt"]._publish()
+        nodes["frankfurt"].report()
 
         async def back() -> bool:
             return bool((await fleet.operator.rollout(started["id"]))["reverted"])
@@ -305,7 +305,7 @@ async def test_a_controller_restarted_at_every_step_ends_where_it_would_have(
         started = await fleet.operator.start("digits-edge@2", nodes=list(NAMES))
         await fleet.stop()
         nodes["frankfurt"].silent = False
-        nodes["frankfurt"]._publish()  # while nobody listens: retained
+        nodes["frankfurt"].report()  # while nobody listens: retained
         fleet = await Fleet(config, session).start()
         judged = await fleet.operator.wait(started["id"], "judging")
         for number in range(5):
@@ -319,6 +319,22 @@ async def test_a_controller_restarted_at_every_step_ends_where_it_would_have(
         assert {node.serving["digits"] for node in nodes.values()} == {done["digest"]}
         assert [len(node.documents) for node in nodes.values()] == [2, 2, 2]
     await fleet.stop()
+
+
+async def test_a_broker_that_was_away_longer_than_the_deadline_is_nobodys_silence(
+    fleet: Fleet, bundles: dict[str, Path], broker: Broker
+) -> None:
+    async with nodes_of(fleet, "tokyo") as nodes:
+        await fleet.operator.publish(bundles["1"])
+        nodes["tokyo"].silent = True
+        started = await fleet.operator.start("digits-edge@1", stage_deadline_s=1.5)
+        await until(lambda: nodes["tokyo"].documents)
+        await broker.stop()
+        nodes["tokyo"].silent = False
+        await asyncio.sleep(2.0)
+        assert (await fleet.operator.rollout(started["id"]))["state"] == "staging"
+        await broker.start()
+        await fleet.operator.wait(started["id"], "completed")
 
 
 async def test_watching_shows_every_step_and_ends(fleet: Fleet, bundles: dict[str, Path]) -> None:

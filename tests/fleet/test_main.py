@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 import fleet
+from fleet.broker import Broker
 from tests.fleet.scripted import Operator, until, write_bundle
 
 ROOT = Path(str(fleet.__file__)).parent.parent
@@ -92,6 +93,37 @@ async def test_killed_hard_it_takes_its_broker_along_and_goes_on_after_a_restart
         operator = Operator(url, token, session)
         assert [node["node"] for node in await operator.call("GET", "/v1/nodes")] == ["tokyo"]
         assert [model["name"] for model in await operator.call("GET", "/v1/models")] == ["digits-edge"]
+
+
+async def test_killed_hard_in_the_middle_of_a_rollout_it_ends_it_after_a_restart(
+    tmp_path: Path, session: aiohttp.ClientSession, broker: Broker
+) -> None:
+    path = settings(tmp_path, f'broker_url = "{broker.url}"')
+    for version in ("1", "2"):
+        write_bundle(tmp_path / version, version)
+    async with running(path) as (process, url):
+        operator = Operator(url, (tmp_path / "state" / "admin.token").read_text().strip(), session)
+        for version in ("1", "2"):
+            await operator.publish(tmp_path / version)
+        nodes = [await (await operator.enrol(name)).start() for name in ("ashburn", "tokyo")]
+        first = await operator.start("digits-edge@1")
+        await operator.wait(first["id"], "completed")
+        nodes[0].silent = True
+        second = await operator.start("digits-edge@2", nodes=["ashburn", "tokyo"])
+        process.kill()
+        await process.wait()
+    nodes[0].silent = False
+    nodes[0].report()
+    async with running(path) as (_, url):
+        operator.url = url
+        await operator.wait(second["id"], "judging")
+        for number in range(200):
+            nodes[0].audit(second["digest"], f"r{number}", agree=False)
+        done = await operator.wait(second["id"], "rolled-back")
+        assert done["reverted"] == ["ashburn"]
+        assert {node.serving["digits"] for node in nodes} == {first["digest"]}
+        for node in nodes:
+            await node.stop()
 
 
 @pytest.mark.parametrize(

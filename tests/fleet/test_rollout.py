@@ -70,7 +70,7 @@ class Fleet:
 
     def tick(self, seconds: float) -> None:
         self.now_s += seconds
-        self.feed(Tick(self.now_s))
+        self.feed(Tick(seconds, self.now_s))
 
     def _obey(self, commands: tuple[Assign, ...]) -> None:
         for command in commands:
@@ -147,6 +147,13 @@ def test_a_silent_node_is_a_failed_node_after_the_deadline() -> None:
     assert fleet.phase() == "reverting"
     assert "b did not become active" in fleet.state.reason
     assert {digest for _, digest in fleet.told.values()} == {OLD}
+
+
+def test_time_in_which_nobody_listened_is_nobodys_silence() -> None:
+    fleet = Fleet(plan_of((("a",),)))
+    fleet.now_s += 1e6
+    fleet.feed(Tick(0.25, fleet.now_s))
+    assert fleet.phase() == "staging"
 
 
 def test_a_gate_that_hears_nothing_decides_against() -> None:
@@ -278,7 +285,7 @@ class Histories(RuleBasedStateMachine):
     @rule(seconds=st.floats(0, 70))
     def time_passes(self, seconds: float) -> None:
         self.fleet.now_s += seconds
-        self.feed(Tick(self.fleet.now_s))
+        self.feed(Tick(seconds, self.fleet.now_s))
 
     @rule()
     def the_operator_gives_up(self) -> None:
