@@ -76,7 +76,7 @@ BROKEN: list[tuple[str, Callable[..., str], dict[str, Any], str]] = [
     ("unknown type", make_echo, {"inputs": (TensorSpec("x_INT8", "BF16", (-1, 2)),)}, "x_INT8 is BF16; served are"),
     ("picture", make_classifier, {"preprocess": Preprocess(9, 9, "grey", 1.0, (0.0,), (1.0,))}, "preprocess gives"),
     ("vector of classes", make_classifier, {"postprocess": Postprocess("logits", "vector")}, "needs logits or prob"),
-    ("logits of an embedding", partial(make_classifier, tier="cloud"), {"task": "embedding"}, "an embedding needs a vector"),
+    ("logits of an embedding", partial(make_classifier, tier="cloud"), {"task": "embedding"}, "needs a vector"),
     ("labels", make_classifier, {"labels": ("a", "b")}, "2 labels for 10 classes"),
 ]  # fmt: skip
 
