@@ -302,7 +302,7 @@ class MqttPort:
 
     async def stop(self) -> None:
         """Sends what waits (for a second at most), disconnects without the will, and ends all tasks."""
-        session = self._session
+        session, self._started = self._session, False
         if session is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), _DRAIN_S)
@@ -388,7 +388,8 @@ class MqttPort:
         finally:
             self._lose(session)
             pings.cancel()
-        log.warning("mqtt: %s lost %s: %s", self._client_id, self._url, reason)
+        if self._started:
+            log.warning("mqtt: %s lost %s: %s", self._client_id, self._url, reason)
         taken_over: bool = reason.value == _TAKEN_OVER
         if taken_over:
             log.error("mqtt: another client uses the name %r: give each process its own name", self._client_id)
