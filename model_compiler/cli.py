@@ -101,7 +101,7 @@ def _print_table(summaries: list[Summary]) -> None:
     from rich.table import Table
 
     numbers = ("accuracy", "agrees", "escalates", "bytes", "ms")
-    table = Table("bundle", "artifact", box=None, pad_edge=False)
+    table = Table("bundle", "artifact", box=None, pad_edge=False, collapse_padding=True)
     for title in numbers:
         table.add_column(title, justify="right", no_wrap=True)
     for summary in summaries:

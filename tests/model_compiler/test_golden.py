@@ -39,7 +39,7 @@ def test_too_few_sure_rows_are_refused() -> None:
         choose_rows({"a.onnx": logits_for(labels, 5.0)}, labels, Tolerance(0.1, 0.01))
 
 
-def test_int8_gets_room_in_steps_of_its_widest_output_and_fp32_next_to_none() -> None:
+def test_int8_gets_room_in_steps_of_its_widest_output_and_fp32_less() -> None:
     outputs = {"a.onnx": np.array([[-30.0, 10.0]], np.float32)}
     assert tolerance_for(outputs, quantized=True) == Tolerance(0.6, 0.02)
-    assert tolerance_for(outputs, quantized=False) == Tolerance(1e-3, 1e-3)
+    assert tolerance_for(outputs, quantized=False) == Tolerance(0.15, 0.005)
