@@ -33,7 +33,7 @@ class Role(msgspec.Struct, frozen=True):
 
 
 ROLES: tuple[Role, ...] = (
-    Role("client", "", ("httpx", "msgspec"), "ask for answers from Python"),
+    Role("client", "", ("httpx", "msgspec", "sniffio"), "ask for answers from Python"),
     Role("router", "router", (*_LINKS, "geoip2", "maxminddb", "numpy"), "route requests"),
     Role("fleet", "fleet", (*_LINKS, "iotcore"), "roll out models"),
     Role("edge", "edge", _SERVING, "serve models near the users"),

@@ -17,7 +17,18 @@ from foothill.cli import ROOMS, explain_missing
 ROOT = Path(__file__).parents[2]
 SITE = Path(sysconfig.get_paths()["purelib"])
 # httpx and msgspec with what they need, and nothing else.
-BASE = ("httpx", "httpcore", "anyio", "certifi", "idna", "h11", "msgspec", "typing_extensions.py", "exceptiongroup")
+BASE = (
+    "httpx",
+    "httpcore",
+    "anyio",
+    "certifi",
+    "idna",
+    "h11",
+    "msgspec",
+    "sniffio",
+    "typing_extensions.py",
+    "exceptiongroup",
+)
 HEAVY = {"httpx", "aiohttp", "numpy", "onnxruntime", "torch"}
 
 

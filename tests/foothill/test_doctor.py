@@ -17,7 +17,9 @@ from runtime.links.settings import load
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 EVERYTHING = {package: "1.0" for role in ROLES for package in role.packages}
 FULL = Facts((3, 11, 2), "Linux", "x86_64", 2, 8 << 30, EVERYTHING, mosquitto="/usr/sbin/mosquitto", geo_database="/g")
-BARE = msgspec.structs.replace(FULL, packages={"httpx": "0.28", "msgspec": "0.20"}, mosquitto="", geo_database="")
+BARE = msgspec.structs.replace(
+    FULL, packages={"httpx": "0.28", "msgspec": "0.20", "sniffio": "1.3"}, mosquitto="", geo_database=""
+)
 
 
 def finding(facts: Facts, name: str) -> Finding:
