@@ -6,6 +6,8 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Literal
@@ -227,3 +229,32 @@ async def test_a_name_used_twice_is_told(broker: Broker, caplog: pytest.LogCaptu
     assert any("twin lost" in record.message for record in caplog.records)
     for port in (first, second, third):
         await port.stop()
+
+
+@pytest.mark.skipif(shutil.which("mosquitto_passwd") is None, reason="mosquitto_passwd is not installed")
+async def test_the_login_in_the_address_is_used_and_its_refusal_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mosquitto = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    assert mosquitto is not None
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        number = probe.getsockname()[1]
+    passwords, settings = tmp_path / "passwords", tmp_path / "mosquitto.conf"
+    making = await asyncio.create_subprocess_exec("mosquitto_passwd", "-c", "-b", str(passwords), "node", "secret")
+    assert await making.wait() == 0
+    passwords.chmod(0o644)
+    settings.write_text(f"listener {number} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nuser root\n")
+    process = await asyncio.create_subprocess_exec(mosquitto, "-c", str(settings), stderr=subprocess.DEVNULL)
+    try:
+        known = await connected(MqttPort(f"mqtt://node:secret@127.0.0.1:{number}", "known"))
+        await known.stop()
+        stranger = MqttPort(f"mqtt://127.0.0.1:{number}", "stranger")
+        await stranger.start()
+        with pytest.raises(TimeoutError):
+            await stranger.wait_connected(0.5)
+        await stranger.stop()
+        assert any("refused the connection" in record.message for record in caplog.records)
+        assert not any("secret" in record.message for record in caplog.records)
+    finally:
+        process.terminate()
+        await process.wait()
