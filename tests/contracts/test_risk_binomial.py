@@ -18,7 +18,7 @@ levels = st.floats(1e-4, 0.5)
 @given(counts, chances)
 def test_cdf_is_scipys(count: tuple[int, int], p: float) -> None:
     k, n = count
-    assert binomial.cdf(k, n, p) == pytest.approx(float(scipy_stats.binom.cdf(k, n, p)), rel=1e-9, abs=1e-300)
+    assert binomial.cdf(k, n, p) == pytest.approx(float(scipy_stats.binom.cdf(k, n, p)), rel=1e-8, abs=1e-200)
 
 
 @pytest.mark.parametrize(("k", "p"), [(20_000, 0.02), (19_500, 0.02), (20_500, 0.02), (500_000, 0.5), (10, 1e-5)])
