@@ -55,7 +55,8 @@ def verify(signed: Signed, keys: Mapping[str, str], kind: type[T]) -> T:
         key.verify(signed.signature, _signed_bytes(kind, signed.payload))
     except (InvalidSignature, ValueError) as error:
         raise FoothillError(
-            "forbidden", f"The signature of key {signed.key_id} on this {kind.__name__} is wrong: it was altered or forged."
+            "forbidden",
+            f"The signature of key {signed.key_id} on this {kind.__name__} is wrong: it was altered or forged.",
         ) from error
     return decode(signed.payload, kind)
 
