@@ -108,16 +108,19 @@ class AsyncClient:
 
     async def _perform(self, wish: Wish) -> Settled:
         started = self._session.start(wish.deadline_ms)
-        await self._ask_if_needed(wish.subject, started)
-        return await self._drive(self._session.call(wish, started))
+        asked = await self._ask_if_needed(wish.subject, started)
+        return await self._drive(self._session.call(wish, started, asked=asked))
 
-    async def _ask_if_needed(self, subject: Subject, started: Started) -> None:
+    async def _ask_if_needed(self, subject: Subject, started: Started) -> bool:
+        """Whether the call had to wait for a lease."""
         if self._session.must_ask(subject, renews_behind=True):
             async with self._asking.setdefault(subject, asyncio.Lock()):
                 if self._session.must_ask(subject, renews_behind=True):
                     await self._drive(self._session.ask(subject, started.deadline))
-        elif self._session.due(subject) and subject not in self._renewals:
+            return True
+        if self._session.due(subject) and subject not in self._renewals:
             self._renewals[subject] = asyncio.create_task(self._renew(subject))
+        return False
 
     async def _renew(self, subject: Subject) -> None:
         try:

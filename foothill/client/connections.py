@@ -6,7 +6,8 @@ import asyncio
 import functools
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 
 import httpx
 
@@ -14,6 +15,7 @@ from foothill.client.origins import normalise, route
 from foothill.client.upstreams import Lost, Reply, Send
 
 _LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30.0)
+_PLAIN = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "foothill"}
 _CONNECTED = "connection.connect_tcp.started"
 
 
@@ -33,13 +35,16 @@ class Wiring:
             return _no_authorities()
         return self._tls or _public_authorities(self.trust_env)
 
-    def address(self, send: Send) -> tuple[str, str, dict[str, str], dict[str, object]]:
-        """(scheme, URL, headers, httpx extensions) of a request."""
+    def request(self, send: Send, trace: Callable[[str, object], object]) -> httpx.Request:
+        """Made without the pool's `build_request`, whose merging of defaults takes a tenth of a call's CPU time."""
         way = route(send.base_url, self._connect_to)
-        scheme = way.url.partition(":")[0]
-        # Over a tunnel the certificate must still be that of the name asked for.
-        extensions: dict[str, object] = {"sni_hostname": way.server_name} if scheme == "https" else {}
-        return scheme, way.url + send.path, send.headers | {"Host": way.host}, extensions
+        timeout = httpx.Timeout(send.timeout_s, connect=send.connect_s).as_dict()
+        extensions: dict[str, object] = {"timeout": timeout, "trace": trace}
+        if way.url.startswith("https:"):
+            # Over a tunnel the certificate must still be that of the name asked for.
+            extensions["sni_hostname"] = way.server_name
+        sent = {"Host": way.host, **_PLAIN, **send.headers}
+        return httpx.Request(send.method, way.url + send.path, headers=sent, content=send.body, extensions=extensions)
 
 
 class SyncConnections:
@@ -51,14 +56,12 @@ class SyncConnections:
 
     def send(self, send: Send) -> Reply | Lost:
         """The whole exchange within `send.timeout_s`, give or take one read."""
-        scheme, url, headers, extensions = self._wiring.address(send)
         opened = _Opened()
-        extensions["trace"] = opened.note
+        request = self._wiring.request(send, opened.note)
         started_s = time.perf_counter()
         try:
-            with self._pool(scheme).stream(
-                send.method, url, headers=headers, content=send.body, timeout=_timeout(send), extensions=extensions
-            ) as response:
+            response = self._pool(request.url.scheme).send(request, stream=True)
+            with closing(response):
                 body = bytearray()
                 for chunk in response.iter_bytes():
                     body += chunk
@@ -75,9 +78,7 @@ class SyncConnections:
     def _pool(self, scheme: str) -> httpx.Client:
         pool = self._pools.get(scheme)
         if pool is None:
-            made = httpx.Client(
-                verify=self._wiring.context(scheme), trust_env=self._wiring.trust_env, limits=_LIMITS, headers=_PLAIN
-            )
+            made = httpx.Client(verify=self._wiring.context(scheme), trust_env=self._wiring.trust_env, limits=_LIMITS)
             pool = self._pools.setdefault(scheme, made)
         return pool
 
@@ -91,15 +92,11 @@ class AsyncConnections:
 
     async def send(self, send: Send) -> Reply | Lost:
         """The whole exchange within `send.timeout_s`."""
-        scheme, url, headers, extensions = self._wiring.address(send)
         opened = _Opened()
-        extensions["trace"] = opened.note_async
+        request = self._wiring.request(send, opened.note_async)
         started_s = time.perf_counter()
-        request = self._pool(scheme).request(
-            send.method, url, headers=headers, content=send.body, timeout=_timeout(send), extensions=extensions
-        )
         try:
-            response = await asyncio.wait_for(request, send.timeout_s)
+            response = await asyncio.wait_for(self._pool(request.url.scheme).send(request), send.timeout_s)
         except asyncio.TimeoutError:
             return _late(send)
         except httpx.TransportError as error:
@@ -114,12 +111,9 @@ class AsyncConnections:
     def _pool(self, scheme: str) -> httpx.AsyncClient:
         if scheme not in self._pools:
             self._pools[scheme] = httpx.AsyncClient(
-                verify=self._wiring.context(scheme), trust_env=self._wiring.trust_env, limits=_LIMITS, headers=_PLAIN
+                verify=self._wiring.context(scheme), trust_env=self._wiring.trust_env, limits=_LIMITS
             )
         return self._pools[scheme]
-
-
-_PLAIN = {"Accept-Encoding": "identity", "User-Agent": "foothill"}
 
 
 class _Opened:
@@ -144,10 +138,6 @@ def _no_authorities() -> ssl.SSLContext:
 @functools.cache
 def _public_authorities(trust_env: bool) -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=trust_env)
-
-
-def _timeout(send: Send) -> httpx.Timeout:
-    return httpx.Timeout(send.timeout_s, connect=send.connect_s)
 
 
 def _late(send: Send) -> Lost:

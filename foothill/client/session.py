@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import NoReturn, TypeVar
@@ -62,6 +63,7 @@ class Session:
         self._place = place
         self._health = Health()
         self._budget = RetryBudget()
+        self._budget_lock = threading.Lock()
 
     def start(self, deadline_ms: float | None) -> Started:
         now_s = self.clock()
@@ -104,15 +106,19 @@ class Session:
             raise LookupError("This client was made with lease=False and holds no leases.")
         return lease
 
-    def call(self, wish: Wish, started: Started) -> Exchange[Settled]:
-        """One request: each upstream in turn, until one answers or refuses, or time or retries are spent."""
-        tally = _Tally(wish, started, self.clock())
-        self._budget.deposit(self.clock())
+    def call(self, wish: Wish, started: Started, *, asked: bool) -> Exchange[Settled]:
+        """One request: each upstream in turn, until one answers or refuses, or time or retries are spent.
+
+        `asked`: the time since `started` went into asking for a lease.
+        """
+        tally = _Tally(wish, started, self.clock(), asked=asked)
+        with self._budget_lock:
+            self._budget.deposit(self.clock())
         queue = deque(self._upstreams(wish.subject))
         while queue:
             upstream = queue.popleft()
             left_s = started.deadline.left_s(self.clock())
-            if left_s <= 0 or (tally.tried and not self._budget.withdraw(self.clock())):
+            if left_s <= 0 or (tally.tried and not self._may_retry()):
                 break
             tally.tries(upstream, self.clock())
             outcome = yield _addressed(wish, upstream, left_s, last=not queue)
@@ -126,6 +132,10 @@ class Session:
                 self._health.failed(upstream.url, self.clock())
                 self.book.suspect(wish.subject, self.clock())
         tally.give_up(out_of_time=started.deadline.left_s(self.clock()) <= 0)
+
+    def _may_retry(self) -> bool:
+        with self._budget_lock:
+            return self._budget.withdraw(self.clock())
 
     def _question(self, subject: Subject, deadline: Deadline, request_id: str) -> Send:
         left_s = deadline.left_s(self.clock())
@@ -146,9 +156,10 @@ class Session:
 class _Tally:
     """What one call has tried so far, and what came of it."""
 
-    def __init__(self, wish: Wish, started: Started, now_s: float) -> None:
+    def __init__(self, wish: Wish, started: Started, now_s: float, *, asked: bool) -> None:
         self.tried: list[str] = []
         self._wish = wish
+        self._asked = asked
         self._started_s = started.at_s
         self._called_s = now_s
         self._attempt_s = now_s
@@ -175,15 +186,18 @@ class _Tally:
         return "next" if step == "again" and self.tried.count(upstream.url) > 1 else step
 
     def settled(self, reply: Reply, now_s: float) -> Settled:
-        before_ms = {"lease": self._called_s - self._started_s, "retry": self._attempt_s - self._called_s}
-        spent_ms = {name: seconds * 1000.0 for name, seconds in before_ms.items() if seconds > 0.0005}
+        before_ms: dict[str, float] = {}
+        if self._asked:
+            before_ms["lease"] = (self._called_s - self._started_s) * 1000.0
+        if len(self.tried) > 1:
+            before_ms["retry"] = (self._attempt_s - self._called_s) * 1000.0
         total_ms = (now_s - self._started_s) * 1000.0
         return Settled(
             reply.headers,
             reply.body,
             hop_ms=reply.elapsed_ms,
             total_ms=total_ms,
-            before_ms=spent_ms,
+            before_ms=before_ms,
             attempts=len(self.tried),
             sent_bytes=len(self._wish.body),
         )

@@ -112,14 +112,17 @@ class Client:
 
     def _perform(self, wish: Wish) -> Settled:
         started = self._session.start(wish.deadline_ms)
-        self._ask_if_needed(wish.subject, started)
-        return self._drive(self._session.call(wish, started))
+        asked = self._ask_if_needed(wish.subject, started)
+        return self._drive(self._session.call(wish, started, asked=asked))
 
-    def _ask_if_needed(self, subject: Subject, started: Started) -> None:
-        if self._session.must_ask(subject, renews_behind=False):
-            with self._asking:
-                if self._session.must_ask(subject, renews_behind=False):
-                    self._drive(self._session.ask(subject, started.deadline))
+    def _ask_if_needed(self, subject: Subject, started: Started) -> bool:
+        """Whether the call had to wait for a lease."""
+        if not self._session.must_ask(subject, renews_behind=False):
+            return False
+        with self._asking:
+            if self._session.must_ask(subject, renews_behind=False):
+                self._drive(self._session.ask(subject, started.deadline))
+        return True
 
     def _drive(self, exchange: Exchange[T]) -> T:
         try:

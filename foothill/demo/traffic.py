@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -128,15 +129,23 @@ class Crowd:
         way: Way,
         *,
         concurrency: int,
+        per_second: float = math.inf,
         on_outcome: Callable[[Outcome], None] = lambda _: None,
         until: asyncio.Event | None = None,
     ) -> list[Outcome]:
-        """Makes the calls, `concurrency` at a time, until they end or `until` is set; outcomes as they came in."""
+        """Makes the calls until they end or `until` is set; outcomes as they came in.
+
+        At most `concurrency` are under way, and at most `per_second` begin: at one pace, a slow way and a fast one
+        meet the same load, where as many callers at a time would load the fast one more.
+        """
         outcomes: list[Outcome] = []
-        pending = iter(calls)
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        pending = enumerate(calls)
 
         async def caller() -> None:
-            for call in pending:
+            for number, call in pending:
+                await asyncio.sleep(began_s + number / per_second - loop.time())
                 if until is not None and until.is_set():
                     return
                 outcome = await self._make(call, way)

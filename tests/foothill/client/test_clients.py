@@ -127,7 +127,8 @@ def test_the_first_call_tells_what_asking_the_router_took(serve: Serve, connect:
     node = serve(predicts())
     client = connect(serve(slowly).url)
     assert client.predict("digits", JPEG).timings_ms["lease"] >= 50.0
-    assert "lease" not in client.predict("digits", JPEG).timings_ms
+    later = client.predict("digits", JPEG)
+    assert not {"lease", "retry"} & set(later.timings_ms)
 
 
 def test_tensors_travel_as_binary(serve: Serve, connect: Connect) -> None:
@@ -416,3 +417,13 @@ def test_making_a_client_does_no_work(connect: Connect) -> None:
         connect("https://router.example")
     # Loading the certificate authorities takes 10-20 ms each time; a hundred clients must not pay for it.
     assert time.process_time() - before < 0.5
+
+
+def test_retries_end_with_their_budget(serve: Serve, connect: Connect) -> None:
+    node, cloud = serve(refuses("overloaded")), serve(refuses("overloaded"))
+    client = connect(serve(leases(node.url, cloud=cloud.url)).url)
+    for _ in range(150):
+        with pytest.raises(RequestError, match="overloaded"):
+            client.predict("digits", JPEG)
+    # Each call may try twice; 150 retries within seconds are more than a floor of 100 in 10 s and a tenth of the calls.
+    assert 150 < len(node.seen) + len(cloud.seen) < 150 + 130

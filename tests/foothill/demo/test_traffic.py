@@ -133,6 +133,16 @@ async def test_traffic_goes_on_until_told_to_stop(serve: Serve) -> None:
     assert 50 <= len(outcomes) <= 53
 
 
+async def test_a_pace_is_kept(serve: Serve) -> None:
+    cloud = serve(answers("cloud", "cloud", 7))
+    calls = make_calls(SAMPLES, len(PLACES), 31, seed=1)
+    loop = asyncio.get_running_loop()
+    async with Crowd(Front(cloud.url, cloud.url, LABELS), PLACES) as crowd:
+        began_s = loop.time()
+        await crowd.run(calls, "cloud", concurrency=16, per_second=50.0)
+        assert loop.time() - began_s >= 30 / 50.0
+
+
 def test_the_demo_s_pictures_come_in_all_forms() -> None:
     pytest.importorskip("sklearn")
     from foothill.demo.samples import digit_samples
