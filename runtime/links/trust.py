@@ -49,9 +49,9 @@ class HttpFetcher(FetcherInterface):
     """Fetches metadata. `timeout_s` bounds each wait for bytes, `total_s` the whole answer, however slowly it drips."""
 
     def __init__(
-        self, *, timeout_s: float = 10.0, total_s: float = 60.0, clock: Callable[[], float] = time.monotonic
+        self, *, timeout_s: float = 5.0, total_s: float = 60.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._pool = urllib3.PoolManager(maxsize=2, retries=urllib3.Retry(total=2, redirect=0, status=0))
+        self._pool = urllib3.PoolManager(maxsize=2, retries=urllib3.Retry(total=1, redirect=0, status=0))
         self._timeout = urllib3.Timeout(timeout_s)
         self._total_s = total_s
         self._clock = clock
@@ -109,11 +109,12 @@ class TrustedFleet:
 
     def keys(self, use: Use) -> dict[str, str]:
         """Key id to public key (hex) of the keys that may sign for `use`. Asks the fleet only the first time."""
-        with self._lock:
-            kept = _read(self._verified_dir / CONTROL_KEYS)
-            if kept is None:
-                self._refresh()
-                kept = (self._verified_dir / CONTROL_KEYS).read_bytes()
+        path = self._verified_dir / CONTROL_KEYS
+        # Read without the lock: it is replaced in one step, and nobody should wait here for a slow fleet.
+        kept = _read(path)
+        if kept is None:
+            self.refresh()
+            kept = path.read_bytes()
         keys = _decode_keys(kept)
         return {key.key_id: key.public_key for key in keys.keys if use in key.uses}
 
