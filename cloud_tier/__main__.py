@@ -109,6 +109,7 @@ def _serving_settings(config: Config) -> ServingSettings:
     return ServingSettings(
         node=config.name,
         tier="cloud",
+        region=config.region,
         max_body_bytes=config.max_body_bytes,
         default_deadline_ms=config.default_deadline_ms,
         hop_key=read_hop_key(Path(config.hop_key_file)) if config.hop_key_file else None,

@@ -23,12 +23,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     `models` maps each logical model to its bundle, as NAME@VERSION or digest. `root` is the path of the fleet's TUF
     root metadata (empty: taken from the fleet at the first start and pinned under `state_dir`). Without `hop_key_file`
     no hop is believed, so that holders cannot audit. Without `admin_token_file` the admin routes are closed.
-    `target` empty: the CPU of this machine.
+    `region` is where this tier stands; "" lies in no residency claim. `target` empty: the CPU of this machine.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8090
     name: str = "cloud"
+    region: str = ""
     fleet_url: str = "http://127.0.0.1:8070"
     root: str = ""
     models: dict[str, str] = msgspec.field(default_factory=lambda: {"digits": "digits-cloud@1"})
@@ -44,6 +45,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def __post_init__(self) -> None:
         if not NODE_NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name!r} is not lower-case letters, digits and '-', at most 63.")
+        if self.region and not NODE_NAME.fullmatch(self.region):
+            raise ValueError(f"region {self.region!r} is not lower-case letters, digits and '-', at most 63.")
         if not _URL.fullmatch(self.fleet_url):
             raise ValueError(f"fleet_url {self.fleet_url!r} is not a URL; write http://HOST:PORT.")
         if self.target and self.target not in BOARDS:

@@ -84,6 +84,15 @@ class Terms(msgspec.Struct, frozen=True):
     idempotency_key: str = ""
     traceparent: str = ""
 
+    def admit(self, region: str) -> bool:
+        """Whether a server in `region` may have this request; "" (nobody knows where it stands) is in no claim.
+
+        A claim speaks of where bytes are worked on, so that only the region an operator has signed or configured
+        answers it. Distance and GeoIP never do: they are guesses about addresses, made for speed, and an address can
+        be moved or tunnelled.
+        """
+        return not self.residency or region in self.residency
+
 
 def parse_terms(headers: Mapping[str, str]) -> Terms:
     """Reads the caller's terms from a case-insensitive header mapping.

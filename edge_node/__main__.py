@@ -167,6 +167,7 @@ def _serving_settings(config: Config, enrolment: Enrolment) -> ServingSettings:
     return ServingSettings(
         node=enrolment.node,
         tier="edge",
+        region=enrolment.region,
         max_body_bytes=config.max_body_bytes,
         default_deadline_ms=config.default_deadline_ms,
         hop_key=bytes.fromhex(enrolment.hop_key),

@@ -173,8 +173,12 @@ def _check_identity(answer: EnrolAnswer, fleet_url: str, state_dir: Path, public
     trust = TrustedFleet(state_dir / TRUST_DIR, fleet_url, answer.root)
     trust.refresh()
     identity = signatures.verify(decode(answer.identity, Signed), trust.keys("identity"), Identity)
-    if (identity.node, identity.public_key) != (answer.node, public):
-        raise FoothillError("forbidden", "The identity that the fleet signed is not this node's. Ask for a new token.")
+    if (identity.node, identity.public_key, identity.region) != (answer.node, public, answer.region):
+        raise FoothillError(
+            "forbidden",
+            "The identity that the fleet signed is not this node's, or places it in another region. "
+            "Ask for a new token.",
+        )
 
 
 def _check_urls(fleet_url: str, url: str) -> None:

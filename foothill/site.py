@@ -208,6 +208,7 @@ class Machine:
         return {
             "fleet_url": self._url("fleet"),
             "models": {MODEL: "digits-cloud@1"},
+            "region": HOME,
             "hop_key_file": str(self._state / "fleet" / "keys" / "hop.key"),
         }
 

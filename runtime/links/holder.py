@@ -209,7 +209,7 @@ class Holder:
 
     def may_ask_cloud(self, terms: Terms) -> bool:
         """Whether a cloud is configured and, under a residency claim, lies inside it."""
-        return bool(self._clouds) and (not terms.residency or self._cloud_region in terms.residency)
+        return bool(self._clouds) and terms.admit(self._cloud_region)
 
     async def close(self) -> None:
         """Gives up the audits in flight."""

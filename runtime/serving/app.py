@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 from contracts import headers, oip
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
+from contracts.headers import Terms
 from contracts.timing import format_server_timing
 from runtime.links.bodies import read_body
 from runtime.links.holder import Holder, outward_headers
@@ -47,10 +48,14 @@ T = TypeVar("T")
 
 
 class ServingSettings(msgspec.Struct, frozen=True):
-    """`hop_key` None believes no hop; `admin_token` empty closes the admin routes. Sizes in bytes and pixels."""
+    """`hop_key` None believes no hop; `admin_token` empty closes the admin routes. Sizes in bytes and pixels.
+
+    `region` is where this server stands, as enrolled or configured; "" lies in no residency claim.
+    """
 
     node: str
     tier: Literal["edge", "cloud"]
+    region: str = ""
     max_body_bytes: int = 16 << 20
     default_deadline_ms: float = 10_000.0
     hop_key: bytes | None = None
@@ -151,6 +156,7 @@ class Answers:
         arrived_s = self._clock()
         request_id = request_id_of(request)
         terms = headers.parse_terms(request.headers)
+        self._check_residency(terms)
         deadline = Deadline.after(terms.deadline_ms or self._settings.default_deadline_ms, now_s=arrived_s)
         model, version = request.match_info["model"], request.match_info.get("version", "")
         self._host.get(model, version)
@@ -167,6 +173,15 @@ class Answers:
             started_s=self._clock(),
             clock=self._clock,
         )
+
+    def _check_residency(self, terms: Terms) -> None:
+        """Before the body is read, and whoever sent it here: a router's table may be older than this node's place."""
+        if not terms.admit(self._settings.region):
+            raise FoothillError(
+                "residency_denied",
+                f"{self._settings.node} stands in {self._settings.region or 'an unknown region'}, outside "
+                f"{', '.join(terms.residency)}. Ask a server there, or widen Foothill-Residency.",
+            )
 
     def _hop(self, request: web.Request, request_id: str) -> Hop | None:
         if self._settings.hop_key is None:

@@ -138,6 +138,19 @@ async def test_a_verified_hop_gets_the_comparable_answer(fleet: Fleet, config: C
         assert "Foothill-Answer" not in answer.headers
 
 
+async def test_a_residency_claim_holds_for_the_cloud_too(fleet: Fleet, config: Config) -> None:
+    fleet.publish(label=4)
+    claim = {"Foothill-Residency": "eu-west"}
+    async with Running(msgspec.structs.replace(config, region="eu-west")) as cloud:
+        await asyncio.wait_for(cloud.ready(), 10)
+        await cloud.predict(**claim)
+    async with Running(config) as unplaced:
+        await asyncio.wait_for(unplaced.ready(), 10)
+        async with unplaced.session.post("/v1/predict/digits", data=b"", headers=PNG | claim) as answer:
+            assert (answer.status, (await answer.json())["code"]) == (403, "residency_denied")
+        await unplaced.predict()
+
+
 async def test_it_is_not_ready_until_the_fleet_publishes_and_then_comes_up(fleet: Fleet, config: Config) -> None:
     async with Running(config) as cloud:
         assert await cloud.status("/v2/health/live") == 200

@@ -27,6 +27,7 @@ def test_models_may_be_named_by_digest(tmp_path: Path) -> None:
         ('fleet_url = "fleet"', "fleet_url 'fleet' is not a URL"),
         ('target = "toaster"', "target 'toaster' is not in the board table"),
         ('name = "My Cloud"', "lower-case"),
+        ('region = "Ireland!"', "region 'Ireland!' is not lower-case"),
         ("threads = 0", "threads"),
         ("port = 70000", "port"),
         ("thread = 1", "Did you mean `threads`"),

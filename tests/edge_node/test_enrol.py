@@ -113,6 +113,7 @@ async def test_joining_twice_is_refused_before_a_token_is_spent(fleet: Fleet, tm
     [
         ({"public_key": "00" * 32}, {}, "not this node's"),
         ({"node": "osaka"}, {}, "not this node's"),
+        ({}, {"region": "eu-central"}, "another region"),
         ({}, {"node": "../tokyo"}, "no node name"),
         ({}, {"hop_key": "short"}, "hop key"),
         ({}, {"identity": b"nonsense"}, "no Signed"),

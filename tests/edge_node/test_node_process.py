@@ -136,11 +136,15 @@ def picture() -> bytes:
     return bytes(simplejpeg.encode_jpeg(np.full((16, 16, 3), 90, np.uint8), quality=90))
 
 
-def predict(url: str) -> httpx.Response:
+def predict(url: str, residency: str = "eu-central") -> httpx.Response:
     return httpx.post(
         f"{url}/v1/predict/digits",
         content=picture(),
-        headers={"Content-Type": "image/jpeg", "Foothill-Escalation": "never"},
+        headers={
+            "Content-Type": "image/jpeg",
+            "Foothill-Escalation": "never",
+            "Foothill-Residency": residency,
+        },
         timeout=10,
     )
 
@@ -162,6 +166,8 @@ def test_from_a_token_to_answers_through_a_kill_and_a_cut_uplink(fleet: Fleet, t
         assert answer.status_code == 200, answer.text
         assert answer.headers["Foothill-Digest"] == digest
         assert answer.headers["Foothill-Node"] == "frankfurt"
+        refused = predict(node_url, residency="us-east")
+        assert (refused.status_code, refused.json()["code"]) == (403, "residency_denied")
         metrics = httpx.get(f"{node_url}/metrics").text
         assert 'foothill_model_phase{model="digits",phase="active"} 1.0' in metrics
         assert 'foothill_model_serving{model="digits"} 1.0' in metrics

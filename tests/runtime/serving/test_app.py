@@ -161,6 +161,46 @@ async def test_what_cannot_be_answered_is_refused_in_form(
     assert answer.headers["Foothill-Node"] == told["source"] == "fra-1"
 
 
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize(
+    ("region", "claim", "status"),
+    [
+        ("eu-west", "", 200),
+        ("eu-west", "eu-west", 200),
+        ("eu-west", "us-east, EU-West", 200),
+        ("eu-west", "us-east", 403),
+        ("eu-west", "eu", 403),
+        ("", "", 200),
+        ("", "eu-west", 403),
+    ],
+)
+async def test_a_residency_claim_is_held_by_the_server_itself_whoever_sent_the_request_there(
+    host: ModelHost,
+    load: Load,
+    serve: Serve,
+    session: aiohttp.ClientSession,
+    region: str,
+    claim: str,
+    status: int,
+    marked: bool,
+) -> None:
+    await host.activate("lookup", load(make_lookup))
+    url = await serve(region=region)
+    sent = {"Foothill-Request-Id": "abc"} | ({"Foothill-Residency": claim} if claim else {})
+    if marked:
+        sent["Foothill-Hop"] = sign_hop(HOP_KEY, "router", "abc", time.time())
+    tensors = {"inputs": [{"name": "index", "shape": [1, 1], "datatype": "INT64", "data": [1]}]}
+    async with session.post(
+        f"{url}/v1/predict/lookup", data=packed(index=np.array([[1]])), headers=MSGPACK | sent
+    ) as a:
+        predicted, told = a.status, await a.json()
+    async with session.post(f"{url}/v2/models/lookup/infer", json=tensors, headers=sent) as answer:
+        assert (predicted, answer.status) == (status, status)
+    if status == 403:
+        assert (told["code"], told["source"], told["retryable"]) == ("residency_denied", "fra-1", False)
+        assert (region or "an unknown region") in told["message"]
+
+
 async def test_a_body_without_a_length_is_bounded_too(
     host: ModelHost, load: Load, serve: Serve, session: aiohttp.ClientSession
 ) -> None:
