@@ -42,7 +42,7 @@ _PORTS = {
 _POLL_S = 0.1
 
 
-class Urls(msgspec.Struct, frozen=True):
+class Urls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where everything answers: the content of `--ready-file`."""
 
     router: str

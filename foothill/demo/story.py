@@ -7,17 +7,17 @@ import itertools
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from fleet.api import RolloutRequest, RolloutView
 from foothill.demo import figures, places
+from foothill.demo.narrator import Narrator
 from foothill.demo.report import print_report, write_report
 from foothill.demo.traffic import Call, Crowd, Front, Outcome, Sample, Way, make_calls
 from foothill.processes import Processes, terminate_as_interrupt
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from model_compiler.progress import Step
 
 CLIENTS = 80
-CONCURRENCY = 16
+CALLERS = 64
+PACE_PER_S = 100.0
+"""Every pass meets the same load, well below what one small machine can serve."""
 _SEED = 20
 _GOOD_S, _BAD_S = 120.0, 180.0
 _STEPS = ("Compile", "Start", "Roll out", "Route", "Edge alone", "All cloud", "Bad version")
@@ -50,7 +52,7 @@ def demo(options: DemoOptions) -> int:
     console = Console()
     started_s = time.monotonic()
     with terminate_as_interrupt(), _state(options) as state, Processes(state / "logs") as processes:
-        with _Narrator(console) as narrator:
+        with Narrator(console, _STEPS) as narrator:
             bundles = _compile(state, options, narrator)
             crowd = places.sample(CLIENTS, _SEED, regions.load(), places.database_path())
             machine = _start(state, processes, bundles, crowd, options, narrator)
@@ -76,7 +78,7 @@ class _Told(msgspec.Struct, frozen=True):
     bad: RolloutView
 
 
-def _compile(state: Path, options: DemoOptions, narrator: _Narrator) -> DigitsBundles:
+def _compile(state: Path, options: DemoOptions, narrator: Narrator) -> DigitsBundles:
     """Imported here: torch is heavy, and nothing else of the demo needs it."""
     from model_compiler.digits.recipe import FULL, QUICK, compile_digits
 
@@ -98,7 +100,7 @@ def _start(
     bundles: DigitsBundles,
     crowd: Sequence[places.ClientPlace],
     options: DemoOptions,
-    narrator: _Narrator,
+    narrator: Narrator,
 ) -> Machine:
     with narrator.step("Start") as show:
         started = itertools.count(1)
@@ -121,7 +123,7 @@ def _start(
     return machine
 
 
-def _roll_out(machine: Machine, narrator: _Narrator) -> RolloutView:
+def _roll_out(machine: Machine, narrator: Narrator) -> RolloutView:
     with narrator.step("Roll out") as show:
         request = RolloutRequest(bundle="digits-edge@1", nodes=tuple(EDGES))
         view = machine.roll_out(request, timeout_s=_GOOD_S, each=lambda view: show(*_progress_of(view)))
@@ -137,7 +139,7 @@ async def _route_and_break(
     bundles: DigitsBundles,
     crowd: Sequence[places.ClientPlace],
     options: DemoOptions,
-    narrator: _Narrator,
+    narrator: Narrator,
 ) -> _Told:
     """Three passes over the same calls, then the bad version under traffic that does not stop."""
     from foothill.demo.samples import digit_samples
@@ -160,7 +162,7 @@ async def _route_and_break(
 
 
 async def _pass(
-    machine: Machine, callers: Crowd, calls: Sequence[Call], way: Way, narrator: _Narrator
+    machine: Machine, callers: Crowd, calls: Sequence[Call], way: Way, narrator: Narrator
 ) -> tuple[list[Outcome], int]:
     """One pass over all calls, and the bytes it exchanged with the cloud tier, audits included."""
     title, told = _PASSES[way]
@@ -172,21 +174,23 @@ async def _pass(
             number = next(done)
             show(f"{number:,} of {len(calls):,} requests", number / len(calls))
 
-        outcomes = await callers.run(calls, way, concurrency=CONCURRENCY, on_outcome=heard)
+        outcomes = await callers.run(calls, way, concurrency=CALLERS, per_second=PACE_PER_S, on_outcome=heard)
         exchanged = await _when_quiet(machine) - before
         show(f"{len(calls):,} requests {told}", 1.0)
     return outcomes, exchanged
 
 
 async def _push_bad(
-    machine: Machine, callers: Crowd, samples: Sequence[Sample], clients: int, narrator: _Narrator
+    machine: Machine, callers: Crowd, samples: Sequence[Sample], clients: int, narrator: Narrator
 ) -> tuple[RolloutView, list[Outcome]]:
     with narrator.step("Bad version") as show:
         ended = asyncio.Event()
         endless = itertools.chain.from_iterable(
             make_calls(samples, clients, len(samples), seed) for seed in itertools.count(_SEED + 1)
         )
-        traffic = asyncio.create_task(callers.run(endless, "hybrid", concurrency=CONCURRENCY, until=ended))
+        traffic = asyncio.create_task(
+            callers.run(endless, "hybrid", concurrency=CALLERS, per_second=PACE_PER_S, until=ended)
+        )
         try:
             request = RolloutRequest(bundle="digits-edge@2", nodes=tuple(EDGES))
             view = await asyncio.to_thread(
@@ -280,33 +284,3 @@ def _state(options: DemoOptions) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="foothill-demo-") as folder:
         yield Path(folder)
-
-
-class _Narrator:
-    """One line a step: what is going on, how far it is, how long it took."""
-
-    def __init__(self, console: Console) -> None:
-        self._bars = Progress(
-            SpinnerColumn(finished_text="[green]✓[/green]"),
-            TextColumn("[bold]{task.fields[title]:<11}[/bold]"),
-            BarColumn(bar_width=16),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-        )
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Narrator:
-        self._bars.start()
-        for title in _STEPS:
-            self._tasks[title] = self._bars.add_task("", total=1.0, start=False, title=title)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    @contextmanager
-    def step(self, title: str) -> Iterator[Callable[[str, float], None]]:
-        task = self._tasks[title]
-        self._bars.start_task(task)
-        yield lambda said, share: self._bars.update(task, description=said, completed=min(1.0, share))
