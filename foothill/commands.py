@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from foothill import __version__
-from foothill.cli import ROOMS
+from foothill.rooms import ROOMS
 
 _FEWEST_REQUESTS = 2000
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from foothill import __version__
-from foothill.cli import ROOMS, explain_missing
+from foothill.cli import explain_missing
+from foothill.rooms import ROOMS
 
 ROOT = Path(__file__).parents[2]
 SITE = Path(sysconfig.get_paths()["purelib"])
