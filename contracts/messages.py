@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -10,6 +10,15 @@ from contracts.boards import Fingerprint
 from contracts.errors import FoothillError
 
 MAX_MESSAGE_BYTES = 4 << 20
+MAX_EPOCH = 1 << 53
+"""Above every unix time in ms, and exact in JSON. A node whose name was taken at the top says its own word there too:
+within one epoch the last word counts."""
+
+Epoch = Annotated[int, msgspec.Meta(ge=0, le=MAX_EPOCH)]
+InFlight = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0.0, le=86_400_000.0)]
+"""Bounds are checked on what arrives: these figures are calculated with, and NaN or infinity would spread."""
+
 NodeState = Literal["online", "draining", "offline"]
 ModelPhase = Literal["fetching", "verifying", "testing", "probation", "active", "failed", "reverted"]
 
@@ -50,7 +59,7 @@ class Status(msgspec.Struct, frozen=True):
     """
 
     node: str
-    epoch: int
+    epoch: Epoch
     state: NodeState
 
 
@@ -58,10 +67,10 @@ class Load(msgspec.Struct, frozen=True):
     """A node's load (QoS 0, not retained): requests in flight, and the queue's and the service's recent mean in ms."""
 
     node: str
-    epoch: int
-    in_flight: int
-    queue_ms: float
-    service_ms: float
+    epoch: Epoch
+    in_flight: InFlight
+    queue_ms: Milliseconds
+    service_ms: Milliseconds
 
 
 class Desired(msgspec.Struct, frozen=True):
@@ -94,7 +103,7 @@ class Reported(msgspec.Struct, frozen=True):
     """What a node really runs (retained). `sequence` is that of the desired document it speaks of."""
 
     node: str
-    epoch: int
+    epoch: Epoch
     sequence: int
     models: dict[str, ModelReport]
     fingerprint: Fingerprint

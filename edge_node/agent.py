@@ -12,7 +12,20 @@ import msgspec
 
 from contracts import topics
 from contracts.boards import Fingerprint
-from contracts.messages import Audit, Certificate, Desired, Load, NodeState, Reported, Signed, Status, decode, encode
+from contracts.errors import FoothillError
+from contracts.messages import (
+    MAX_EPOCH,
+    Audit,
+    Certificate,
+    Desired,
+    Load,
+    NodeState,
+    Reported,
+    Signed,
+    Status,
+    decode,
+    encode,
+)
 from edge_node.certificates import NodeCertificates
 from edge_node.updater import Updater
 from runtime.links import signatures
@@ -121,7 +134,7 @@ class Agent:
             self._renew.clear()
             await self._port.stop()
             await asyncio.sleep(RENEW_PAUSE_S)
-            self._epoch = self._seen_epoch + 1
+            self._epoch = min(self._seen_epoch + 1, MAX_EPOCH)
             self._port = self._new_port()
 
     def _publish_state(self) -> None:
@@ -156,7 +169,7 @@ class Agent:
 
     def _on_status(self, topic: str, payload: bytes) -> None:
         """What stands on this node's own topic must be this node's word: a will of old, or somebody else's, is not."""
-        status = decode(payload, Status) if payload else None
+        status = _readable(payload)
         if status is not None and status.epoch > self._epoch:
             log.error(
                 "%s is also said by another process or an earlier life of this node with a later clock (epoch %d); "
@@ -250,3 +263,11 @@ class Agent:
             log.error("desired document %d failed", wanted.desired.sequence, exc_info=error)
             return False
         return work.result()
+
+
+def _readable(payload: bytes) -> Status | None:
+    """None also for what is no status: it must not stay where routers look for one."""
+    try:
+        return decode(payload, Status)
+    except FoothillError:
+        return None

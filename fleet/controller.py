@@ -287,11 +287,7 @@ class Controller:
                 await self._apply(rollout.plan.id, Heard(report.node, report.sequence, model, self._clock()))
 
     async def _on_audit(self, topic: str, payload: bytes) -> None:
-        try:
-            audit = decode(payload, Audit)
-        except FoothillError as error:
-            log.warning("fleet: %s: %s", topic, error)
-            return
+        audit = decode(payload, Audit)
         if audit.node not in self._nodes or not await self._worker.run(self._state.record_audit, audit):
             return
         self._metrics.audit(agree=audit.agree)
@@ -300,17 +296,12 @@ class Controller:
                 await self._apply(rollout.plan.id, Audited(audit.node, audit.agree, self._clock()))
 
     def _read(self, topic: str, payload: bytes, kind: type[M]) -> M | None:
-        """A message of a node that we know, under its own topic; None, and a word in the log, for anything else."""
+        """None for a topic that was cleared. Raises FoothillError or ValueError for all but a known node's own word."""
         if not payload:
             return None
-        try:
-            message = decode(payload, kind)
-        except FoothillError as error:
-            log.warning("fleet: %s: %s", topic, error)
-            return None
+        message = decode(payload, kind)
         if message.node != node_of(topic) or message.node not in self._nodes:
-            log.warning("fleet: %s speaks of node %r, which is not enrolled there", topic, message.node[:80])
-            return None
+            raise FoothillError("forbidden", f"It speaks of node {message.node[:80]!r}, which is not enrolled there.")
         return message
 
     async def _tick(self) -> None:

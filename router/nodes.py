@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -19,6 +18,7 @@ Ending = Literal["succeeded", "failed", "abandoned"]
 
 _LOAD_HALF_LIFE_S = 1.0
 _FAILURE_HALF_LIFE_S = 10.0
+_MOST_LOAD = 1e8
 
 
 class Node:
@@ -188,6 +188,6 @@ def parse_load(value: str | None) -> dict[str, float]:
             figure = float(number)
         except ValueError:
             continue
-        if math.isfinite(figure) and figure >= 0:
+        if 0.0 <= figure <= _MOST_LOAD:
             figures[name.strip()] = figure
     return figures

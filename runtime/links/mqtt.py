@@ -24,6 +24,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from contracts.errors import FoothillError
 from contracts.messages import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ _MAX_WAITING = 10_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _STEADY_S = 2.0
 _TAKEN_OVER = 0x8E
+_MOST_COMPLAINTS, _COMPLAINTS_S = 10, 10.0
+_SHOWN = 200
 
 
 class _Outgoing(msgspec.Struct, frozen=True):
@@ -193,6 +196,8 @@ class _Route:
         self.qos = qos
         self._handler = handler
         self._inbox: asyncio.Queue[tuple[_Session, MQTTMessage]] = asyncio.Queue()
+        self._complaints = 0
+        self._complaints_until_s = 0.0
 
     def put(self, session: _Session, message: MQTTMessage) -> bool:
         """False when the message was dropped: unacknowledged ones are bounded by the window, QoS 0 only here."""
@@ -208,9 +213,22 @@ class _Route:
                 pending = self._handler(message.topic, bytes(message.payload))
                 if inspect.isawaitable(pending):
                     await pending
+            except (FoothillError, ValueError) as error:
+                self._complain(message.topic, error)
             except Exception:
-                log.exception("mqtt: the handler of %s failed on a message of %s", self.filter, message.topic)
+                log.exception("mqtt: the handler of %s failed on a message of %s", self.filter, message.topic[:_SHOWN])
             session.acknowledge(message)
+
+    def _complain(self, topic: str, error: Exception) -> None:
+        """Ten lines in ten seconds at most: who may publish must not be able to fill the disk with our complaints."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._complaints_until_s:
+            if self._complaints > _MOST_COMPLAINTS:
+                log.error("mqtt: %d more such messages on %s", self._complaints - _MOST_COMPLAINTS, self.filter)
+            self._complaints, self._complaints_until_s = 0, now_s + _COMPLAINTS_S
+        self._complaints += 1
+        if self._complaints <= _MOST_COMPLAINTS:
+            log.error("mqtt: the handler of %s failed on a message of %s: %s", self.filter, topic[:_SHOWN], error)
 
 
 class MqttPort:

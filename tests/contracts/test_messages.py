@@ -13,6 +13,7 @@ from contracts.boards import Fingerprint
 from contracts.enrolment import EnrolAnswer, EnrolRequest, TokenRequest
 from contracts.errors import FoothillError
 from contracts.messages import (
+    MAX_EPOCH,
     MAX_MESSAGE_BYTES,
     Audit,
     Certificate,
@@ -105,3 +106,21 @@ def test_enrolment_goes_as_json_with_its_bytes_in_base64() -> None:
 def test_a_misspelt_field_of_a_request_is_refused(kind: type[Any]) -> None:
     with pytest.raises(msgspec.ValidationError, match="unknown field"):
         msgspec.json.decode(b'{"tokn": "x"}', type=kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        (Load, "queue_ms", float("nan")),
+        (Load, "service_ms", float("inf")),
+        (Load, "service_ms", -1.0),
+        (Load, "in_flight", -1),
+        (Load, "in_flight", 1 << 40),
+        (Status, "epoch", MAX_EPOCH + 1),
+        (Status, "epoch", -1),
+    ],
+)
+def test_figures_out_of_bounds_are_refused(kind: type[Any], field: str, value: float) -> None:
+    good = next(message for message in MESSAGES if isinstance(message, kind))
+    with pytest.raises(FoothillError, match=f"This is no {kind.__name__}"):
+        decode(encode(msgspec.structs.replace(good, **{field: value})), kind)

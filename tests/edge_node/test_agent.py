@@ -17,7 +17,7 @@ import pytest
 from contracts import topics
 from contracts.boards import Fingerprint
 from contracts.manifest import FILE
-from contracts.messages import Audit, Certificate, Desired, Load, Reported, Signed, Status, decode, encode
+from contracts.messages import MAX_EPOCH, Audit, Certificate, Desired, Load, Reported, Signed, Status, decode, encode
 from edge_node.agent import Agent
 from edge_node.certificates import NodeCertificates, seed_certificate
 from edge_node.probation import Rule
@@ -330,6 +330,18 @@ async def test_somebody_elses_word_on_the_nodes_status_is_replaced(
     assert "taking the name back" in caplog.text
     await life.ports[-1].kill()
     await until(lambda: fleet.mail.read("status", Status) == Status(NODE, later + 1, "offline"))
+
+
+@pytest.mark.parametrize(
+    "theirs", [encode(Status(NODE, MAX_EPOCH, "offline")), encode(Status(NODE, 2**64 - 1, "offline")), b"\xc1"]
+)
+async def test_no_word_on_the_nodes_status_is_beyond_correction(fleet: Fleet, life: Life, theirs: bytes) -> None:
+    await until(lambda: is_online(fleet))
+    topic = topics.node_topic(NODE, "status")
+    fleet.mail.port.publish(topic, theirs, retain=True)
+    await until(lambda: (topic, theirs) in fleet.mail.heard)
+    await until(lambda: fleet.mail.heard[-1] != (topic, theirs) and is_online(fleet))
+    assert fleet.mail.read("status", Status) == Status(NODE, life.agent.epoch, "online")
 
 
 async def test_a_broker_that_comes_back_empty_is_told_everything_again(fleet: Fleet, life: Life) -> None:

@@ -142,3 +142,7 @@ def test_what_is_reserved_is_released(endings: list[Ending], rng: random.Random)
 @given(st.text(max_size=300))
 def test_no_load_header_is_worth_a_failure(value: str) -> None:
     assert all(figure >= 0 for figure in parse_load(value).values())
+
+
+def test_a_load_that_cannot_be_is_no_load() -> None:
+    assert parse_load("in_flight=1e300;queue_ms=nan;service_ms=-2;x=inf") == {}

@@ -14,6 +14,7 @@ from typing import Literal
 
 import pytest
 
+from contracts.errors import FoothillError
 from contracts.messages import MAX_MESSAGE_BYTES
 from fleet.broker import Broker, BrokerConfig
 from runtime.links.mqtt import MqttPort
@@ -178,6 +179,29 @@ async def test_a_poison_message_is_logged_once_and_never_comes_back(
     again = await connected(port_of(broker, "fragile"))
     assert seen == [b"poison", b"good"]
     await again.stop()
+
+
+async def test_a_flood_of_bad_messages_is_a_few_lines_in_the_log(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    after = asyncio.Event()
+
+    def strict(_topic: str, payload: bytes) -> None:
+        if payload == b"last":
+            after.set()
+        raise FoothillError("bad_request", "This is no Status.")
+
+    port = MqttPort(broker.url, "strict")
+    port.subscribe("in", strict)
+    await connected(port)
+    for _ in range(200):
+        port.publish("in", b"garbage")
+    port.publish("in", b"last")
+    await asyncio.wait_for(after.wait(), 10)
+    lines = [record for record in caplog.records if "failed on a message of in" in record.message]
+    assert 1 <= len(lines) <= 20
+    assert all(line.exc_info is None for line in lines)
+    await port.stop()
 
 
 def port_of(broker: Broker, name: str) -> MqttPort:
