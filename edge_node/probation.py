@@ -23,7 +23,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """What an engine has done so far. `error` is the first failure's message."""
+    """What an engine has done so far, but for runs of values it cannot take. `error` is the first failure's message."""
 
     runs: int = 0
     errors: int = 0
@@ -58,7 +58,10 @@ class WatchedEngine:
         try:
             outputs = self._engine.run(inputs)
         except FoothillError as error:
-            self._count(error.message)
+            # Values that the model cannot take are their caller's fault: they speak neither for the engine nor against
+            # it, else anyone could take a good bundle back, or see a bad one through, by sending nonsense.
+            if error.code != "bad_tensor":
+                self._count(error.message)
             raise
         self._count("")
         return outputs

@@ -35,7 +35,7 @@ def test_an_engine_error_always_reverts(elapsed_s: float, runs: int, errors: int
 
 
 class Moody:
-    """An engine that fails on inputs named `bad`."""
+    """An engine that fails on inputs named `bad`, and cannot take those named `nonsense`."""
 
     provider = "CPUExecutionProvider"
 
@@ -45,6 +45,8 @@ class Moody:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if "bad" in inputs:
             raise FoothillError("internal", "The engine refused these inputs.")
+        if "nonsense" in inputs:
+            raise FoothillError("bad_tensor", "The model refuses these values.")
         return dict(inputs)
 
     def close(self) -> None:
@@ -63,3 +65,12 @@ def test_a_watched_engine_counts_and_passes_everything_on() -> None:
     assert engine.provider == moody.provider
     engine.close()
     assert moody.closed
+
+
+def test_values_that_are_their_callers_fault_say_nothing_of_the_engine() -> None:
+    engine = WatchedEngine(Moody())
+    for _ in range(RULE.requests):
+        with pytest.raises(FoothillError, match="refuses these values"):
+            engine.run({"nonsense": np.zeros(1, np.float32)})
+    assert engine.health == Health()
+    assert judge(0.1, engine.health, RULE) == "wait"

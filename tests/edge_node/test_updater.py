@@ -149,11 +149,16 @@ async def test_a_first_bundle_that_fails_on_probation_is_taken_off(live: Live, w
     assert (bench.report().phase, bench.report().serving, bench.serving()) == ("reverted", "", "")
 
 
-async def test_enough_good_requests_end_probation_early(live: Live, warehouse: Warehouse) -> None:
+async def test_enough_good_requests_end_probation_early_and_bad_ones_change_nothing(
+    live: Live, warehouse: Warehouse
+) -> None:
     one = warehouse.pack("1")
     bench = live(Rule(seconds=60.0, requests=20))
     update = asyncio.create_task(bench.updater.apply(desired(1, {"digits": one}), {}))
     await until(lambda: bench.serving() == one)
+    for _ in range(20):
+        bench.ask_nonsense()
+    assert bench.report().phase == "probation"
     for _ in range(20):
         await bench.ask()
     assert await update

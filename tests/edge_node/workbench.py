@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.messages import Desired, ModelReport
-from edge_node.probation import Rule
+from edge_node.probation import Rule, WatchedEngine
 from edge_node.slots import SlotFile
 from edge_node.updater import Fetch, Updater
 from runtime.links.bundles import BundleStore
+from runtime.serving.engine import Engine
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
+from runtime.serving.tensors import Array
 from tests.edge_node.bundle_factory import pack
 
 NODE = "frankfurt"
@@ -58,6 +61,20 @@ class Warehouse:
             return store.path(digest)
 
         return fetch
+
+
+class Broken:
+    """An engine whose board has given up."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.provider = engine.provider
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        raise FoothillError("internal", "The engine failed: out of memory.")
+
+    def close(self) -> None:
+        self._engine.close()
 
 
 class Bench:
@@ -104,13 +121,20 @@ class Bench:
         with self.host.get(model) as served:
             await served.batcher.submit(inputs, Deadline.after(5000, now_s=time.monotonic()))
 
+    def ask_nonsense(self, model: str = "digits") -> None:
+        """Values that the engine cannot take."""
+        self._refused(model, "bad_tensor")
+
     def break_engine(self, model: str = "digits") -> None:
-        """What a request looks like that the engine fails on."""
-        try:
+        """From now on the engine fails, as it first does here."""
+        loaded = self.host.get(model).loaded
+        loaded.engine = WatchedEngine(Broken(loaded.engine))
+        self._refused(model, "internal")
+
+    def _refused(self, model: str, code: str) -> None:
+        with pytest.raises(FoothillError) as refused:
             self.host.get(model).loaded.run({"image": np.zeros((1, 2), np.float32)})
-        except FoothillError:
-            return
-        raise AssertionError("the engine took it")
+        assert refused.value.code == code
 
     def _note(self) -> None:
         for report in self.updater.reports.values():
