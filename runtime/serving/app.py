@@ -224,8 +224,10 @@ class Answers:
     def _write_prediction(
         self, request: web.Request, call: Call, served: Served, outputs: Mapping[str, Array], reading: Reading
     ) -> Encoded:
+        manifest = served.loaded.manifest
+        postprocess.check_numbers(outputs, reading, manifest, from_tensors=request.content_type == MSGPACK)
         stamp = Stamp(call.model, self._settings.tier, self._settings.node, self._reason(), call.request_id)
-        prediction = postprocess.predict(outputs, reading, served.loaded.manifest, stamp)
+        prediction = postprocess.predict(outputs, reading, manifest, stamp)
         if prefers_msgpack(request.headers.get("Accept", "")):
             return Encoded(msgspec.msgpack.encode(prediction), MSGPACK, None)
         return Encoded(msgspec.json.encode(prediction), JSON, None)

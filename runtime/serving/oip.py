@@ -17,6 +17,7 @@ from runtime.serving.tensors import Array
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
+_MAX_LENGTH_DIGITS = 15
 
 
 class Encoded(NamedTuple):
@@ -46,7 +47,8 @@ class Asked(NamedTuple):
 
 def json_bytes(body: bytes, header_length: str | None) -> int:
     """How much of a body is JSON, which takes long to read; tensors behind it are only pointed at."""
-    return min(len(body), int(header_length)) if header_length and header_length.isdecimal() else len(body)
+    told = header_length is not None and header_length.isdecimal() and len(header_length) <= _MAX_LENGTH_DIGITS
+    return min(len(body), int(header_length or "")) if told else len(body)
 
 
 def read(body: bytes, header_length: str | None, manifest: Manifest) -> Asked:

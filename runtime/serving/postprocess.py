@@ -63,6 +63,25 @@ def predict(outputs: Mapping[str, Array], reading: Reading, manifest: Manifest, 
     return _classification(reading.probabilities[0], reading, manifest, stamp)
 
 
+def check_numbers(outputs: Mapping[str, Array], reading: Reading, manifest: Manifest, *, from_tensors: bool) -> None:
+    """Whose fault an answer without numbers is: a picture always is numbers, the tensors of a caller need not be.
+
+    Raises FoothillError `bad_tensor` or `internal`.
+    """
+    told = outputs[manifest.postprocess.output] if reading.probabilities is None else reading.probabilities
+    if told.dtype.kind != "f" or np.isfinite(told).all():
+        return
+    if from_tensors:
+        raise FoothillError(
+            "bad_tensor",
+            f"What {manifest.reference} makes of these tensors is NaN or infinite. "
+            "Look for NaN, infinity or a wrong scale in them.",
+        )
+    raise FoothillError(
+        "internal", f"Bundle {manifest.reference} answered with values that are no numbers. Roll it back."
+    )
+
+
 def check_predictable(manifest: Manifest) -> None:
     """Raises FoothillError `bad_request` where `/v1/predict` has no answer to give."""
     if manifest.task == "detection":
@@ -97,10 +116,6 @@ def check_head(manifest: Manifest) -> None:
 
 
 def _classification(row: Array, reading: Reading, manifest: Manifest, stamp: Stamp) -> Classification:
-    if not np.isfinite(row).all():
-        raise FoothillError(
-            "internal", f"Bundle {manifest.reference} answered with values that are no numbers. Roll it back."
-        )
     order = np.argsort(-row, kind="stable")[:TOP].tolist()
     top = tuple(Scored(_label(manifest.labels, index), float(row[index])) for index in order)
     return Classification(

@@ -116,7 +116,7 @@ async def test_messagepack_in_and_out(
 
 
 REFUSED: list[tuple[str, str, bytes, dict[str, str], int, str, str]] = [
-    ("unknown model", "nope", b"", PNG, 404, "model_not_found", "Served: detector, digits, lookup"),
+    ("unknown model", "nope", b"", PNG, 404, "model_not_found", "Served: detector, digits, echo, lookup"),
     ("no picture", "digits", b"junk", PNG, 400, "bad_image", "does not start like image/png"),
     ("half a picture", "digits", picture()[:80], PNG, 400, "bad_image", "Is the file whole"),
     ("form", "digits", picture(), {"Content-Type": "application/x-www-form-urlencoded"}, 415,
@@ -131,6 +131,10 @@ REFUSED: list[tuple[str, str, bytes, dict[str, str], int, str, str]] = [
     ("escalation", "digits", picture(), PNG | {"Foothill-Escalation": "x"}, 400, "bad_header", "auto, never, always"),
     ("too large", "digits", bytes(70_000), PNG, 413, "body_too_large", "more than 65536 bytes"),
     ("engine", "lookup", packed(index=np.array([[99]])), MSGPACK, 400, "bad_tensor", "model refuses"),
+    ("no number", "digits", packed(image=np.full((1, 1, 8, 8), np.nan, np.float32)), MSGPACK, 400,
+     "bad_tensor", "NaN or infinite"),
+    ("no number back", "echo", packed(x_FP32=np.full((1, 2), np.inf, np.float32)), MSGPACK, 400,
+     "bad_tensor", "NaN or infinite"),
 ]  # fmt: skip
 
 
@@ -152,6 +156,7 @@ async def test_what_cannot_be_answered_is_refused_in_form(
     await host.activate("digits", load())
     await host.activate("lookup", load(make_lookup))
     await host.activate("detector", load(make_lookup, model="detector", task="detection"))
+    await host.activate("echo", load(make_echo, datatypes=("FP32",)))
     url = await serve(max_body_bytes=65_536)
     async with session.post(f"{url}/v1/predict/{model}", data=body, headers=sent) as answer:
         told = json.loads(await answer.read())

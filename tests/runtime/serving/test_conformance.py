@@ -269,6 +269,7 @@ RAW: list[tuple[str, str, str, bytes, dict[str, str], int, str]] = [
     ("binary left over", "POST", INFER, HEAD + bytes(257), {LENGTH: str(len(HEAD))}, 400, "1 bytes after"),
     ("length too large", "POST", INFER, HEAD, {LENGTH: "99999"}, 400, "but the body has"),
     ("length no number", "POST", INFER, HEAD, {LENGTH: "x"}, 400, "not a number"),
+    ("length of many digits", "POST", INFER, HEAD, {LENGTH: "9" * 5000}, 400, "not a number"),
     ("bad deadline", "POST", INFER, infer_json(FLAT), {"Foothill-Deadline-Ms": "soon"}, 400, "Foothill-Deadline-Ms"),
     ("wrong method", "GET", INFER, b"", {}, 405, "Method Not Allowed"),
     ("unknown route", "GET", "/v2/nothing", b"", {}, 404, "docs/api.md"),
