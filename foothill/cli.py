@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from typing import NoReturn
 
-from foothill.rooms import ROOMS
+from foothill.rooms import ROOMS, install
 
 _OTHERS = {"up": "all,geo", "demo": "all,geo"}
 _OWN = frozenset(
@@ -18,8 +18,8 @@ def main() -> None:
     """Runs the command line of this process. Exit codes: 0 done, 1 failed, 2 used wrongly or not installed."""
     if importlib.util.find_spec("typer") is None:
         _stop(
-            "foothill: this is the base install, the Python client alone. For the command line install a role, such as "
-            "pip install 'foothill[router]' (or fleet, edge, cloud, compiler), or 'foothill[all]' for everything."
+            "foothill: this is the base install, the Python client alone. In Foothill's folder install a role, such as "
+            f"{install('router')} (or fleet, edge, cloud, compiler), or {install('all')} for everything."
         )
     from foothill import commands
 
@@ -36,7 +36,7 @@ def main() -> None:
 def explain_missing(command: str, package: str) -> str:
     """What to type when `command` ran into a package that is not installed."""
     extra = ROOMS[command].extra if command in ROOMS else _OTHERS.get(command, "all")
-    return f"foothill {command}: needs {package}, which is not installed. Type: pip install 'foothill[{extra}]'"
+    return f"foothill {command}: needs {package}, which is not installed. In Foothill's folder type: {install(extra)}"
 
 
 def _stop(message: str) -> NoReturn:

@@ -78,7 +78,8 @@ def up(
 
 def demo(
     state: Annotated[
-        Path | None, typer.Option("--state", help="Directory to keep; without it, one that is removed at the end.")
+        Path | None,
+        typer.Option("--state", help="A new or empty directory to keep; without it, one that is removed at the end."),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report as JSON too.")] = None,
     requests: Annotated[int, typer.Option(min=_FEWEST_REQUESTS, help="Requests of each pass.")] = _FEWEST_REQUESTS,
@@ -90,8 +91,7 @@ def demo(
     from foothill.demo.story import demo as run
 
     with _failing_plainly("demo"):
-        failed = run(DemoOptions(state=state, report=report, requests=requests, distances=wan, quick=quick))
-    raise typer.Exit(1 if failed else 0)
+        run(DemoOptions(state=state, report=report, requests=requests, distances=wan, quick=quick))
 
 
 def doctor(json: Json = False) -> None:
@@ -115,7 +115,10 @@ def _failing_plainly(command: str) -> Iterator[None]:
 
     try:
         yield
-    except (CompileError, FoothillError, GeoDatabaseError, MachineError, ProcessError, SettingsError) as error:
+    except KeyboardInterrupt:
+        typer.echo("Stopped; nothing is left running.", err=True)
+        raise typer.Exit(130) from None
+    except (CompileError, FoothillError, GeoDatabaseError, MachineError, ProcessError, SettingsError, OSError) as error:
         typer.echo(f"foothill {command}: {error}", err=True)
         raise typer.Exit(1) from error
 

@@ -16,10 +16,11 @@ from typing import Literal
 import msgspec
 
 from foothill.demo.places import GeoDatabaseError, database_path
+from foothill.rooms import install
 
 OLDEST_PYTHON = (3, 10)
 
-_LINKS = ("aiohttp", "cryptography", "msgpack", "paho-mqtt", "prometheus-client", "rich", "tuf", "typer", "uvloop")
+_LINKS = ("aiohttp", "cryptography", "paho-mqtt", "prometheus-client", "rich", "tuf", "typer", "urllib3", "uvloop")
 _SERVING = (*_LINKS, "numpy", "onnxruntime", "opencv-python-headless", "simplejpeg")
 
 
@@ -34,7 +35,7 @@ class Role(msgspec.Struct, frozen=True):
 
 ROLES: tuple[Role, ...] = (
     Role("client", "", ("httpx", "msgspec", "sniffio"), "ask for answers from Python"),
-    Role("router", "router", (*_LINKS, "geoip2", "maxminddb", "numpy"), "route requests"),
+    Role("router", "router", (*_LINKS, "maxminddb"), "route requests"),
     Role("fleet", "fleet", (*_LINKS, "iotcore"), "roll out models"),
     Role("edge", "edge", _SERVING, "serve models near the users"),
     Role("cloud", "cloud", _SERVING, "answer what the edge is not sure of"),
@@ -140,10 +141,6 @@ def missing_packages(role: Role, facts: Facts) -> tuple[str, ...]:
         for package in role.packages
         if not any(name in facts.packages for name in (package, *_STAND_INS.get(package, ())))
     )
-
-
-def install(extras: str) -> str:
-    return f"pip install 'foothill[{extras}]'" if extras else "pip install foothill"
 
 
 def _machine(facts: Facts) -> Iterator[Finding]:

@@ -21,3 +21,8 @@ ROOMS = {
     "compile": Room("model_compiler.cli", "compiler", "Compile models into bundles."),
     "hil": Room("hil.cli", "edge", "The acceptance suite for real boards."),
 }
+
+
+def install(extras: str = "") -> str:
+    """What to type, in a checkout of Foothill, to get what `extras` bring; without extras, the Python client alone."""
+    return f"pip install '.[{extras}]'" if extras else "pip install ."

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 
 from contracts.enrolment import TokenRequest
@@ -28,7 +29,7 @@ from foothill.simulators.links import LinkCounts, Links, Ready, Site, bytes_to, 
 HOME = "northeurope"
 """Broker, fleet manager, cloud tier and router stand in Dublin."""
 EDGES = {"frankfurt": "germanywestcentral", "ashburn": "eastus", "tokyo": "japaneast"}
-MODEL = "digits"
+MODEL, CLOUD_BUNDLE, EDGE_BUNDLE = "digits", "digits-cloud@1", "digits-edge@1"
 
 _PORTS = {
     "broker": 1883,
@@ -156,8 +157,11 @@ class Machine:
         self, request: RolloutRequest, *, timeout_s: float, each: Callable[[RolloutView], None]
     ) -> RolloutView:
         """Starts a rollout and follows it to its end, telling `each` view. Raises MachineError after `timeout_s`."""
+        return self.follow(self.fleet().start_rollout(request), timeout_s=timeout_s, each=each)
+
+    def follow(self, view: RolloutView, *, timeout_s: float, each: Callable[[RolloutView], None]) -> RolloutView:
+        """The same for a rollout that is under way."""
         fleet = self.fleet()
-        view = fleet.start_rollout(request)
         until_s = time.monotonic() + timeout_s
         while not view.ended:
             if time.monotonic() > until_s:
@@ -168,12 +172,22 @@ class Machine:
             each(view)
         return view
 
-    def wait_routed(self, *, timeout_s: float) -> None:
-        """Until the router serves the model from an edge node."""
-        child = self._running["router"]
-        self._processes.wait_ready(
-            child, http_ready(f"{self._url('router')}/v2/models/{MODEL}/ready"), timeout_s=timeout_s
-        )
+    def wait_served(self, *, timeout_s: float = 60.0) -> None:
+        """Until the router would send a client to every edge node, and each of them has the model."""
+        wanted = set(EDGES)
+        self._processes.wait_ready(self._running["router"], lambda: self._leased() == wanted, timeout_s=timeout_s)
+        for name in EDGES:
+            ready = http_ready(f"{self._url(name)}/v2/models/{MODEL}/ready")
+            self._processes.wait_ready(self._running[name], ready, timeout_s=timeout_s)
+
+    def _leased(self) -> set[str]:
+        try:
+            answer = httpx.post(
+                f"{self._url('router')}/v1/route", json={"model": MODEL, "candidates": len(EDGES)}, trust_env=False
+            )
+        except httpx.TransportError:
+            return set()
+        return {node["node"] for node in answer.json().get("nodes", ())}
 
     def _start_relay(self) -> None:
         """A link from every region to every part."""
@@ -207,7 +221,7 @@ class Machine:
     def _cloud_config(self) -> dict[str, Any]:
         return {
             "fleet_url": self._url("fleet"),
-            "models": {MODEL: "digits-cloud@1"},
+            "models": {MODEL: CLOUD_BUNDLE},
             "region": HOME,
             "hop_key_file": str(self._state / "fleet" / "keys" / "hop.key"),
         }

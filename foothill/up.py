@@ -11,7 +11,7 @@ from rich.console import Console
 from fleet.api import RolloutRequest, RolloutView
 from foothill.demo.places import database_path
 from foothill.processes import Processes, terminate_as_interrupt
-from foothill.site import EDGES, MODEL, Machine, MachineError
+from foothill.site import CLOUD_BUNDLE, EDGE_BUNDLE, EDGES, MODEL, Machine, MachineError
 from runtime.links.durable import write_file
 
 _ROLLOUT_S = 120.0
@@ -31,6 +31,8 @@ class UpOptions(msgspec.Struct, frozen=True):
 def up(options: UpOptions) -> None:
     """Starts all parts and blocks until Ctrl-C or SIGTERM. Raises MachineError or ProcessError when that fails."""
     console = Console(stderr=True)
+    if options.ready_file is not None:
+        options.ready_file.unlink(missing_ok=True)
     with terminate_as_interrupt():
         try:
             with Processes(options.state / "logs") as processes:
@@ -56,14 +58,14 @@ def bring_up(options: UpOptions, processes: Processes, console: Console) -> Mach
         say=lambda line: console.print(f"[dim]{line}[/dim]"),
     )
     machine.start_core()
-    if not machine.fleet().models():
+    published = {f"{model.name}@{model.version}" for model in machine.fleet().models()}
+    if not {CLOUD_BUNDLE, EDGE_BUNDLE} <= published:
         _publish_digits(machine, options, console)
     machine.start_serving()
     for name in EDGES:
         machine.join(name)
-    if not any(MODEL in node.desired for node in machine.fleet().nodes()):
-        _roll_out(machine, console)
-    machine.wait_routed(timeout_s=_ROLLOUT_S)
+    _roll_out(machine, console)
+    machine.wait_served(timeout_s=_ROLLOUT_S)
     return machine
 
 
@@ -78,11 +80,21 @@ def _publish_digits(machine: Machine, options: UpOptions, console: Console) -> N
 
 
 def _roll_out(machine: Machine, console: Console) -> None:
-    request = RolloutRequest(bundle="digits-edge@1", stages=(1, "100%"))
-    view = machine.roll_out(request, timeout_s=_ROLLOUT_S, each=lambda _: None)
+    """Ends what an earlier run left open; starts a rollout where a node has none."""
+    fleet = machine.fleet()
+    for view in fleet.rollouts():
+        if not view.ended:
+            machine.follow(view, timeout_s=_ROLLOUT_S, each=_unseen)
+    if all(MODEL in node.desired for node in fleet.nodes()):
+        return
+    view = machine.roll_out(RolloutRequest(bundle=EDGE_BUNDLE, nodes=tuple(EDGES)), timeout_s=_ROLLOUT_S, each=_unseen)
     if view.state != "completed":
         raise MachineError(f"The rollout of {view.bundle} ended as {view.state}: {view.reason}")
     console.print(_rolled_out(view))
+
+
+def _unseen(_: RolloutView) -> None:
+    """For rollouts nobody watches."""
 
 
 def _rolled_out(view: RolloutView) -> str:

@@ -48,7 +48,7 @@ def machine(bundles: DigitsBundles, tmp_path_factory: pytest.TempPathFactory) ->
             one.join(name)
         view = one.roll_out(RolloutRequest(bundle="digits-edge@1", nodes=tuple(EDGES)), timeout_s=90, each=_unseen)
         assert view.state == "completed", view.reason
-        one.wait_routed(timeout_s=30)
+        one.wait_served()
         yield one
 
 
@@ -209,7 +209,7 @@ def test_doubtful_requests_are_escalated_once_and_audited_pairs_are_published(
 def test_an_edge_node_killed_mid_run_costs_no_request(machine: Machine, traffic: Traffic) -> None:
     outcomes = traffic.during(lambda: machine.kill("frankfurt"))
     machine.start("frankfurt")
-    machine.wait_routed(timeout_s=30)
+    machine.wait_served()
     assert _errors(outcomes) == []
 
 
@@ -218,6 +218,7 @@ def test_without_the_cloud_doubtful_answers_come_from_the_edge_marked_degraded(
 ) -> None:
     outcomes = traffic.during(lambda: machine.stop("cloud"))
     machine.start("cloud")
+    machine.wait_served()
     assert _errors(outcomes) == []
     degraded = [outcome for outcome in outcomes if outcome.degraded]
     assert degraded

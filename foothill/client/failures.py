@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import msgspec
 
 from contracts import headers
+from contracts.decoding import UNREADABLE
 from contracts.errors import ErrorBody, FoothillError
 
 SOURCE = "client"
@@ -66,7 +67,7 @@ def read_failure(status: int, answered: Mapping[str, str], body: bytes, *, url: 
     """
     try:
         error = msgspec.json.decode(body, type=ErrorBody)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         error = _foreign(status, body, url, answered.get(headers.REQUEST_ID, request_id))
     return RequestError(error, status=status, retry_after_s=_seconds(answered.get("Retry-After")))
 
@@ -82,7 +83,7 @@ def reading(request_id: str) -> Iterator[None]:
     """Turns what an unreadable body raises into the client's own exception."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, *UNREADABLE) as error:
         message = f"The answer cannot be read: {error}. Client and server may be of different versions."
         raise unreadable(message, request_id=request_id) from error
 

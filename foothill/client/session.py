@@ -12,6 +12,7 @@ import msgspec
 from contracts import headers
 from contracts.budgets import RetryBudget
 from contracts.deadlines import Deadline
+from contracts.decoding import UNREADABLE
 from contracts.leases import Lease, RouteRequest
 from contracts.places import Place
 from foothill.client.answers import Settled
@@ -236,7 +237,7 @@ def _read_lease(outcome: Reply | Lost, url: str, subject: Subject, request_id: s
         lease = msgspec.json.decode(outcome.body, type=Lease)
         for upstream in (*(node.url for node in lease.nodes), *filter(None, [lease.cloud])):
             origin(upstream)
-    except ValueError as error:
+    except (ValueError, *UNREADABLE) as error:
         message = f"{url}/v1/route answered no lease: {error}. Check that this URL is a Foothill router."
         return unreadable(message, request_id=request_id)
     return lease

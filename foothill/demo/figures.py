@@ -76,12 +76,17 @@ class RolloutFigures(msgspec.Struct, frozen=True):
 
 
 class BadRollout(msgspec.Struct, frozen=True):
-    """The rollout that must fail: `stopped_stage` counts from 1; seconds from its start to the last node reverted."""
+    """The rollout that must fail: `stopped_stage` counts from 1; seconds from its start to the last node reverted.
+
+    `seconds_to_decision`: from its start to the stop; `seconds_to_revert`: from the stop to the last node back.
+    """
 
     stopped_stage: int
     exposed_nodes: int
     reverted_nodes: int
     seconds: float
+    seconds_to_decision: float = 0.0
+    seconds_to_revert: float = 0.0
     reason: str = ""
     audits: int = 0
 
@@ -113,7 +118,7 @@ class Story(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """The demo's report. `escalated` and `degraded` are counts; `disagreement` is a share of all requests (kept at the
     edge and unlike the cloud's answer), `disagreement_at_edge` of those kept; `disagreement_upper` its upper bound at
-    confidence 1 - `delta`."""
+    confidence 1 - `delta`, treating requests as independent."""
 
     requests: int
     failed: int

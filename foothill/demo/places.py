@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from contracts.places import Place
+from foothill.rooms import install
 from foothill.simulators.regions import RegionTable
 
 LEAST_COUNTRIES = 30
@@ -40,7 +41,7 @@ def database_path(find: Callable[[str], ModuleSpec | None] = importlib.util.find
     found = find("_maxminddb_geolite2")
     path = Path(found.origin).with_name("GeoLite2-City.mmdb") if found is not None and found.origin else None
     if path is None or not path.is_file():
-        raise GeoDatabaseError("No GeoIP city database is installed. Type: pip install 'foothill[geo]'")
+        raise GeoDatabaseError(f"No GeoIP city database is installed. In Foothill's folder type: {install('geo')}")
     return path
 
 
@@ -70,7 +71,9 @@ def _draw(rng: random.Random, draws: int, table: RegionTable, database: Path) ->
     try:
         import maxminddb
     except ImportError as error:
-        raise GeoDatabaseError("GeoIP lookups need maxminddb. Type: pip install 'foothill[router]'") from error
+        raise GeoDatabaseError(
+            f"GeoIP lookups need maxminddb. In Foothill's folder type: {install('router')}"
+        ) from error
     try:
         with maxminddb.open_database(str(database)) as reader:
             for _ in range(draws):

@@ -66,7 +66,9 @@ def _headline(report: Report) -> RenderableType:
     text.append(f" of {report.clients} clients in {report.countries} countries: ")
     text.append(f"{_percent(report.edge_share)} answered at the edge", style="bold green")
     text.append(f"; the median answer took {_ms(ours.p50)} ms, and {_ms(theirs.p50)} ms with everything in the cloud")
-    text.append(f" ({_times(theirs.p50, ours.p50)}). ")
+    text.append(
+        f" ({_times(theirs.p50, ours.p50)}); the slowest 1 % took over {_ms(ours.p99)} and {_ms(theirs.p99)} ms. "
+    )
     text.append(f"{_times(report.bytes_off_site.all_cloud, report.bytes_off_site.hybrid)} fewer bytes went there. ")
     text.append(_failures(report.failed), style="bold green" if report.failed == 0 else "bold red")
     if not report.wan:
@@ -80,7 +82,7 @@ def _latency_table(report: Report) -> RenderableType:
     for name, latency, style in (
         ("hybrid", latencies.hybrid, "bold"),
         ("  leased (client to node)", latencies.leased, ""),
-        ("  proxied (through the router)", latencies.proxied, ""),
+        ("  proxied (other clients)", latencies.proxied, ""),
         ("all in the cloud", latencies.all_cloud, "dim"),
     ):
         table.add_row(name, _ms(latency.p50), _ms(latency.p95), _ms(latency.p99), f"{latency.n:,}", style=style)
@@ -146,8 +148,8 @@ def _quality(report: Report) -> RenderableType:
     promise.append(f"{_percent(report.disagreement, 2)} of all requests", style="bold green" if kept else "bold red")
     promise.append(
         f"; promised: at most {_percent(report.epsilon, 1)}. (Upper bound at {_percent(1 - report.delta, 0)} "
-        f"confidence: {_percent(report.disagreement_upper, 2)}. Of those kept at the edge alone: "
-        f"{_percent(report.disagreement_at_edge, 2)}.)"
+        f"confidence, requests taken as independent: {_percent(report.disagreement_upper, 2)}. "
+        f"Of those kept at the edge alone: {_percent(report.disagreement_at_edge, 2)}.)"
     )
     return Group(table, promise)
 
@@ -170,8 +172,9 @@ def _rollouts(report: Report) -> RenderableType:
     text.append(f"active on {good.nodes} nodes, canary first, after {good.seconds:.1f} s\n")
     text.append("bad version:  ", style="red")
     text.append(
-        f"stopped at stage {bad.stopped_stage}, having reached {_nodes(bad.exposed_nodes)}; "
-        f"{_nodes(bad.reverted_nodes)} reverted {bad.seconds:.1f} s after its start"
+        f"reached {_nodes(bad.exposed_nodes)} in stage {bad.stopped_stage}, "
+        f"stopped {bad.seconds_to_decision:.1f} s after its start, {_nodes(bad.reverted_nodes)} reverted "
+        f"{bad.seconds_to_revert:.1f} s later"
     )
     if bad.reason:
         text.append(f"\n{bad.reason}", style="dim")

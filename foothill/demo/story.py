@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +15,7 @@ from rich.console import Console
 
 from fleet.api import RolloutRequest, RolloutView
 from foothill.demo import figures, places
+from foothill.demo.folder import state_folder
 from foothill.demo.narrator import Narrator
 from foothill.demo.report import print_report, write_report
 from foothill.demo.traffic import Call, Crowd, Front, Outcome, Sample, Way, make_calls
@@ -38,7 +37,7 @@ _STEPS = ("Compile", "Start", "Roll out", "Route", "Edge alone", "All cloud", "B
 
 
 class DemoOptions(msgspec.Struct, frozen=True):
-    """`state` None: a temporary folder, removed at the end. `quick` trains less; `distances` off: no delays."""
+    """`state` None: a temporary folder, removed when all went well. `quick` trains less; `distances` off: no delays."""
 
     report: Path | None = None
     requests: int = 2000
@@ -47,23 +46,27 @@ class DemoOptions(msgspec.Struct, frozen=True):
     state: Path | None = None
 
 
-def demo(options: DemoOptions) -> int:
-    """Tells the story and prints the report; the number of failed requests. Raises MachineError, ProcessError."""
+def demo(options: DemoOptions) -> None:
+    """Tells the story and prints the report. Raises MachineError when part of it did not come true, ProcessError."""
     console = Console()
     started_s = time.monotonic()
-    with terminate_as_interrupt(), _state(options) as state, Processes(state / "logs") as processes:
-        with Narrator(console, _STEPS) as narrator:
+    with terminate_as_interrupt(), state_folder(options.state, console) as state:
+        with Processes(state / "logs") as processes, Narrator(console, _STEPS) as narrator:
             bundles = _compile(state, options, narrator)
             crowd = places.sample(CLIENTS, _SEED, regions.load(), places.database_path())
             machine = _start(state, processes, bundles, crowd, options, narrator)
             good = _roll_out(machine, narrator)
             told = asyncio.run(_route_and_break(machine, bundles, crowd, options, narrator))
         report = _report(told, good, bundles, crowd, options, time.monotonic() - started_s)
-    print_report(report, console)
-    if options.report is not None:
-        write_report(report, options.report)
-        console.print(f"The report is in {options.report}.")
-    return report.failed
+        print_report(report, console)
+        if options.report is not None:
+            write_report(report, options.report)
+            console.print(f"The report is in {options.report}.", soft_wrap=True)
+        wrong = _shortfalls(told)
+        for line in wrong:
+            console.print(f"[bold red]Not as it should be:[/bold red] {line}", soft_wrap=True)
+        if wrong:
+            raise MachineError("Not all of the story came true; the lines above say what did not.")
 
 
 class _Told(msgspec.Struct, frozen=True):
@@ -78,6 +81,19 @@ class _Told(msgspec.Struct, frozen=True):
     bad: RolloutView
 
 
+def _shortfalls(told: _Told) -> list[str]:
+    """What did not come true, one line each."""
+    wrong = []
+    errors = Counter(o.error for o in (*told.hybrid, *told.edge, *told.cloud, *told.during_bad) if not o.ok)
+    wrong += [f"{count} requests failed: {error}" for error, count in errors.most_common(3)]
+    if strays := sum(outcome.ok and outcome.tier != "edge" for outcome in told.edge):
+        wrong.append(f"{strays} requests of the pass at the edge alone were answered by the cloud.")
+    bad = told.bad
+    if bad.state != "rolled-back" or bad.gate is None or bad.gate.decision != "reject":
+        wrong.append(f"The bad version was not rejected by the gate: {bad.state}. {bad.reason}")
+    return wrong
+
+
 def _compile(state: Path, options: DemoOptions, narrator: Narrator) -> DigitsBundles:
     """Imported here: torch is heavy, and nothing else of the demo needs it."""
     from model_compiler.digits.recipe import FULL, QUICK, compile_digits
@@ -90,7 +106,7 @@ def _compile(state: Path, options: DemoOptions, narrator: Narrator) -> DigitsBun
             show(f"{step.bundle}: {step.stage}", sum(done.values()) / _COMPILE_STAGES)
 
         bundles = compile_digits(state / "bundles", profile=QUICK if options.quick else FULL, progress=heard)
-        show("teacher, int8 student, and a student that never saw a camera", 1.0)
+        show("a teacher, an int8 student, and a bad one", 1.0)
     return bundles
 
 
@@ -119,7 +135,7 @@ def _start(
         machine.start_serving()
         for name in EDGES:
             machine.join(name)
-        show("broker, fleet manager, cloud tier, router, 3 edge nodes", 1.0)
+        show("broker, fleet, cloud, router, 3 edge nodes", 1.0)
     return machine
 
 
@@ -129,8 +145,8 @@ def _roll_out(machine: Machine, narrator: Narrator) -> RolloutView:
         view = machine.roll_out(request, timeout_s=_GOOD_S, each=lambda view: show(*_progress_of(view)))
         if view.state != "completed":
             raise MachineError(f"The rollout of {view.bundle} ended as {view.state}: {view.reason}")
-        machine.wait_routed(timeout_s=_GOOD_S)
-        show(f"{view.bundle} on {view.nodes} nodes in {view.seconds or 0.0:.1f} s, canary first", 1.0)
+        machine.wait_served(timeout_s=_GOOD_S)
+        show(f"{view.bundle} on {view.nodes} nodes, canary first", 1.0)
     return view
 
 
@@ -176,7 +192,7 @@ async def _pass(
 
         outcomes = await callers.run(calls, way, concurrency=CALLERS, per_second=PACE_PER_S, on_outcome=heard)
         exchanged = await _when_quiet(machine) - before
-        show(f"{len(calls):,} requests {told}", 1.0)
+        show(f"{len(calls):,} requests{told}", 1.0)
     return outcomes, exchanged
 
 
@@ -199,20 +215,18 @@ async def _push_bad(
         finally:
             ended.set()
             outcomes = await traffic
-        show(f"{view.bundle} {view.state}, {len(outcomes):,} requests went on meanwhile", 1.0)
+        show(f"{view.state} while {len(outcomes):,} requests went on", 1.0)
     return view, outcomes
 
 
 async def _when_quiet(machine: Machine) -> int:
     """The relay's byte count once audits, which run after the answers, no longer change it."""
-    last = -1
-    for _ in range(100):
-        now = machine.cloud_bytes()
-        if now == last:
-            return now
-        last = now
-        await asyncio.sleep(0.3)
-    raise MachineError("The cloud tier is still being asked 30 s after the last request: audits do not end.")
+    last, since_s = -1, time.monotonic()
+    while (now := machine.cloud_bytes()) != last or time.monotonic() - since_s < _QUIET_S:
+        if now != last:
+            last, since_s = now, time.monotonic()
+        await asyncio.sleep(0.1)
+    return now
 
 
 def _report(
@@ -247,6 +261,8 @@ def _report(
             exposed_nodes=bad.exposed_nodes,
             reverted_nodes=bad.reverted_nodes,
             seconds=bad.seconds or 0.0,
+            seconds_to_decision=bad.seconds_to_decision or 0.0,
+            seconds_to_revert=bad.seconds_to_revert or 0.0,
             reason=bad.reason,
             audits=bad.gate.n if bad.gate else 0,
         ),
@@ -260,10 +276,12 @@ def _report(
 
 
 _PASSES: dict[Way, tuple[str, str]] = {
-    "hybrid": ("Route", "by lease or through the router, doubtful ones escalated"),
-    "edge": ("Edge alone", "again, never escalated"),
-    "cloud": ("All cloud", "again, straight to the cloud tier"),
+    "hybrid": ("Route", ", doubtful ones escalated"),
+    "edge": ("Edge alone", ", never escalated"),
+    "cloud": ("All cloud", ", straight to the cloud"),
 }
+_QUIET_S = 1.5
+"""Longer than the longest distance takes there and back, with a new connection."""
 _COMPILE_STAGES = 15
 _START_STEPS = 11
 
@@ -273,14 +291,3 @@ def _progress_of(view: RolloutView) -> tuple[str, float]:
     if view.gate is not None and view.state in ("judging", "reverting"):
         said += f", {view.gate.disagreements} of {view.gate.n} audits differ from the cloud"
     return said, (len(view.active) + len(view.reverted)) / max(1, view.nodes)
-
-
-@contextmanager
-def _state(options: DemoOptions) -> Iterator[Path]:
-    if options.state is not None:
-        shutil.rmtree(options.state, ignore_errors=True)
-        options.state.mkdir(parents=True)
-        yield options.state
-        return
-    with tempfile.TemporaryDirectory(prefix="foothill-demo-") as folder:
-        yield Path(folder)

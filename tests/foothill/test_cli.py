@@ -101,7 +101,7 @@ def test_the_base_install_has_a_client_and_no_command_line(base_install: dict[st
     assert client.stdout.strip() == "made", client.stderr
     command = bare("from foothill.cli import main; main()", base_install)
     assert command.returncode == 2
-    assert "pip install 'foothill[router]'" in command.stderr
+    assert "pip install '.[router]'" in command.stderr
     assert "Traceback" not in command.stderr
 
 
@@ -113,11 +113,13 @@ def test_a_role_that_is_not_installed_says_what_to_type(base_install: dict[str, 
         program = f"import sys; sys.argv = ['foothill', *{command.split()!r}]; from foothill.cli import main; main()"
         told = bare(program, base_install)
         assert told.returncode == 2, told.stderr
-        assert f"pip install 'foothill[{extra}]'" in told.stderr
+        assert f"pip install '.[{extra}]'" in told.stderr
         assert "Traceback" not in told.stderr
 
 
 def test_the_explanation_names_package_and_extra() -> None:
     said = explain_missing("edge", "onnxruntime")
-    assert said == ("foothill edge: needs onnxruntime, which is not installed. Type: pip install 'foothill[edge]'")
-    assert "foothill[all]" in explain_missing("doctor", "rich")
+    assert said == (
+        "foothill edge: needs onnxruntime, which is not installed. In Foothill's folder type: pip install '.[edge]'"
+    )
+    assert "'.[all]'" in explain_missing("doctor", "rich")

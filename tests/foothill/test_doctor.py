@@ -36,11 +36,11 @@ def test_a_bare_machine_is_a_client_and_is_told_what_to_type() -> None:
     diagnosis = diagnose(BARE)
     assert diagnosis.healthy
     assert finding(BARE, "client").state == "ok"
-    assert finding(BARE, "router").remedy == "pip install 'foothill[router]'"
+    assert finding(BARE, "router").remedy == "pip install '.[router]'"
     assert "aiohttp" in finding(BARE, "router").found
-    assert finding(BARE, "demo, up").remedy == "pip install 'foothill[all,geo]'"
+    assert finding(BARE, "demo, up").remedy == "pip install '.[all,geo]'"
     assert "apt-get install mosquitto" in finding(BARE, "mosquitto").remedy
-    assert "foothill[geo]" in finding(BARE, "geo database").remedy
+    assert "'.[geo]'" in finding(BARE, "geo database").remedy
 
 
 def test_the_client_s_own_packages_are_required() -> None:
@@ -68,7 +68,7 @@ def test_the_gpu_build_of_onnx_runtime_serves_as_well() -> None:
     ("facts", "state", "part"),
     [
         (FULL, "optional", "CPU"),
-        (msgspec.structs.replace(FULL, gpu="RTX 4090"), "optional", "foothill[gpu]"),
+        (msgspec.structs.replace(FULL, gpu="RTX 4090"), "optional", "'.[gpu]'"),
         (msgspec.structs.replace(FULL, gpu="Orin", jetson="# R36"), "optional", "JetPack"),
         (msgspec.structs.replace(FULL, gpu="RTX 4090", providers=("CUDAExecutionProvider",)), "ok", ""),
     ],
@@ -82,7 +82,7 @@ def test_a_gpu_counts_when_onnx_runtime_can_use_it(facts: Facts, state: str, par
 def test_what_is_missing_shows_in_the_text_with_its_remedy() -> None:
     text = describe(diagnose(BARE))
     assert re.search(r"^  -\s+router .*needs .*aiohttp", text, re.MULTILINE)
-    assert "pip install 'foothill[compiler]'" in text
+    assert "pip install '.[compiler]'" in text
     assert all(line == line.rstrip() for line in text.splitlines())
 
 

@@ -39,11 +39,13 @@ def test_up_answers_everywhere_then_stops_without_a_trace_and_comes_back_as_it_w
     assert [pid for pid in family if Path(f"/proc/{pid}").exists()] == []
     assert not first.ready_file.exists()
 
+    first.ready_file.write_text("left behind by one that was killed")
     again = _Up(tmp_path)
     try:
         assert again.ready() == urls
         with Client(urls.router) as client:
-            assert client.predict("digits", picture).bundle.startswith("digits-")
+            assert {node.node for node in client.lease("digits").nodes} == set(urls.edges)
+            assert client.predict("digits", picture, escalation="never").bundle == "digits-edge@1"
     finally:
         again.interrupt()
 
@@ -60,7 +62,7 @@ class _Up:
 
     def ready(self, timeout_s: float = 180.0) -> Urls:
         until_s = time.monotonic() + timeout_s
-        while not self.ready_file.exists():
+        while not (self.ready_file.exists() and self.ready_file.read_bytes().startswith(b"{")):
             assert self._process.poll() is None, Path(self._log.name).read_text()
             assert time.monotonic() < until_s, Path(self._log.name).read_text()
             time.sleep(0.05)

@@ -13,7 +13,9 @@ STORY = Story(
     bytes_off_site=OffSite(hybrid=712_345, all_cloud=6_123_456),
     models=Models(teacher=ModelSize(1_570_000, 0.412), student_int8=ModelSize(14_200, 0.031)),
     rollout=RolloutFigures(3, 2.41),
-    bad_rollout=BadRollout(1, 1, 1, 14.2, "disagreement of the canary 11 of 62, 1.9 % before: p1 accepted", 62),
+    bad_rollout=BadRollout(
+        1, 1, 1, 14.2, 12.1, 2.1, "disagreement of the canary 11 of 62, 1.9 % before: p1 accepted", 62
+    ),
     countries=41,
     clients=120,
     seconds=151.0,

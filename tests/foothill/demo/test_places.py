@@ -58,5 +58,5 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 
 def test_without_the_extra_the_error_says_what_to_type() -> None:
-    with pytest.raises(GeoDatabaseError, match=r"pip install 'foothill\[geo\]'"):
+    with pytest.raises(GeoDatabaseError, match=r"pip install '\.\[geo\]'"):
         database_path(lambda _: None)

@@ -55,7 +55,7 @@ def test_it_says_what_matters_first() -> None:
 def test_the_promise_stands_beside_what_was_measured() -> None:
     text = unboxed(printed(REPORT))
     assert "0.65 % of all requests; promised: at most 2.0 %" in text
-    assert "Upper bound at 95 % confidence: 1.03 %" in text
+    assert "95 % confidence, requests taken as independent: 1.03 %" in text
 
 
 def test_failures_are_not_hidden() -> None:
