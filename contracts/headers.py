@@ -131,7 +131,9 @@ def relayed(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
 def _deadline_ms(value: str | None) -> float | None:
     if value is None:
         return None
-    milliseconds = float(value) if _DECIMAL.fullmatch(value.strip()) else 0.0
+    # Stripped once for both: float leaves control characters that str.strip takes away.
+    number = value.strip()
+    milliseconds = float(number) if _DECIMAL.fullmatch(number) else 0.0
     if not 0 < milliseconds <= MAX_DEADLINE_MS:
         raise _bad(DEADLINE_MS, value, f"a number of milliseconds above 0 and at most {MAX_DEADLINE_MS:.0f}")
     return milliseconds

@@ -48,7 +48,7 @@ def test_without_headers_there_are_no_wishes() -> None:
     assert parse_terms({}) == Terms()
 
 
-@pytest.mark.parametrize("value", ["", "0", "-5", "nan", "inf", "1e3", "1_000", "0x10", "٣", "600001", "1.2.3", "1 2"])
+@pytest.mark.parametrize("value", ["", "0", "-5", "nan", "inf", "1e3", "1_000", "0x10", "٣", "600001", "1.2.3", "1 2", "0\x1f"])
 def test_a_deadline_out_of_form_is_refused(value: str) -> None:
     with pytest.raises(FoothillError, match="Foothill-Deadline-Ms") as raised:
         parse_terms({headers.DEADLINE_MS: value})
