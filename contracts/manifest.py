@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from contracts.boards import BOARDS
+from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from contracts.strata import stratum_of
 from contracts.topics import NODE_NAME
@@ -177,7 +178,7 @@ def decode(data: bytes) -> Manifest:
         raise _bad(f"it has {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are read")
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise _bad(str(error)) from error
     check(manifest)
     return manifest

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from contracts.boards import Fingerprint
+from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 
 MAX_MESSAGE_BYTES = 4 << 20
@@ -156,5 +157,5 @@ def decode(data: bytes, kind: type[T]) -> T:
         raise FoothillError("bad_request", f"A {kind.__name__} of {len(data)} bytes is over {MAX_MESSAGE_BYTES}.")
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise FoothillError("bad_request", f"This is no {kind.__name__}: {error}.") from error

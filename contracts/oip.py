@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from contracts.decoding import UNREADABLE
 from contracts.errors import ErrorBody, FoothillError
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -155,7 +156,7 @@ def parse_request(body: Buffer, header_length: str | None) -> tuple[InferRequest
     head, rest = _split(view, header_length)
     try:
         request = _REQUEST.decode(head)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise FoothillError("bad_request", f"The body is no inference request of the protocol: {error}.") from error
     return request, _binary_parts(request.inputs, rest)
 
@@ -255,7 +256,7 @@ def parse_packed(body: Buffer) -> Mapping[str, PackedTensor]:
     """
     try:
         return _PACKED.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise FoothillError(
             "bad_request",
             f"The MessagePack body is no map of input name to {{datatype, shape, data}}: {error}.",

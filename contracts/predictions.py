@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from contracts.decoding import UNREADABLE
+
 
 class Scored(msgspec.Struct, frozen=True):
     """One label with its probability (0..1)."""
@@ -76,7 +78,7 @@ def with_reason(body: bytes, content_type: str, reason: str) -> bytes:
         return body
     try:
         answer = codec.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return body
     if not isinstance(answer, dict) or "reason" not in answer or answer["reason"] == reason:
         return body

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from contracts.decoding import UNREADABLE
 from contracts.manifest import Artifact
 from contracts.messages import Certificate
 from runtime.links.durable import write_file
@@ -99,7 +100,7 @@ def _read(path: Path) -> list[Certificate]:
         return msgspec.json.decode(path.read_bytes(), type=list[Certificate])
     except FileNotFoundError:
         return []
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         # Escalating by the bundle's own rule is safe enough to start; refusing to start is not.
         log.error("%s cannot be read (%s); the bundles' own rules hold until the broker answers", path, error)
         return []

@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 
 from contracts.boards import Fingerprint
+from contracts.decoding import UNREADABLE
 from contracts.enrolment import EnrolAnswer, EnrolRequest
 from contracts.errors import KINDS, ErrorBody, FoothillError
 from contracts.messages import Identity, Signed, decode
@@ -99,7 +100,7 @@ def load_enrolment(state_dir: Path) -> Enrolment:
             f"This node has joined no fleet yet ({path} is missing). Get a token with `foothill fleet node enrol`, "
             f"then run `foothill edge enrol --fleet URL --token ONCE --url NODE_URL --state {state_dir}`.",
         ) from error
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise FoothillError(
             "internal", f"{path} cannot be read: {error}. Restore it, or remove it and enrol this node again."
         ) from error
@@ -148,14 +149,14 @@ async def _ask(fleet_url: str, request: EnrolRequest) -> EnrolAnswer:
         raise _fleet_error(status, data, target)
     try:
         return msgspec.json.decode(data, type=EnrolAnswer)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise FoothillError("upstream_failed", f"{target} did not answer like a Foothill fleet: {error}.") from error
 
 
 def _fleet_error(status: int, data: bytes, target: str) -> FoothillError:
     try:
         body = msgspec.json.decode(data, type=ErrorBody)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return FoothillError("upstream_failed", f"{target} answered HTTP {status}. Is --fleet the fleet manager's URL?")
     code = body.code if body.code in KINDS else "upstream_failed"
     return FoothillError(code, body.message, source=body.source)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from contracts.manifest import digest_of
 from runtime.links.durable import write_file
@@ -190,5 +191,5 @@ def _read(path: Path) -> Slots | str | None:
         return msgspec.json.decode(stored.slots, type=Slots)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         return str(error)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from aiohttp import web
 
+from contracts.decoding import UNREADABLE
 from contracts.enrolment import EnrolAnswer, EnrolRequest, TokenRequest
 from contracts.errors import FoothillError
 from fleet.api import AbortRequest, RolloutRequest, view
@@ -199,7 +200,7 @@ def _for_admins(handler: Handler, token: str) -> Handler:
 async def _read(request: web.Request, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(await request.read(), type=kind)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise FoothillError("bad_request", f"The body is refused: {error}.") from error
 
 

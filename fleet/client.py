@@ -12,6 +12,7 @@ import httpx
 import msgspec
 
 from contracts import manifest as manifests
+from contracts.decoding import UNREADABLE
 from contracts.enrolment import TokenAnswer, TokenRequest
 from contracts.errors import KINDS, ErrorBody, FoothillError
 from fleet.api import AbortRequest, ModelDetail, ModelView, NodeView, RolloutRequest, RolloutView
@@ -100,7 +101,7 @@ class FleetClient:
                     raise _error(answer.status_code, answer.read())
                 for line in answer.iter_lines():
                     if line.startswith(_DATA):
-                        yield msgspec.json.decode(line.removeprefix(_DATA), type=RolloutView)
+                        yield self._decoded(path, line.removeprefix(_DATA), RolloutView)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
@@ -119,9 +120,12 @@ class FleetClient:
         answer = self._send(method, path, body)
         if answer.status_code not in (200, 201):
             raise _error(answer.status_code, answer.content)
+        return self._decoded(path, answer.content, kind)
+
+    def _decoded(self, path: str, data: bytes | str, kind: type[T]) -> T:
         try:
-            return msgspec.json.decode(answer.content, type=kind)
-        except msgspec.DecodeError as error:
+            return msgspec.json.decode(data, type=kind)
+        except UNREADABLE as error:
             raise FoothillError(
                 "upstream_failed", f"{self._url}{path} does not answer like this version's fleet manager: {error}."
             ) from error
@@ -169,7 +173,7 @@ def _check(path: Path, file: manifests.File) -> None:
 def _error(status: int, body: bytes) -> FoothillError:
     try:
         told = msgspec.json.decode(body, type=ErrorBody)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return FoothillError("upstream_failed", f"HTTP {status}, and not from a Foothill fleet manager.")
     code = told.code if told.code in KINDS else "upstream_failed"
     return FoothillError(code, told.message, source=told.source)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from contracts import manifest as manifests
+from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from contracts.manifest import Manifest, Measurements
 from fleet.api import ModelDetail, ModelView
@@ -47,7 +48,7 @@ class Registry:
         bundle = self.find(name, version)
         try:
             measurements = msgspec.json.decode(data, type=Measurements)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise FoothillError("bad_bundle", f"The measurements are refused: {error}.") from error
         if measurements.bundle not in (bundle.digest, bundle.reference):
             raise FoothillError(

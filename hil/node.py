@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from contracts import headers, oip
 from contracts.deadlines import Deadline
+from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from contracts.timing import parse_server_timing
 from runtime.links.upstream import Answer, Request, Upstreams
@@ -130,5 +131,5 @@ def _outputs(answer: Answer) -> dict[str, Array]:
 def _decode(data: bytes, kind: type[T], path: str) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise FoothillError("upstream_failed", f"{path} answered something else than the contract: {error}.") from error

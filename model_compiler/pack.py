@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts import manifest as manifests
+from contracts.decoding import UNREADABLE
 from contracts.manifest import File, Manifest, Measurements
 from model_compiler.errors import CompileError
 
@@ -84,7 +85,7 @@ def read_measurements(packed: Packed) -> Measurements:
     path = packed.file(manifests.MEASUREMENTS_FILE)
     try:
         return msgspec.json.decode(path.read_bytes(), type=Measurements)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise CompileError(f"{path} holds no measurements: {error}. Compile the bundle again.") from error
 
 

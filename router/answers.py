@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from contracts import headers
+from contracts.decoding import UNREADABLE
 from contracts.errors import KINDS, ErrorBody, FoothillError
 from contracts.timing import format_server_timing
 from runtime.links.holder import Settled, outward_headers
@@ -47,7 +48,7 @@ def decoded(body: bytes, kind: type[T]) -> T:
     """JSON as `kind`. Raises FoothillError `bad_request`."""
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         name = getattr(kind, "__name__", str(kind))
         raise FoothillError("bad_request", f"The body is no {name}: {error}. See docs/api.md.") from error
 
@@ -55,7 +56,7 @@ def decoded(body: bytes, kind: type[T]) -> T:
 def _error_body(answer: Answer, request_id: str) -> bytes:
     try:
         told = msgspec.json.decode(answer.body, type=ErrorBody)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         told = _unexplained(answer, request_id)
     return msgspec.json.encode(msgspec.structs.replace(told, request_id=request_id))
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts.deadlines import Deadline
+from contracts.decoding import UNREADABLE
 from contracts.errors import ErrorBody, FoothillError
 from router.__main__ import run as run_router
 from router.config import Config
@@ -59,7 +60,14 @@ def explain(
     if as_json:
         typer.echo(answer.body)
     else:
-        _show(msgspec.json.decode(answer.body, type=Explanation))
+        _show(_explanation(answer))
+
+
+def _explanation(answer: Answer) -> Explanation:
+    try:
+        return msgspec.json.decode(answer.body, type=Explanation)
+    except UNREADABLE as error:
+        _fail(f"The answer is no explanation: {error}. Router and command may be of different versions.", 1)
 
 
 async def _get(url: str, path: str) -> Answer:
@@ -104,7 +112,7 @@ def _row(each: Candidate) -> tuple[str, ...]:
 def _told(answer: Answer) -> str:
     try:
         return msgspec.json.decode(answer.body, type=ErrorBody).message
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return f"HTTP {answer.status}; this does not look like a Foothill router."
 
 

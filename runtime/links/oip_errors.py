@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from contracts.decoding import UNREADABLE
 from contracts.errors import ErrorBody
 from contracts.oip import error_body
 
@@ -24,7 +25,7 @@ def _with_error(body: bytes) -> bytes:
     """A relayed body of another form stays as it is."""
     try:
         return error_body(msgspec.json.decode(body, type=ErrorBody))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return body
 
 

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
+from contracts.decoding import UNREADABLE
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`(?: - at `\$\.?(?P<where>[^`]*)`)?")
@@ -35,7 +37,7 @@ def _convert(data: bytes, name: str, kind: type[T]) -> T:
         return msgspec.toml.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{name}: {_explain(str(error), kind)}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise SettingsError(f"{name}: this is not TOML: {error}. Correct the file at that place.") from error
 
 

@@ -22,6 +22,7 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
+from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from contracts.manifest import MAX_MANIFEST_BYTES, digest_of, is_digest, parse_reference
 from contracts.targets import CONTROL_KEYS, BundleFacts, ControlKeys, Use, bundle_path, role_of
@@ -265,7 +266,7 @@ def _matches(info: TargetFile, data: bytes) -> bool:
 def _decode_keys(data: bytes) -> ControlKeys:
     try:
         return msgspec.json.decode(data, type=ControlKeys)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise TrustError(f"The fleet's {CONTROL_KEYS} cannot be read: {error}. Update this program.") from error
 
 

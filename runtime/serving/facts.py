@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from runtime.links.telemetry import Telemetry
 from runtime.serving import metadata
@@ -96,7 +97,7 @@ class Facts:
         body = await request.content.read(_MAX_INDEX_BYTES)
         try:
             question = msgspec.json.decode(body or b"{}", type=IndexQuestion)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise FoothillError("bad_request", f'The body is neither empty nor {{"ready": true}}: {error}.') from error
         return _json(metadata.index(self._host, only_ready=question.ready))
 

@@ -85,10 +85,11 @@ def test_strata_of_others_stay_bounded(tmp_path: Path) -> None:
     assert certificates.live.get("other-4999") == issued(1, stratum="other-4999")
 
 
+@pytest.mark.parametrize("content", [b"{", b'[{"stratum":"\xff"}]'])
 def test_a_damaged_file_costs_the_kept_certificates_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
-    (tmp_path / FILE).write_text("{")
+    (tmp_path / FILE).write_bytes(content)
     certificates = NodeCertificates(tmp_path)
     certificates.serve(SEED)
     assert certificates.live.get("s1") == SEED

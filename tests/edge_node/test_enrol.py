@@ -162,10 +162,21 @@ async def test_a_root_of_another_fleet_is_not_believed(fleet: Fleet, tmp_path: P
         ),
         (lambda: web.Response(status=404, text="nope"), "upstream_failed", "HTTP 404"),
         (lambda: web.Response(text="<html>"), "upstream_failed", "did not answer like a Foothill fleet"),
+        (lambda: web.Response(body=b'{"node":"\xff"}'), "upstream_failed", "did not answer like a Foothill fleet"),
+        (lambda: web.Response(body=b'{"code":"\xff"}', status=500), "upstream_failed", "HTTP 500"),
         (lambda: web.Response(body=b"[" * (5 << 20)), "upstream_failed", "did not answer like a Foothill fleet"),
         (lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:9/"}), "upstream_failed", "HTTP 302"),
     ],
-    ids=["its own error", "an error of tomorrow", "another server", "a web page", "too much", "a detour"],
+    ids=[
+        "its own error",
+        "an error of tomorrow",
+        "another server",
+        "a web page",
+        "no text",
+        "no text in an error",
+        "too much",
+        "a detour",
+    ],
 )
 async def test_the_fleets_errors_are_shown_as_they_are(
     fleet: Fleet, tmp_path: Path, response: Callable[[], web.Response], code: str, message: str
@@ -186,7 +197,8 @@ async def test_a_directory_that_cannot_be_written_is_found_before_the_token_is_s
     assert not fleet.asked
 
 
-def test_a_damaged_enrolment_is_named(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("{}")
+@pytest.mark.parametrize("content", [b"{}", b'{"node":"\xff"}'])
+def test_a_damaged_enrolment_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
     with pytest.raises(FoothillError, match="enrol this node again"):
         load_enrolment(tmp_path)

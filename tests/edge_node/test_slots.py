@@ -120,13 +120,17 @@ def _break_text(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:20])
 
 
+def _break_letter(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"sha256", b"sha\xff56"))
+
+
 def _break_checksum(path: Path) -> None:
     document = json.loads(path.read_bytes())
     document["slots"]["sequence"] = 99
     path.write_text(json.dumps(document))
 
 
-@pytest.mark.parametrize("damage", [_break_text, _break_checksum, Path.unlink])
+@pytest.mark.parametrize("damage", [_break_text, _break_letter, _break_checksum, Path.unlink])
 def test_a_damaged_file_is_replaced_by_its_backup(
     tmp_path: Path, damage: object, caplog: pytest.LogCaptureFixture
 ) -> None:

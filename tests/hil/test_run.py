@@ -129,7 +129,7 @@ async def test_a_node_that_is_not_there_fails(board: Board) -> None:
     assert "127.0.0.1:9" in report.checks[0].detail
 
 
-@pytest.mark.parametrize("body", [b"[]", b"no json", b'{"name":"x","version":"1","extensions":[]}'])
+@pytest.mark.parametrize("body", [b"[]", b"no json", b'{"name":"\xff"}', b'{"name":"x","version":"1","extensions":[]}'])
 async def test_a_server_of_another_kind_fails_and_breaks_nothing(body: bytes) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(body=body)

@@ -84,8 +84,12 @@ def test_measurements_do_not_change_the_address(tmp_path: Path) -> None:
 
 
 def test_missing_measurements_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    packed = packed_at(tmp_path / "probe@1")
     with pytest.raises(CompileError, match="Compile the bundle again"):
-        read_measurements(packed_at(tmp_path / "probe@1"))
+        read_measurements(packed)
+    packed.file(manifests.MEASUREMENTS_FILE).write_bytes(b'{"bundle":"\xff"}')
+    with pytest.raises(CompileError, match="Compile the bundle again"):
+        read_measurements(packed)
 
 
 def test_packing_again_replaces_what_was_there(tmp_path: Path) -> None:

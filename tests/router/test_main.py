@@ -6,8 +6,11 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,28 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], Started]]:
         process.terminate()
         process.communicate(timeout=20)
         assert process.returncode in (0, 2)
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """The URL of a server that gives everybody the same answer."""
+
+    class Same(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Same) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 def test_it_serves_with_broker_fleet_cloud_and_database_away(
@@ -105,5 +130,9 @@ def test_explain_prints_a_table_or_json_and_says_when_nobody_answers(
     assert json.loads(as_json.output)["candidates"][0]["node"] == "edge-fra"
     refused = CliRunner().invoke(app, ["explain", "digits", "--ip", "x", "--url", url])
     assert (refused.exit_code, "is not an IP address" in refused.output) == (1, True)
+    for status, told in ((500, "does not look like a Foothill router"), (200, "is no explanation")):
+        with answering(status, b'{"model":"\xff","message":"\xff"}') as stranger:
+            puzzled = CliRunner().invoke(app, ["explain", "digits", "--url", stranger])
+        assert (puzzled.exit_code, told in puzzled.output) == (1, True)
     nobody = CliRunner().invoke(app, ["explain", "digits", "--url", f"http://127.0.0.1:{unused_tcp_port}"])
     assert (nobody.exit_code, "Is the router running there?" in nobody.output) == (1, True)

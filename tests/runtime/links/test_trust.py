@@ -10,6 +10,7 @@ import pytest
 
 from contracts.errors import FoothillError
 from contracts.manifest import digest_of
+from contracts.targets import CONTROL_KEYS
 from runtime.links.signatures import key_id
 from runtime.links.trust import HttpFetcher, TrustedFleet, TrustError, TrustUnavailable
 from tests.edge_node.bundle_factory import plain_manifest
@@ -179,6 +180,14 @@ async def test_a_fleet_that_signs_no_keys_is_refused(fleet: Fleet) -> None:
     fleet.repository.targets.targets.clear()
     fleet.repository.publish()
     with pytest.raises(TrustError, match=r"keys/control\.json"):
+        await asyncio.to_thread(fleet.client().refresh)
+
+
+@pytest.mark.parametrize("listed", [b"[]", b'{"keys":[{"key_id":"\xff"}]}', b'{"keys":' + b"[" * 100_000])
+async def test_signed_keys_that_cannot_be_read_are_refused(fleet: Fleet, listed: bytes) -> None:
+    fleet.repository.add_target(fleet.repository.targets, CONTROL_KEYS, listed)
+    fleet.repository.publish()
+    with pytest.raises(TrustError, match="cannot be read"):
         await asyncio.to_thread(fleet.client().refresh)
 
 
