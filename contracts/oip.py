@@ -133,6 +133,12 @@ class ServerMetadata(msgspec.Struct, frozen=True):
     extensions: tuple[str, ...]
 
 
+class IndexQuestion(msgspec.Struct, frozen=True):
+    """The body of `POST /v2/repository/index`: all models, or the ready ones only."""
+
+    ready: bool = False
+
+
 class IndexEntry(msgspec.Struct, frozen=True):
     """One line of the repository index; `state` is READY or UNAVAILABLE, with the `reason` of the latter."""
 

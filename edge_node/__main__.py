@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import random
 import sys
@@ -27,9 +26,11 @@ from edge_node.slots import SlotFile
 from edge_node.updater import Updater
 from runtime.links.bundles import BundleStore, fetch_bundle
 from runtime.links.holder import Holder
+from runtime.links.key_files import read_token
 from runtime.links.mqtt import MqttPort, Will
 from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.settings import SettingsError, load
+from runtime.links.state_dir import held
 from runtime.links.telemetry import Telemetry
 from runtime.links.trust import TrustedFleet
 from runtime.links.upstream import Upstreams
@@ -46,7 +47,7 @@ STORE_DIR = "store"
 async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> None:
     """The whole life of a node: serve what it has, then listen to its fleet. Raises SettingsError."""
     state_dir = Path(config.state_dir)
-    with _explained(), _alone(state_dir):
+    with _explained(), held(state_dir):
         enrolment = load_enrolment(state_dir)
         node = await build(config, enrolment, state_dir)
         await node.updater.restore()
@@ -67,7 +68,7 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
     store = BundleStore(state_dir / STORE_DIR, reserve_bytes=config.reserve_bytes)
     fleet_url = config.fleet_url or enrolment.fleet_url
     trust = TrustedFleet(state_dir / TRUST_DIR, fleet_url, enrolment.root)
-    certificates = NodeCertificates(state_dir)
+    certificates = await asyncio.to_thread(NodeCertificates, state_dir, partial(trust.keys, "certificate"))
     updater = Updater(
         node=enrolment.node,
         store=store,
@@ -82,6 +83,7 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
     NodeMetrics(telemetry.registry, updater)
     agent = Agent(
         node=enrolment.node,
+        private_key=bytes.fromhex(enrolment.private_key),
         open_port=partial(_open_port, config.broker_url or enrolment.broker_url, enrolment.node),
         updater=updater,
         trust=trust,
@@ -171,20 +173,8 @@ def _serving_settings(config: Config, enrolment: Enrolment) -> ServingSettings:
         max_body_bytes=config.max_body_bytes,
         default_deadline_ms=config.default_deadline_ms,
         hop_key=bytes.fromhex(enrolment.hop_key),
-        admin_token=_read_token(config.admin_token_file),
+        admin_token=read_token(Path(config.admin_token_file)) if config.admin_token_file else "",
     )
-
-
-def _read_token(path: str) -> str:
-    if not path:
-        return ""
-    try:
-        token = Path(path).read_text().strip()
-    except OSError as error:
-        raise SettingsError(f"admin_token_file {path} cannot be read ({error.strerror}). Correct the path.") from error
-    if not token:
-        raise SettingsError(f"admin_token_file {path} is empty. Write a long random token into it.")
-    return token
 
 
 @contextmanager
@@ -194,22 +184,6 @@ def _explained() -> Iterator[None]:
         yield
     except FoothillError as error:
         raise SettingsError(error.message) from error
-
-
-@contextmanager
-def _alone(state_dir: Path) -> Iterator[None]:
-    """Holds the state directory for this process. Raises SettingsError when another one has it."""
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        lock = (state_dir / "lock").open("w")
-    except OSError as error:
-        raise SettingsError(f"state_dir {state_dir} cannot be written ({error.strerror}). Set another.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SettingsError(f"Another node runs in {state_dir}. Stop it, or set another state_dir.") from error
-        yield
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from edge_node.slots import (
     tried,
 )
 from runtime.links.bundles import BundleStore
-from runtime.serving.golden import check_golden
+from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
 
@@ -283,12 +283,7 @@ class Updater:
 
     def _open(self, digest: str) -> LoadedModel:
         """Blocks. The engine is watched only after its golden test, so that probation counts real requests."""
-        loaded = LoadedModel.open(self._store.path(digest), digest, target=self._target, threads=self._threads)
-        try:
-            check_golden(loaded)
-        except FoothillError:
-            loaded.close()
-            raise
+        loaded = open_tested(self._store.path(digest), digest, target=self._target, threads=self._threads)
         loaded.engine = WatchedEngine(loaded.engine)
         return loaded
 

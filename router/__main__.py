@@ -19,15 +19,17 @@ from contracts.messages import Audit
 from router.app import Routes, create_app
 from router.calls import Calls
 from router.client_address import parse_networks
-from router.config import Config, read_hop_key
+from router.config import Config
 from router.discovery import Discovery
 from router.facts import Facts
+from router.fleet_metadata import FleetMetadata
 from router.geo import Geo
-from router.identity_keys import IdentityKeys
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.proxy import Proxy
+from runtime.links.fleet_keys import FleetKeys
 from runtime.links.holder import Certificates, Holder
+from runtime.links.key_files import read_hop_key
 from runtime.links.mqtt import MqttPort
 from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.settings import SettingsError, load
@@ -46,9 +48,7 @@ async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> 
 @asynccontextmanager
 async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Application]:
     """The application over all its parts. What talks to the broker starts with the application, once it listens."""
-    hop_key, trusted = read_hop_key(config), parse_networks(config.trusted_proxies)
-    if not config.hop_key_file:
-        log.warning("no hop_key_file is set: nodes and cloud take this router for a client and settle by themselves")
+    hop_key, trusted = _hop_key(config), parse_networks(config.trusted_proxies)
     parts = _Parts(Telemetry(), Nodes(config.place, config.nodes), Certificates(), hop_key, rng)
     async with AsyncExitStack() as closing:
         upstreams = Upstreams(connect_to=config.connect_to)
@@ -73,6 +73,17 @@ async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Appl
         yield app
 
 
+def _hop_key(config: Config) -> bytes:
+    """The key that marks requests between hops; a random one, which nobody else believes, when no file is named."""
+    if config.hop_key_file:
+        return read_hop_key(Path(config.hop_key_file))
+    log.warning(
+        "no hop_key_file is set: nodes and cloud take this router for a client and settle by themselves, and it "
+        "publishes no audits, as the fleet manager would not believe them"
+    )
+    return secrets.token_bytes(32)
+
+
 class _Parts(NamedTuple):
     """What most parts share and none owns."""
 
@@ -84,7 +95,7 @@ class _Parts(NamedTuple):
 
 
 def _holder(config: Config, parts: _Parts, upstreams: Upstreams, discovery: Discovery | None) -> Holder:
-    """Without a broker nobody reads audits, so none are drawn."""
+    """Without a broker nobody reads audits, and without the fleet's hop key nobody believes them: none are drawn."""
     return Holder(
         node=config.name,
         cloud_urls=config.cloud_urls,
@@ -94,7 +105,7 @@ def _holder(config: Config, parts: _Parts, upstreams: Upstreams, discovery: Disc
         hop_key=parts.hop_key,
         hop_name="router",
         publish_audit=discovery.publish_audit if discovery else _unread,
-        audit_rate=config.audit_rate if discovery else 0.0,
+        audit_rate=config.audit_rate if discovery and config.hop_key_file else 0.0,
         telemetry=parts.telemetry,
         rng=parts.rng,
     )
@@ -143,14 +154,15 @@ def _discovery(config: Config, parts: _Parts, upstreams: Upstreams) -> Discovery
         mqtt = MqttPort(config.broker_url, f"foothill-{config.name}-{secrets.token_hex(4)}")
     except ValueError as error:
         raise SettingsError(f"broker_url: {error}") from error
-    keys = IdentityKeys(
+    metadata = FleetMetadata(
         state_dir=Path(config.state_dir),
         fleet_url=config.fleet_url,
         root=Path(config.root) if config.root else None,
         upstreams=upstreams,
         clock=time.monotonic,
     )
-    return Discovery(mqtt, keys, parts.nodes, parts.certificates, time.monotonic)
+    keys = FleetKeys(metadata.open, time.monotonic)
+    return Discovery(mqtt, keys, parts.nodes, parts.certificates, time.monotonic, hop_key=parts.hop_key)
 
 
 def _discovering(discovery: Discovery) -> Callable[[web.Application], AsyncIterator[None]]:

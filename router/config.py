@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -11,7 +9,6 @@ import msgspec
 from contracts.headers import MAX_DEADLINE_MS
 from contracts.places import Place
 from contracts.topics import NODE_NAME
-from runtime.links.settings import SettingsError
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -73,27 +70,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             _check_url("fleet_url", self.fleet_url, ("http", "https"))
         if not NODE_NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name!r} is not lower-case letters, digits and '-', at most 63.")
-
-
-def read_hop_key(config: Config) -> bytes:
-    """The key that marks requests between hops; a random one, which nobody else believes, when no file is named.
-
-    Raises SettingsError.
-    """
-    if not config.hop_key_file:
-        return secrets.token_bytes(32)
-    path = Path(config.hop_key_file)
-    try:
-        key = bytes.fromhex(path.read_text().strip())
-    except OSError as error:
-        raise SettingsError(
-            f"hop_key_file {path}: {error.strerror or error}. Copy it from the fleet manager."
-        ) from error
-    except ValueError as error:
-        raise SettingsError(f"hop_key_file {path}: this is not hexadecimal. Copy it from the fleet manager.") from error
-    if len(key) < 16:
-        raise SettingsError(f"hop_key_file {path}: {len(key)} bytes are too few for a key. Use at least 16.")
-    return key
 
 
 def _check_url(key: str, url: str, schemes: tuple[str, ...]) -> None:

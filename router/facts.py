@@ -24,10 +24,6 @@ from runtime.links.telemetry import Telemetry
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
 
 
-class IndexQuestion(msgspec.Struct, frozen=True):
-    ready: bool = False
-
-
 class Health(msgspec.Struct, frozen=True):
     """`nodes` counts them by state; `broker` is None when none is configured."""
 
@@ -123,7 +119,7 @@ class Facts:
         """The repository index: what nodes report, together with what the cloud lists."""
         terms, deadline = self._calls.terms(request)
         body = await self._calls.read_question(request, deadline)
-        only_ready = decoded(body or b"{}", IndexQuestion).ready
+        only_ready = decoded(body or b"{}", oip.IndexQuestion).ready
         listed = [*await self._cloud_index(request, terms, deadline), *self._node_index()]
         entries = {(entry.name, entry.version): entry for entry in listed}
         return json_answer([entry for _, entry in sorted(entries.items()) if entry.state == "READY" or not only_ready])

@@ -40,7 +40,7 @@ async def pinned_root(
     pinned = state_dir / PINNED
     if not pinned.exists():
         data = await _first_root(fleet_url, upstreams, clock)
-        await asyncio.to_thread(write_file, pinned, data)
+        await asyncio.to_thread(_pin, pinned, data)
         log.warning(
             "trusting %s from now on, as it answered first: its root is pinned in %s; name a `root` to avoid this",
             fleet_url,
@@ -68,6 +68,11 @@ def _check(data: bytes, fleet_url: str) -> None:
         root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
     except RepositoryError as error:
         raise FoothillError("unavailable", f"{fleet_url}{_ROOT_PATH} is no root metadata: {error}.") from error
+
+
+def _pin(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, data)
 
 
 def _read(path: Path) -> bytes:

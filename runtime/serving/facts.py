@@ -9,16 +9,13 @@ from aiohttp import web
 
 from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
+from contracts.oip import IndexQuestion
 from runtime.links.telemetry import Telemetry
 from runtime.serving import metadata
 from runtime.serving.hosting import ModelHost, Served
 from runtime.serving.statistics import Statistics
 
 _MAX_INDEX_BYTES = 65_536
-
-
-class IndexQuestion(msgspec.Struct, frozen=True):
-    ready: bool = False
 
 
 class Facts:

@@ -23,6 +23,17 @@ class GoldenMismatch(FoothillError):  # noqa: N818 - it names what was found
         )
 
 
+def open_tested(directory: Path, digest: str, *, target: str, threads: int) -> LoadedModel:
+    """A verified bundle, loaded and held to its golden test; blocks. Raises FoothillError `bad_bundle`."""
+    loaded = LoadedModel.open(directory, digest, target=target, threads=threads)
+    try:
+        check_golden(loaded)
+    except FoothillError:
+        loaded.close()
+        raise
+    return loaded
+
+
 def check_golden(model: LoadedModel) -> None:
     """Runs the golden inputs; blocks. Raises GoldenMismatch naming the tensor and its worst error."""
     golden = model.manifest.golden

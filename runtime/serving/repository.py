@@ -9,9 +9,8 @@ from typing import Protocol
 from contracts import manifest as manifests
 from contracts.errors import FoothillError
 from runtime.links.bundles import BundleStore
-from runtime.serving.golden import check_golden
+from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost
-from runtime.serving.loaded import LoadedModel
 
 
 class Repository(Protocol):
@@ -40,7 +39,8 @@ class StoredBundles:
 
     async def serve(self, model: str, digest: str) -> None:
         """Opens a bundle of the store, tests it, and serves it. Raises FoothillError `bad_bundle` or `not_found`."""
-        loaded = await asyncio.to_thread(self._open, digest)
+        directory = self._store.path(digest)
+        loaded = await asyncio.to_thread(open_tested, directory, digest, target=self._target, threads=self._threads)
         await self._host.activate(model, loaded)
         self._unloaded.pop(model, None)
 
@@ -63,12 +63,3 @@ class StoredBundles:
                 "not_found", f"Bundle {digest} has no file {name[:80]!r}; its {manifests.FILE} names all."
             )
         return self._store.path(digest) / name
-
-    def _open(self, digest: str) -> LoadedModel:
-        loaded = LoadedModel.open(self._store.path(digest), digest, target=self._target, threads=self._threads)
-        try:
-            check_golden(loaded)
-        except FoothillError:
-            loaded.close()
-            raise
-        return loaded

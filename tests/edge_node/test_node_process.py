@@ -204,7 +204,7 @@ def test_one_state_directory_has_one_node(fleet: Fleet, tmp_path: Path) -> None:
         node.url()
         second = edge("run", str(config))
         assert second.returncode == 2
-        assert "Another node runs in" in second.stderr
+        assert "Another process runs in state_dir" in second.stderr
     finally:
         assert node.end(signal.SIGINT) == 0
     again = enrol(fleet, tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from router.config import Config, read_hop_key
+from router.config import Config
 from runtime.links.settings import SettingsError, load
 
 
@@ -70,22 +70,3 @@ def test_a_value_that_cannot_work_is_named(tmp_path: Path, text: str, told: str)
         loaded(tmp_path, text)
     assert told in str(raised.value)
     assert "router.toml" in str(raised.value)
-
-
-def test_the_hop_key_is_read_as_hexadecimal(tmp_path: Path) -> None:
-    path = tmp_path / "hop.key"
-    path.write_text("ab" * 32 + "\n")
-    assert read_hop_key(Config(hop_key_file=str(path))) == b"\xab" * 32
-
-
-def test_without_a_file_nobody_else_knows_the_key() -> None:
-    assert read_hop_key(Config()) != read_hop_key(Config())
-
-
-@pytest.mark.parametrize(("content", "told"), [("xyz", "not hexadecimal"), ("abcd", "too few"), (None, "No such file")])
-def test_a_wrong_key_file_is_named(tmp_path: Path, content: str | None, told: str) -> None:
-    path = tmp_path / "hop.key"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(SettingsError, match=told):
-        read_hop_key(Config(hop_key_file=str(path)))

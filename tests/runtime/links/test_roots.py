@@ -36,8 +36,9 @@ async def test_the_first_root_seen_is_pinned_and_a_later_one_is_not_believed(
 ) -> None:
     first = TufRepository(tmp_path / "first").root_bytes
     other = TufRepository(tmp_path / "other").root_bytes
-    assert await pinned_root(None, tmp_path, await serve_handler(answering(first)), upstreams) == first
-    assert await pinned_root(None, tmp_path, await serve_handler(answering(other)), upstreams) == first
+    state = tmp_path / "state" / "router"
+    assert await pinned_root(None, state, await serve_handler(answering(first)), upstreams) == first
+    assert await pinned_root(None, state, await serve_handler(answering(other)), upstreams) == first
 
 
 async def test_a_named_root_asks_nobody(tmp_path: Path, closed_url: str, upstreams: Upstreams) -> None:
