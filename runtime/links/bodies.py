@@ -34,7 +34,9 @@ async def _read(request: web.Request, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        async for part in request.content.iter_any():
+        # Not `async for`: it would ask once more for the end, which is known.
+        while not request.content.at_eof():
+            part = await request.content.readany()
             size += len(part)
             if size > limit:
                 raise _too_large(limit)

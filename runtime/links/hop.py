@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from typing import Literal, cast
@@ -32,4 +31,4 @@ def verify_hop(key: bytes, value: str | None, request_id: str, now_s: float) -> 
 
 
 def _mac(key: bytes, hop: str, stamp: str, request_id: str) -> str:
-    return hmac.new(key, "\n".join((hop, stamp, request_id)).encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(key, "\n".join((hop, stamp, request_id)).encode(), "sha256").hex()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Literal
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 Purpose = Literal["escalate", "audit", "fallback"]
 AuditOutcome = Literal["published", "failed", "dropped", "unpaired"]
@@ -15,6 +19,7 @@ AuditOutcome = Literal["published", "failed", "dropped", "unpaired"]
 OTHER = "other"
 MAX_MODELS = 64
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_BOUNDS = (*map(str, _BUCKETS_S), "+Inf")
 
 
 class Telemetry:
@@ -23,19 +28,8 @@ class Telemetry:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self._models: set[str] = set()
-        self._phase_seconds = Histogram(
-            "foothill_phase_seconds",
-            "Time of one phase of a request, as in Server-Timing; `total` is the whole of it",
-            ("part", "phase", "tier", "model"),
-            registry=self.registry,
-            buckets=_BUCKETS_S,
-        )
-        self._requests = Counter(
-            "foothill_requests_total",
-            "Requests answered",
-            ("part", "route", "model", "tier", "reason", "status"),
-            registry=self.registry,
-        )
+        self._answered = _Answered()
+        self.registry.register(self._answered)
         self._in_flight = Gauge("foothill_in_flight", "Requests being answered now", ("part",), registry=self.registry)
         self._cloud_bytes = Counter(
             "foothill_cloud_bytes_total",
@@ -61,11 +55,14 @@ class Telemetry:
         status: int,
         phases_ms: Mapping[str, float],
     ) -> None:
-        """Counts one answered request. `route` and `reason` come from fixed sets; `model` is bounded here."""
+        """Counts one answered request. `route` and `reason` come from fixed sets; `model` is bounded here.
+
+        Call it on the event loop only.
+        """
         model = self._bounded(model)
-        self._requests.labels(part, route, model, tier, reason, str(status)).inc()
+        self._answered.count((part, route, model, tier, reason, str(status)))
         for phase, milliseconds in phases_ms.items():
-            self._phase_seconds.labels(part, phase, tier, model).observe(milliseconds / 1000.0)
+            self._answered.time((part, phase, tier, model), milliseconds / 1000.0)
 
     def in_flight(self, part: str) -> Gauge:
         """Use as `with telemetry.in_flight("router").track_inprogress():`."""
@@ -88,3 +85,52 @@ class Telemetry:
                 return OTHER
             self._models.add(model)
         return model
+
+
+class _Answered(Collector):
+    """Requests and the times of their phases, by label values.
+
+    Every request is counted here half a dozen times, and the library's own counters and histograms look up, check and
+    lock each time: of what is ours on the way of a small request, nothing cost more. Labels and buckets are made when
+    metrics are asked for.
+    """
+
+    def __init__(self) -> None:
+        self._requests: dict[tuple[str, ...], int] = {}
+        self._phases: dict[tuple[str, ...], _Times] = {}
+
+    def count(self, labels: tuple[str, ...]) -> None:
+        self._requests[labels] = self._requests.get(labels, 0) + 1
+
+    def time(self, labels: tuple[str, ...], seconds: float) -> None:
+        times = self._phases.get(labels)
+        if times is None:
+            times = self._phases[labels] = _Times()
+        times.by_bucket[bisect_left(_BUCKETS_S, seconds)] += 1
+        times.sum_s += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        seconds = HistogramMetricFamily(
+            "foothill_phase_seconds",
+            "Time of one phase of a request, as in Server-Timing; `total` is the whole of it",
+            labels=("part", "phase", "tier", "model"),
+        )
+        for labels, times in self._phases.items():
+            seconds.add_metric(labels, list(zip(_BOUNDS, accumulate(times.by_bucket), strict=True)), times.sum_s)
+        yield seconds
+        requests = CounterMetricFamily(
+            "foothill_requests",
+            "Requests answered",
+            labels=("part", "route", "model", "tier", "reason", "status"),
+        )
+        for labels, count in self._requests.items():
+            requests.add_metric(labels, count)
+        yield requests
+
+
+class _Times:
+    """One phase's times: how many fell into each bucket alone, and their sum."""
+
+    def __init__(self) -> None:
+        self.by_bucket = [0] * len(_BOUNDS)
+        self.sum_s = 0.0

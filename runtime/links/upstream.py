@@ -154,7 +154,8 @@ class Upstreams:
     async def _read(self, base_url: str, response: aiohttp.ClientResponse) -> bytes:
         parts: list[bytes] = []
         received = 0
-        async for part in response.content.iter_any():
+        while not response.content.at_eof():
+            part = await response.content.readany()
             received += len(part)
             if received > self._max_body_bytes:
                 response.close()
