@@ -15,6 +15,8 @@ from contracts.topics import NODE_NAME
 from fleet.signing import Signing
 from fleet.state import NodeRow, State, TokenRow
 
+_MAX_URL = 2048
+
 
 class Enrolment:
     """Synchronous, on the fleet's state thread. `clock` gives unix time."""
@@ -110,6 +112,19 @@ def _check_request(request: EnrolRequest) -> None:
         key_bytes = 0
     if key_bytes != 32:
         raise FoothillError("bad_request", "public_key must be an Ed25519 public key: 64 hex digits.")
-    parts = urlsplit(request.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise FoothillError("bad_request", f"url {request.url[:80]!r} must be the node's own http:// or https:// URL.")
+    if not _is_base(request.url):
+        raise FoothillError(
+            "bad_request",
+            f"url {request.url[:80]!r} must be the node's own http:// or https:// URL, without user or query.",
+        )
+
+
+def _is_base(url: str) -> bool:
+    """Whether routers can put the paths of requests behind it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = len(url) <= _MAX_URL and url.isascii() and url.isprintable() and not set(url) & set(" @?#\\")
+    return plain and bool(parts.hostname) and port != 0 and parts.scheme in ("http", "https")

@@ -58,6 +58,11 @@ def error_middleware(source: str) -> Middleware:
             answer = await handler(request)
         except FoothillError as error:
             return error_response(error, source=source, request_id=request_id)
+        except web.RequestPayloadError as error:
+            broken = FoothillError(
+                "bad_request", f"The body breaks off or is encoded wrongly ({error}). Send it again."
+            )
+            return error_response(broken, source=source, request_id=request_id)
         except web.HTTPException as error:
             if error.status < 400:
                 error.headers[headers.REQUEST_ID] = request_id

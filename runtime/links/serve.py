@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from runtime.links.http_protocol import Runner
 from runtime.links.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ async def start_app(
     Raises SettingsError when the address cannot be bound.
     """
     listening = _bind(host, port, name)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=drain_s, access_log=None)
+    runner = Runner(app, source=name, handler_cancellation=True, shutdown_timeout=drain_s, access_log=None)
     try:
         await runner.setup()
         await web.SockSite(runner, listening, backlog=_BACKLOG).start()

@@ -62,6 +62,12 @@ async def test_a_blob_over_the_limit_is_refused_by_length_and_by_count(
     await fleet.stop()
 
 
+async def test_a_blob_that_is_encoded_wrongly_is_the_senders_mistake(fleet: Fleet) -> None:
+    headers = {**fleet.operator.headers, "Content-Encoding": "gzip"}
+    async with fleet.session.put(f"{fleet.url}/v1/blobs/{DIGEST}", data=BLOB, headers=headers) as answer:
+        assert (answer.status, (await answer.json())["code"]) == (400, "bad_request")
+
+
 async def test_a_bundle_is_published_once_and_its_version_never_changes(
     fleet: Fleet, bundles: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -156,11 +162,16 @@ async def test_a_used_or_unknown_token_and_bad_requests_are_refused(fleet: Fleet
     }
     for wrong in ({"public_key": "xyz"}, {"url": "ftp://x"}, {"reach": "moon"}, {"extra": 1}):
         await fleet.operator.call("POST", "/v1/enrol", request | wrong, expect=400)
+    for url in ("http://", "http://[::1", "http://x:99999", "http://x:y", "http://u:p@x", "http://a b", "http://x/?q"):
+        error = await fleet.operator.call("POST", "/v1/enrol", request | {"url": url}, expect=400)
+        assert "must be the node's own" in error["message"]
     await fleet.operator.call("POST", "/v1/enrol", request)
     error = await fleet.operator.call("POST", "/v1/enrol", request, expect=401)
     assert "foothill fleet node enrol" in error["message"]
     await fleet.operator.call("POST", "/v1/enrol", request | {"token": "guess"}, expect=401)
     await fleet.operator.call("POST", "/v1/tokens", place | {"lat": 100}, expect=400)
+    await fleet.operator.call("POST", "/v1/tokens", b'{"node":"\xff"}', expect=400)
+    await fleet.operator.call("POST", "/v1/tokens", b'{"node":' + b"[" * 100_000, expect=400)
     await fleet.operator.call("POST", "/v1/tokens", place | {"node": "Not A Name"}, expect=400)
     database = b"".join(path.read_bytes() for path in fleet.directory.glob("fleet.db*"))
     assert token.encode() not in database
