@@ -15,7 +15,7 @@ from aiohttp import web
 from cloud_tier.config import Config
 from cloud_tier.tier import Tier
 from runtime.links.bundles import BundleStore, fetch_bundle
-from runtime.links.key_files import read_hop_key, read_token
+from runtime.links.key_files import find_hop_key_file, read_hop_key, read_token
 from runtime.links.roots import pinned_root
 from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.settings import SettingsError, load
@@ -104,7 +104,8 @@ class _Trust:
 
 
 def _serving_settings(config: Config) -> ServingSettings:
-    if not config.hop_key_file:
+    hop_key_file = find_hop_key_file(config.hop_key_file)
+    if not hop_key_file:
         log.warning("no hop_key_file is set: no hop is believed, so that routers and nodes cannot audit their answers")
     return ServingSettings(
         node=config.name,
@@ -112,7 +113,7 @@ def _serving_settings(config: Config) -> ServingSettings:
         region=config.region,
         max_body_bytes=config.max_body_bytes,
         default_deadline_ms=config.default_deadline_ms,
-        hop_key=read_hop_key(Path(config.hop_key_file)) if config.hop_key_file else None,
+        hop_key=read_hop_key(Path(hop_key_file)) if hop_key_file else None,
         admin_token=read_token(Path(config.admin_token_file)) if config.admin_token_file else "",
     )
 

@@ -21,8 +21,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Keys of `cloud.toml`.
 
     `models` maps each logical model to its bundle, as NAME@VERSION or digest. `root` is the path of the fleet's TUF
-    root metadata (empty: taken from the fleet at the first start and pinned under `state_dir`). Without `hop_key_file`
-    no hop is believed, so that holders cannot audit. Without `admin_token_file` the admin routes are closed.
+    root metadata (empty: taken from the fleet at the first start and pinned under `state_dir`). `hop_key_file` empty:
+    that of a fleet manager which runs from this directory with its defaults; without one no hop is believed, so that
+    holders cannot audit. Without `admin_token_file` the admin routes are closed.
     `region` is where this tier stands; "" lies in no residency claim. `target` empty: the CPU of this machine.
     """
 

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 from aiohttp import web
 
 from contracts.budgets import RetryBudget
@@ -29,7 +30,7 @@ from router.nodes import Nodes
 from router.proxy import Proxy
 from runtime.links.fleet_keys import FleetKeys
 from runtime.links.holder import Certificates, Holder
-from runtime.links.key_files import read_hop_key
+from runtime.links.key_files import find_hop_key_file, read_hop_key
 from runtime.links.mqtt import MqttPort
 from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.settings import SettingsError, load
@@ -48,6 +49,7 @@ async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> 
 @asynccontextmanager
 async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Application]:
     """The application over all its parts. What talks to the broker starts with the application, once it listens."""
+    config = msgspec.structs.replace(config, hop_key_file=find_hop_key_file(config.hop_key_file))
     hop_key, trusted = _hop_key(config), parse_networks(config.trusted_proxies)
     parts = _Parts(Telemetry(), Nodes(config.place, config.nodes), Certificates(), hop_key, rng)
     async with AsyncExitStack() as closing:

@@ -38,7 +38,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     path of its TUF root metadata (empty: taken from the fleet at the first start and pinned under `state_dir`).
     `nodes` are static ones, with or without a broker. `place` is where this router stands, None if nobody knows.
     `region` and `cloud_region` are the regions of this router and of the cloud tier; "" lies in no residency claim.
-    `geoip_database` is the path of a City database (MaxMind format), `hop_key_file` that of the key in hex.
+    `geoip_database` is the path of a City database (MaxMind format), `hop_key_file` that of the key in hex (empty: that
+    of a fleet manager which runs from this directory with its defaults, if there is one).
     """
 
     host: str = "127.0.0.1"

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from runtime.links.settings import SettingsError
 
+LOCAL_HOP_KEY = Path("state/fleet/keys/hop.key")
+"""Where a fleet manager with default settings, started in the same directory, keeps the hop key."""
+
 _LEAST_KEY_BYTES = 16
+
+
+def find_hop_key_file(named: str) -> str:
+    """`named`; for "" the file of a fleet manager that runs from this directory with its defaults, "" without one."""
+    return named or (str(LOCAL_HOP_KEY) if os.path.isfile(LOCAL_HOP_KEY) else "")
 
 
 def read_hop_key(path: Path, setting: str = "hop_key_file") -> bytes:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.links.key_files import read_hop_key, read_token
+from fleet.config import FleetConfig
+from fleet.keys import KeyFiles
+from runtime.links.key_files import find_hop_key_file, read_hop_key, read_token
 from runtime.links.settings import SettingsError
 
 
@@ -29,3 +31,13 @@ def test_an_empty_token_is_refused(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("\n")
     with pytest.raises(SettingsError, match="is empty"):
         read_token(tmp_path / "token")
+
+
+def test_parts_with_defaults_find_the_key_of_the_fleet_manager_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_hop_key_file("") == ""
+    key = KeyFiles(Path(FleetConfig().state_dir) / "keys").hop()
+    assert read_hop_key(Path(find_hop_key_file(""))).hex() == key
+    assert find_hop_key_file("own") == "own"
