@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, cast
 
 import msgspec
@@ -93,16 +93,21 @@ class Terms(msgspec.Struct, frozen=True):
         """
         return not self.residency or region in self.residency
 
+    def claim(self) -> dict[str, str]:
+        """The residency claim as one header for the next hop, which would see only the first of several."""
+        return {RESIDENCY: ",".join(self.residency)} if self.residency else {}
+
 
 def parse_terms(headers: Mapping[str, str]) -> Terms:
-    """Reads the caller's terms from a case-insensitive header mapping.
+    """Reads the caller's terms from a case-insensitive header mapping; one with `getall` may repeat a name.
 
-    Raises FoothillError `bad_header` for a value out of form; unknown headers are left alone.
+    Residency claims that are repeated must all hold; another term may only be repeated in the same words. Raises
+    FoothillError `bad_header` for a value out of form; unknown headers are left alone.
     """
     return Terms(
-        deadline_ms=_deadline_ms(headers.get(DEADLINE_MS)),
-        escalation=_escalation(headers.get(ESCALATION)),
-        residency=_residency(headers.get(RESIDENCY)),
+        deadline_ms=_deadline_ms(_one(headers, DEADLINE_MS)),
+        escalation=_escalation(_one(headers, ESCALATION)),
+        residency=_residency(_all(headers, RESIDENCY)),
         request_id=parse_request_id(headers),
         idempotency_key=_token(IDEMPOTENCY_KEY, headers.get(IDEMPOTENCY_KEY)),
         traceparent=_token(TRACEPARENT, headers.get(TRACEPARENT)),
@@ -128,6 +133,22 @@ def relayed(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value.isascii() and value.isprintable()}
 
 
+def _all(headers: Mapping[str, str], name: str) -> Sequence[str]:
+    """Every value under `name`. What aiohttp gives is a multidict, whose `get` would drop all but the first."""
+    getall = getattr(headers, "getall", None)
+    if getall is not None:
+        return cast(Sequence[str], getall(name, ()))
+    value = headers.get(name)
+    return () if value is None else (value,)
+
+
+def _one(headers: Mapping[str, str], name: str) -> str | None:
+    values = _all(headers, name)
+    if len({value.strip().lower() for value in values}) > 1:
+        raise _bad(name, ", ".join(values), "one value: send the header once")
+    return values[0] if values else None
+
+
 def _deadline_ms(value: str | None) -> float | None:
     if value is None:
         return None
@@ -148,9 +169,16 @@ def _escalation(value: str | None) -> Escalation:
     return cast(Escalation, lowered)
 
 
-def _residency(value: str | None) -> tuple[str, ...]:
-    if value is None:
-        return ()
+def _residency(claims: Sequence[str]) -> tuple[str, ...]:
+    """The regions that every claim names: one more header may only narrow what the others admit."""
+    named = [_regions(claim) for claim in claims]
+    common = tuple(region for region in named[0] if all(region in other for other in named)) if named else ()
+    if named and not common:
+        raise _bad(RESIDENCY, ", ".join(claims), "satisfiable: the repeated headers have no region in common")
+    return common
+
+
+def _regions(value: str) -> tuple[str, ...]:
     regions = tuple(part.strip().lower() for part in value.split(","))
     if len(regions) > MAX_RESIDENCY_REGIONS or not all(_REGION.fullmatch(region) for region in regions):
         raise _bad(RESIDENCY, value, f"at most {MAX_RESIDENCY_REGIONS} region names, separated by commas")

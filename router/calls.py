@@ -67,7 +67,7 @@ class Calls:
 
     def marked(self, request: web.Request, terms: Terms, path: str, body: bytes) -> Request:
         """Few of the caller's headers, the request's id, and the router's mark."""
-        sent = headers.relayed(request.headers, headers.RELAYED_IN)
+        sent = headers.relayed(request.headers, headers.RELAYED_IN) | terms.claim()
         sent[headers.REQUEST_ID] = terms.request_id
         sent[headers.HOP] = sign_hop(self._hop_key, "router", terms.request_id, self._wall())
         return Request(request.method, path, sent, body)

@@ -290,7 +290,7 @@ class Holder:
         """
         given: CIMultiDict[str] = CIMultiDict(request.headers)
         request_id = terms.request_id or given.get(headers.REQUEST_ID) or uuid.uuid4().hex
-        sent = headers.relayed(given, headers.RELAYED_IN)
+        sent = headers.relayed(given, headers.RELAYED_IN) | terms.claim()
         sent[headers.REQUEST_ID] = request_id
         sent[headers.HOP] = sign_hop(self._hop_key, self._hop_name, request_id, self._wall())
         return Request(request.method, _VERSIONED.sub(r"\1", request.path, count=1), sent, request.body)

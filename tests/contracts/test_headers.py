@@ -48,7 +48,9 @@ def test_without_headers_there_are_no_wishes() -> None:
     assert parse_terms({}) == Terms()
 
 
-@pytest.mark.parametrize("value", ["", "0", "-5", "nan", "inf", "1e3", "1_000", "0x10", "٣", "600001", "1.2.3", "1 2", "0\x1f"])
+@pytest.mark.parametrize(
+    "value", ["", "0", "-5", "nan", "inf", "1e3", "1_000", "0x10", "٣", "600001", "1.2.3", "1 2", "0\x1f"]
+)
 def test_a_deadline_out_of_form_is_refused(value: str) -> None:
     with pytest.raises(FoothillError, match="Foothill-Deadline-Ms") as raised:
         parse_terms({headers.DEADLINE_MS: value})
@@ -59,6 +61,33 @@ def test_a_deadline_out_of_form_is_refused(value: str) -> None:
 def test_a_claim_out_of_form_is_refused_and_never_narrowed_by_itself(value: str) -> None:
     with pytest.raises(FoothillError, match="Foothill-Residency"):
         parse_terms({headers.RESIDENCY: value})
+
+
+def repeated(name: str, *values: str) -> CIMultiDict[str]:
+    return CIMultiDict([(name, value) for value in values])
+
+
+def test_repeated_claims_must_all_hold() -> None:
+    terms = parse_terms(repeated(headers.RESIDENCY, "eu-west, eu-central,us-east", "us-east,EU-West", "eu-west"))
+    assert terms.residency == ("eu-west",)
+    assert terms.claim() == {headers.RESIDENCY: "eu-west"}
+    assert parse_terms({}).claim() == {}
+
+
+@pytest.mark.parametrize("values", [("eu-west", "us-east"), ("eu-west", ""), ("eu-west", "../x")])
+def test_claims_that_no_region_meets_or_of_which_one_is_out_of_form_are_refused(values: tuple[str, ...]) -> None:
+    with pytest.raises(FoothillError, match="Foothill-Residency") as raised:
+        parse_terms(repeated(headers.RESIDENCY, *values))
+    assert raised.value.code == "bad_header"
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other"), [(headers.DEADLINE_MS, "100", "5000"), (headers.ESCALATION, "never", "always")]
+)
+def test_a_term_repeated_in_other_words_is_refused(name: str, one: str, other: str) -> None:
+    assert parse_terms(repeated(name, one, one)) == parse_terms({name: one})
+    with pytest.raises(FoothillError, match="send the header once"):
+        parse_terms(repeated(name, one, other))
 
 
 @given(st.dictionaries(names, anything, max_size=8))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from contracts import headers
 from contracts.errors import KINDS, ErrorBody
@@ -26,7 +27,7 @@ from router.config import Config, StaticNode
 from runtime.links.serve import start_app
 from tests.router.rig import DUBLIN, HOP_KEY, TOKYO, Server, Start, static
 
-Sent = dict[str, str]
+Sent = Mapping[str, str]
 
 
 class Client:
@@ -143,6 +144,18 @@ async def test_what_is_between_hops_is_not_believed_from_outside_nor_shown(clien
     for name in ("Cookie", "Authorization", "X-Forwarded-For"):
         assert name not in seen.headers
     assert not {name.lower() for name in response.headers} & headers.HOP_ONLY
+
+
+async def test_every_one_of_several_residency_claims_counts_and_is_relayed(
+    router: Route, edge: Server, cloud: Server
+) -> None:
+    client = await router([static("edge-fra", edge.url)], [cloud.url])
+    for claims, status in ((("eu-central, us-east", "eu-central"), 200), (("eu-central, us-east", "us-east"), 403)):
+        told = CIMultiDict([("Content-Type", "image/png"), *((headers.RESIDENCY, claim) for claim in claims)])
+        response, _ = await client.ask("POST", "/v1/predict/digits", body=b"png", sent=told)
+        assert response.status == status
+    assert [seen.headers.getall(headers.RESIDENCY) for seen in edge.seen] == [["eu-central"]]
+    assert cloud.seen == []
 
 
 async def test_the_body_and_its_framing_pass_unchanged(client: Client, edge: Server) -> None:
