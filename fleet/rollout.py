@@ -7,6 +7,7 @@ staging, judging --failure, silence, gate rejects, abort--> reverting --all back
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from fleet import gates
 
 Phase = Literal["staging", "judging", "reverting", "completed", "rolled-back"]
 NodePhase = Literal["waiting", "assigned", "active", "failed", "reverting", "reverted"]
+_PERCENT = re.compile(r"[0-9]{1,3}")
 FINAL: frozenset[Phase] = frozenset(("completed", "rolled-back"))
 
 
@@ -159,7 +161,7 @@ def plan_stages(nodes: Sequence[str], stages: Sequence[int | str]) -> tuple[tupl
 
 def _count(wanted: int | str, total: int) -> int:
     share = wanted.removesuffix("%") if isinstance(wanted, str) else ""
-    if isinstance(wanted, str) and wanted.endswith("%") and share.isdecimal() and 1 <= int(share) <= 100:
+    if isinstance(wanted, str) and wanted.endswith("%") and _PERCENT.fullmatch(share) and 1 <= int(share) <= 100:
         return math.ceil(total * int(share) / 100)
     if isinstance(wanted, int) and wanted >= 1:
         return wanted

@@ -62,6 +62,7 @@ class Trail:
     def __init__(self) -> None:
         self.tried: set[str] = set()
         self.failure: Answer | FoothillError | None = None
+        self.asked_cloud = False
         self.route_ms = 0.0
         self.retry_ms = 0.0
 
@@ -144,6 +145,7 @@ class Proxy:
         self, call: Call, trail: Trail, deadline: Deadline, *, reason: str, certified: bool = False
     ) -> Settled | None:
         started_s = self._clock()
+        trail.asked_cloud = True
         try:
             settled = await self._holder.ask_cloud(
                 call.request, call.terms, deadline, reason=reason, certified=certified
@@ -195,7 +197,7 @@ class Proxy:
     async def _ask(self, call: Call, node: Node, trail: Trail) -> Answer | None:
         """Sends to a reserved node and releases it, whatever happens."""
         started_s = self._clock()
-        share, expected_ms = self._share(call, node, started_s)
+        share, expected_ms = self._share(call, node, trail, started_s)
         ending: Ending = "abandoned"
         try:
             answer = await self._upstreams.send(node.identity.url, call.request, deadline=share, clock=self._clock)
@@ -216,14 +218,17 @@ class Proxy:
         trail.retry_ms += self._since(started_s)
         return None
 
-    def _share(self, call: Call, node: Node, now_s: float) -> tuple[Deadline, float]:
+    def _share(self, call: Call, node: Node, trail: Trail, now_s: float) -> tuple[Deadline, float]:
         """One node's share of the deadline, and the ms it is expected to need.
 
-        Half of what is left, so that a node that stalls leaves time for another; more where the node needs more.
+        Half of what is left, so that a node that stalls leaves time for another; more where the node needs more,
+        unless it follows one that failed while the cloud has not had its turn.
         """
         expected_ms = score(node, node.rtt_ms.value(), now_s).total_ms
         left_ms = call.deadline.left_ms(now_s)
-        fair_ms = max(left_ms / 2, _EXPECTED_FACTOR * expected_ms + _EXPECTED_SLACK_MS)
+        needed_ms = _EXPECTED_FACTOR * expected_ms + _EXPECTED_SLACK_MS
+        owed = trail.failure is not None and not trail.asked_cloud and self._holder.may_ask_cloud(call.terms)
+        fair_ms = left_ms / 2 if owed else max(left_ms / 2, needed_ms)
         return Deadline.after(min(left_ms, fair_ms), now_s=now_s), expected_ms
 
     def _may_retry(self) -> bool:

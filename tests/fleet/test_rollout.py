@@ -221,7 +221,7 @@ def test_stages_are_cut_as_asked(total: int, stages: tuple[int | str, ...], size
     assert [name for stage in cut for name in stage] == nodes
 
 
-@pytest.mark.parametrize("stage", [0, -1, "0%", "101%", "x%", "10", "5.5%"])
+@pytest.mark.parametrize("stage", [0, -1, "0%", "101%", "x%", "10", "5.5%", "9" * 5000 + "%"])
 def test_a_stage_out_of_form_is_refused(stage: int | str) -> None:
     with pytest.raises(FoothillError, match="neither"):
         plan_stages(["a"], [stage])

@@ -114,6 +114,16 @@ async def test_a_stalled_node_leaves_time_for_another(start: Start, rig: BuildRi
     await asyncio.wait_for(stalled.cancelled.wait(), 5)
 
 
+async def test_stalled_nodes_far_away_leave_time_for_the_cloud(start: Start, rig: BuildRig) -> None:
+    stalled = [await start(f"edge-{number}") for number in range(3)]
+    for one in stalled:
+        one.hold = asyncio.Event()
+    nodes = [static(f"edge-{number}", one.url, TOKYO) for number, one in enumerate(stalled)]
+    cloud = await start("cloud", tier="cloud", answer="7")
+    settled = await rig(nodes, [cloud.url]).proxy.answer(call(within_ms=2000))
+    assert (settled.tier, settled.reason, settled.answer.status) == ("cloud", "no-edge", 200)
+
+
 async def test_without_a_node_the_cloud_answers(start: Start, rig: BuildRig) -> None:
     cloud, bad = await start("cloud", tier="cloud", answer="7"), await start("edge-fra")
     for nodes in ([], [static("edge-fra", bad.url)], [static("edge-fra", bad.url, model="other")]):
