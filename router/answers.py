@@ -53,6 +53,17 @@ def decoded(body: bytes, kind: type[T]) -> T:
         raise FoothillError("bad_request", f"The body is no {name}: {error}. See docs/api.md.") from error
 
 
+def understood(answer: Answer, kind: type[T]) -> T:
+    """What an upstream said, as `kind`. Raises FoothillError `upstream_failed`."""
+    try:
+        return msgspec.json.decode(answer.body, type=kind)
+    except UNREADABLE as error:
+        source = answer.headers.get(headers.NODE, "upstream")
+        raise FoothillError(
+            "upstream_failed", f"{source} answered something else than the protocol says: {error}.", source=source
+        ) from error
+
+
 def _error_body(answer: Answer, request_id: str) -> bytes:
     try:
         told = msgspec.json.decode(answer.body, type=ErrorBody)

@@ -61,9 +61,10 @@ class Calls:
         return await read_body(request, MAX_QUESTION_BYTES, deadline, self._clock)
 
     def question(self, request: web.Request, model: str, path: str) -> Call:
-        """A call without a body, about `model`."""
+        """A GET of `path`, about `model`, under the terms of the request that makes the router ask it."""
         terms, deadline = self.terms(request)
-        return Call(self.marked(request, terms, path, b""), terms, deadline, model)
+        asked = msgspec.structs.replace(self.marked(request, terms, path, b""), method="GET")
+        return Call(asked, terms, deadline, model)
 
     def marked(self, request: web.Request, terms: Terms, path: str, body: bytes) -> Request:
         """Few of the caller's headers, the request's id, and the router's mark."""

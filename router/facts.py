@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from typing import Any
 
@@ -13,7 +14,7 @@ from contracts import oip
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
-from router.answers import decoded, json_answer, relayed_answer
+from router.answers import decoded, json_answer, relayed_answer, understood
 from router.calls import Calls
 from router.nodes import Nodes
 from router.proxy import Proxy
@@ -21,6 +22,7 @@ from runtime.links.holder import Holder
 from runtime.links.http_errors import request_id_of
 from runtime.links.telemetry import Telemetry
 
+READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
 
 
@@ -33,6 +35,12 @@ class Health(msgspec.Struct, frozen=True):
     nodes: dict[str, int]
     models: tuple[str, ...]
     broker: bool | None
+
+
+class ModelVersions(msgspec.Struct, frozen=True):
+    """What matters here of a model's metadata."""
+
+    versions: tuple[str, ...]
 
 
 class ModelStatistics(msgspec.Struct, frozen=True):
@@ -112,7 +120,7 @@ class Facts:
         for model in sorted(self._nodes.models()):
             settled = await self._proxy.answer(self._calls.question(request, model, f"/v2/models/{model}/stats"))
             if settled.answer.status == 200:
-                found += decoded(settled.answer.body, ModelStatistics).model_stats
+                found += understood(settled.answer, ModelStatistics).model_stats
         return json_answer(ModelStatistics(found))
 
     async def index(self, request: web.Request) -> web.Response:
@@ -120,9 +128,9 @@ class Facts:
         terms, deadline = self._calls.terms(request)
         body = await self._calls.read_question(request, deadline)
         only_ready = decoded(body or b"{}", oip.IndexQuestion).ready
-        listed = [*await self._cloud_index(request, terms, deadline), *self._node_index()]
-        entries = {(entry.name, entry.version): entry for entry in listed}
-        return json_answer([entry for _, entry in sorted(entries.items()) if entry.state == "READY" or not only_ready])
+        listed = [*await self._cloud_index(request, terms, deadline), *await self._node_index(request)]
+        entries = united(listed)
+        return json_answer([entry for entry in entries if entry.state == READY or not only_ready])
 
     async def refuse_loading(self, _: web.Request) -> web.Response:
         raise FoothillError(
@@ -130,26 +138,53 @@ class Facts:
             "A router loads no models. Roll a bundle out with `foothill fleet rollout start`, or ask a server itself.",
         )
 
-    def _node_index(self) -> list[oip.IndexEntry]:
+    async def _node_index(self, request: web.Request) -> list[oip.IndexEntry]:
         """One entry a model and version; ready when one online node serves it."""
+        told = await self._untold_versions(request)
         ready: dict[tuple[str, str], bool] = {}
         for model, nodes in self._nodes.models().items():
             for node in nodes:
-                key = (model, node.models[model].rpartition("@")[2])
+                key = (model, node.models[model].rpartition("@")[2] or told.get(model, ""))
                 ready[key] = ready.get(key, False) or node.state == "online"
         return [
-            oip.IndexEntry(model, version, "READY" if up else "UNAVAILABLE", "" if up else "its nodes are away")
+            oip.IndexEntry(model, version, READY if up else UNAVAILABLE, "" if up else "its nodes are away")
             for (model, version), up in ready.items()
         ]
+
+    async def _untold_versions(self, request: web.Request) -> dict[str, str]:
+        """Asks for the versions that no report tells, by model: static nodes send none."""
+        untold = [
+            model for model, nodes in self._nodes.models().items() if not all(node.models[model] for node in nodes)
+        ]
+        versions = await asyncio.gather(*(self._version(request, model) for model in untold))
+        return dict(zip(untold, versions, strict=True))
+
+    async def _version(self, request: web.Request, model: str) -> str:
+        """What an edge node says it serves; "" when none can be asked now."""
+        try:
+            settled = await self._proxy.answer(self._calls.question(request, model, f"/v2/models/{model}"))
+            if settled.tier != "edge" or settled.answer.status != 200:
+                return ""
+            return next(iter(understood(settled.answer, ModelVersions).versions), "")
+        except FoothillError:
+            return ""
 
     async def _cloud_index(self, request: web.Request, terms: Terms, deadline: Deadline) -> list[oip.IndexEntry]:
         """The cloud's own index; nothing when it cannot answer, since the nodes' part stands without it."""
         asked = self._calls.marked(request, terms, "/v2/repository/index", b"{}")
         try:
             settled = await self._holder.ask_cloud(asked, terms, deadline, reason="index")
+            return understood(settled.answer, list[oip.IndexEntry]) if settled.answer.status == 200 else []
         except FoothillError:
             return []
-        return decoded(settled.answer.body, list[oip.IndexEntry]) if settled.answer.status == 200 else []
+
+
+def united(listed: Iterable[oip.IndexEntry]) -> list[oip.IndexEntry]:
+    """One entry a model and version, by name: ready where one of them is. Without a version only where none is told."""
+    by_readiness = sorted(listed, key=lambda entry: entry.state == READY)
+    entries = {(entry.name, entry.version): entry for entry in by_readiness}
+    told = {name for name, version in entries if version}
+    return [entry for (name, version), entry in sorted(entries.items()) if version or name not in told]
 
 
 def _version() -> str:

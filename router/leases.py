@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-from contracts.errors import FoothillError
 from contracts.headers import Terms
 from contracts.leases import Lease, LeasedNode, RouteRequest
 from contracts.places import Place, prior_rtt_ms
@@ -31,7 +30,7 @@ def give(
     """
     ranked = ranking(asked.model, terms, place, nodes, now_s=now_s, rng=rng)
     if not ranked and not cloud:
-        raise _nowhere(asked.model, terms, nodes)
+        raise nodes.nowhere(asked.model, terms.residency)
     count = min(max(asked.candidates, 1), MAX_CANDIDATES)
     leased = tuple(_leased(each) for each in ranked[:count])
     return Lease(model=asked.model, nodes=leased, cloud=cloud, ttl_s=ttl_s, place=place)
@@ -57,16 +56,3 @@ def distance_from(place: Place | None) -> Distance:
 def _leased(ranked: Ranked) -> LeasedNode:
     identity = ranked.node.identity
     return LeasedNode(identity.node, identity.url, identity.region, round(ranked.score.rtt_ms, 3))
-
-
-def _nowhere(model: str, terms: Terms, nodes: Nodes) -> FoothillError:
-    if terms.residency:
-        return FoothillError(
-            "residency_denied",
-            f"Nothing inside {', '.join(terms.residency)} serves model {model!r} now. Widen Foothill-Residency, or "
-            "try again when a node there is back.",
-        )
-    if not nodes.serving(model):
-        known = ", ".join(sorted(nodes.models())) or "none"
-        return FoothillError("model_not_found", f"No node serves model {model[:80]!r}. Served now: {known}.")
-    return FoothillError("unavailable", f"All nodes with model {model!r} are away, and there is no cloud. Try later.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from contracts import headers
 from contracts.circuits import Circuit
+from contracts.errors import FoothillError
 from contracts.messages import Identity, Load, Reported, Status
 from contracts.places import Place, prior_rtt_ms
 from contracts.timing import TOTAL, parse_server_timing
@@ -155,6 +156,31 @@ class Nodes:
         if not self._by_model:
             self._index()
         return self._by_model
+
+    def nowhere(self, model: str, residency: Sequence[str]) -> FoothillError:
+        """What to answer when no node may have a request, and no cloud either: closed by `residency`, or not there.
+
+        A router that knows no node at all cannot tell whether anybody has the model.
+        """
+        if not self._nodes:
+            return FoothillError(
+                "unavailable", "This router knows no node yet, and no cloud_urls are configured. Try later."
+            )
+        if residency:
+            return FoothillError(
+                "residency_denied",
+                f"Nothing inside {', '.join(residency)} serves model {model!r} now. Widen Foothill-Residency, or "
+                "try again when a node there is back.",
+            )
+        if not self.serving(model):
+            known = ", ".join(sorted(self.models())) or "none"
+            return FoothillError(
+                "model_not_found",
+                f"No node serves model {model[:80]!r}, and no cloud_urls are configured. Served now: {known}.",
+            )
+        return FoothillError(
+            "unavailable", f"All nodes with model {model!r} are away, and there is no cloud. Try later."
+        )
 
     def _index(self) -> None:
         for node in self._nodes.values():

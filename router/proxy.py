@@ -135,9 +135,12 @@ class Proxy:
         """No node answered: the cloud does, else nodes that were left alone because they kept failing."""
         if trail.failure is not None and not self._may_retry():
             return _give_up(trail)
-        settled = await self._ask_cloud(call, trail, call.deadline, reason=NO_EDGE)
-        if settled is not None:
-            return settled
+        if self._holder.may_ask_cloud(Terms()):
+            settled = await self._ask_cloud(call, trail, call.deadline, reason=NO_EDGE)
+            if settled is not None:
+                return settled
+        elif trail.failure is None:
+            trail.fail(self._nodes.nowhere(call.model, call.terms.residency))
         edge = await self._ask_nodes(call, trail, any_circuit=True)
         return await self._settle(call, edge) if edge is not None else _give_up(trail)
 

@@ -42,6 +42,7 @@ class Server:
         self.status = 200
         self.confidence: float | None = 0.99
         self.marked = True
+        self.raw = b""
         self.hold: asyncio.Event | None = None
         self.arrived = asyncio.Event()
         self.cancelled = asyncio.Event()
@@ -56,6 +57,8 @@ class Server:
             await self._held()
         if self.status != 200:
             return self._refusal(request)
+        if self.raw:
+            return web.Response(body=self.raw)
         if request.method == "GET" or request.path == "/v2/repository/index":
             return self._fact(request)
         return self._answered(request)
@@ -85,7 +88,7 @@ class Server:
             return web.json_response({"model_stats": [{"name": request.path.split("/")[3], "node": self.name}]})
         if request.path == "/v2/repository/index":
             return web.json_response([{"name": "digits", "version": "9", "state": "READY"}])
-        return web.json_response({"name": request.path, "node": self.name})
+        return web.json_response({"name": request.path, "node": self.name, "versions": ["1"]})
 
     def _answered(self, request: web.Request) -> web.Response:
         request_id = request.headers.get(headers.REQUEST_ID, "")

@@ -21,9 +21,11 @@ from multidict import CIMultiDict
 from contracts import headers
 from contracts.errors import KINDS, ErrorBody
 from contracts.leases import Lease
+from contracts.oip import IndexEntry
 from contracts.timing import parse_server_timing
 from router.__main__ import wired
 from router.config import Config, StaticNode
+from router.facts import united
 from runtime.links.serve import start_app
 from tests.router.rig import DUBLIN, HOP_KEY, TOKYO, Server, Start, static
 
@@ -102,6 +104,7 @@ async def client(router: Route, edge: Server, cloud: Server) -> Client:
 
 def refusal_of(response: aiohttp.ClientResponse, body: bytes) -> ErrorBody:
     error = msgspec.json.decode(body, type=ErrorBody)
+    assert "total" in parse_server_timing(response.headers[headers.SERVER_TIMING])
     assert KINDS[error.code].status == response.status
     assert response.headers[headers.REQUEST_ID] == error.request_id
     return error
@@ -248,7 +251,8 @@ async def test_a_lease_ranks_for_the_place_in_the_body(router: Route, edge: Serv
     nodes = [static("edge-fra", edge.url), static("edge-nrt", "http://nrt:1", TOKYO, region="ap-northeast")]
     client = await router(nodes, ["http://cloud:1"], lease_ttl_s=12.0)
     asked = b'{"model": "digits", "place": {"lat": 34.7, "lon": 135.5}, "candidates": 1}'
-    _, body = await client.ask("POST", "/v1/route", body=asked)
+    response, body = await client.ask("POST", "/v1/route", body=asked)
+    assert list(parse_server_timing(response.headers[headers.SERVER_TIMING])) == ["total"]
     lease = msgspec.json.decode(body, type=Lease)
     assert [node.url for node in lease.nodes] == ["http://nrt:1"]
     assert (lease.cloud, lease.ttl_s) == ("http://cloud:1", 12.0)
@@ -341,12 +345,60 @@ async def test_a_models_facts_come_from_who_serves_it(client: Client, edge: Serv
 
 async def test_the_index_is_the_union_and_statistics_are_of_all_models(client: Client, cloud: Server) -> None:
     index = await client.json("POST", "/v2/repository/index", body=b"")
-    assert {(entry["name"], entry["version"]) for entry in index} == {("digits", ""), ("digits", "9")}
+    assert {(entry["name"], entry["version"]) for entry in index} == {("digits", "1"), ("digits", "9")}
     statistics = await client.json("GET", "/v2/models/stats")
     assert statistics == {"model_stats": [{"name": "digits", "node": "edge-fra"}]}
     cloud.status = 503
     ready = await client.json("POST", "/v2/repository/index", body=b'{"ready": true}')
     assert [entry["state"] for entry in ready] == ["READY"]
+
+
+async def test_an_index_of_nonsense_is_the_upstreams_mistake_and_costs_only_its_own_part(
+    client: Client, cloud: Server, edge: Server
+) -> None:
+    cloud.raw = edge.raw = b'{"versions": ["\xff"], "model_stats": "\xff"}'
+    index = await client.json("POST", "/v2/repository/index", body=b"")
+    assert [(entry["name"], entry["version"], entry["state"]) for entry in index] == [("digits", "", "READY")]
+    response, body = await client.ask("GET", "/v2/models/stats")
+    assert (response.status, refusal_of(response, body).code) == (502, "upstream_failed")
+
+
+def test_a_model_is_ready_where_any_part_is_ready() -> None:
+    listed = [
+        IndexEntry("digits", "1", "READY"),
+        IndexEntry("digits", "1", "UNAVAILABLE", "its nodes are away"),
+        IndexEntry("digits", "", "UNAVAILABLE", "not loaded yet"),
+        IndexEntry("faces", "", "UNAVAILABLE", "not loaded yet"),
+    ]
+    expected = [listed[0], listed[3]]
+    assert united(listed) == united(listed[::-1]) == expected
+
+
+@pytest.mark.parametrize("path", ["/v1/predict/faces", "/v2/models/faces/infer", "/v1/route"])
+async def test_a_model_that_no_node_has_is_not_found_where_there_is_no_cloud(
+    router: Route, start: Start, path: str
+) -> None:
+    edge = await start("edge-fra")
+    client = await router([static("edge-fra", edge.url)], [])
+    response, body = await client.ask("POST", path, body=b'{"model":"faces"}')
+    told = refusal_of(response, body)
+    assert (response.status, told.code, told.retryable) == (404, "model_not_found", False)
+    assert "Served now: digits" in told.message
+    response, body = await client.ask("POST", path, body=b'{"model":"faces"}', sent={headers.RESIDENCY: "mars"})
+    assert (response.status, refusal_of(response, body).code) == (403, "residency_denied")
+    assert (await client.ask("GET", "/v2/models/faces"))[0].status == 404
+    assert not edge.seen
+    unknowing = await router([], [])
+    response, body = await unknowing.ask("POST", path, body=b'{"model":"faces"}')
+    assert (response.status, refusal_of(response, body).code) == (503, "unavailable")
+
+
+async def test_a_node_that_lost_the_model_says_so_itself(router: Route, start: Start) -> None:
+    edge = await start("edge-fra")
+    edge.status = 404
+    client = await router([static("edge-fra", edge.url)], [])
+    response, body = await client.predict()
+    assert (response.status, refusal_of(response, body).source) == (404, "edge-fra")
 
 
 async def test_a_router_loads_no_models(client: Client) -> None:
