@@ -39,9 +39,10 @@ def _bounded(value: str) -> str:
 def across_hop(hop_ms: float, upstream_ms: Mapping[str, float]) -> dict[str, float]:
     """The phases of a request that took one more hop: the upstream's own, plus the network it crossed.
 
-    network = hop time minus the upstream's own total; networks of several hops add up.
+    network = hop time minus the upstream's own total, all of the hop where it told none; networks of several hops
+    add up.
     """
     phases = dict(upstream_ms)
-    crossed = max(0.0, hop_ms - phases.pop(TOTAL, hop_ms))
+    crossed = max(0.0, hop_ms - phases.pop(TOTAL, 0.0))
     phases["network"] = phases.get("network", 0.0) + crossed
     return phases

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,6 @@ from router.client_address import parse_networks
 from router.config import Config
 from router.discovery import Discovery
 from router.facts import Facts
-from router.fleet_metadata import FleetMetadata
 from router.geo import Geo
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
@@ -32,6 +32,7 @@ from runtime.links.fleet_keys import FleetKeys
 from runtime.links.holder import Certificates, Holder
 from runtime.links.key_files import find_hop_key_file, read_hop_key
 from runtime.links.mqtt import MqttPort
+from runtime.links.roots import open_fleet
 from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.settings import SettingsError, load
 from runtime.links.telemetry import Telemetry
@@ -146,7 +147,7 @@ def _app(
         telemetry=parts.telemetry,
         broker_connected=lambda: discovery.connected if discovery else None,
     )
-    return create_app(routes, facts, name=config.name)
+    return create_app(routes, facts, name=config.name, clock=time.monotonic)
 
 
 def _discovery(config: Config, parts: _Parts, upstreams: Upstreams) -> Discovery | None:
@@ -156,14 +157,9 @@ def _discovery(config: Config, parts: _Parts, upstreams: Upstreams) -> Discovery
         mqtt = MqttPort(config.broker_url, f"foothill-{config.name}-{secrets.token_hex(4)}")
     except ValueError as error:
         raise SettingsError(f"broker_url: {error}") from error
-    metadata = FleetMetadata(
-        state_dir=Path(config.state_dir),
-        fleet_url=config.fleet_url,
-        root=Path(config.root) if config.root else None,
-        upstreams=upstreams,
-        clock=time.monotonic,
-    )
-    keys = FleetKeys(metadata.open, time.monotonic)
+    named = Path(config.root) if config.root else None
+    open_metadata = partial(open_fleet, named, Path(config.state_dir), config.fleet_url, upstreams)
+    keys = FleetKeys(open_metadata, time.monotonic)
     return Discovery(mqtt, keys, parts.nodes, parts.certificates, time.monotonic, hop_key=parts.hop_key)
 
 

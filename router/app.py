@@ -25,14 +25,15 @@ from runtime.links.holder import Holder
 from runtime.links.http_errors import error_middleware
 from runtime.links.oip_errors import oip_error_middleware
 from runtime.links.telemetry import Telemetry
+from runtime.links.timed import timing_middleware
 
 PART = "router"
 REDIRECT = "foothill-redirect"
 """The preference (RFC 7240) with which a plain client asks to be sent to a node instead of being proxied."""
 
 
-def create_app(routes: Routes, facts: Facts, *, name: str) -> web.Application:
-    app = web.Application(middlewares=[oip_error_middleware, error_middleware(name)])
+def create_app(routes: Routes, facts: Facts, *, name: str, clock: Callable[[], float]) -> web.Application:
+    app = web.Application(middlewares=[timing_middleware(clock), oip_error_middleware, error_middleware(name)])
     app.add_routes(routes.routes())
     app.add_routes(facts.routes())
     return app
@@ -123,11 +124,13 @@ class Routes:
 
     async def _counted(self, request: web.Request, route: str) -> web.Response:
         """One request for an answer, counted however it ends."""
+        started_s = self._clock()
         with self._telemetry.in_flight(PART).track_inprogress():
             try:
                 return await self._answered(request, route)
             except FoothillError as error:
-                self._observe(route, request.match_info["model"], "none", error.code, error.status, {})
+                phases = {TOTAL: (self._clock() - started_s) * 1000.0}
+                self._observe(route, request.match_info["model"], "none", error.code, error.status, phases)
                 raise
 
     async def _answered(self, request: web.Request, route: str) -> web.Response:

@@ -22,6 +22,7 @@ from runtime.links.hop import Hop, verify_hop
 from runtime.links.http_errors import error_middleware, request_id_of
 from runtime.links.oip_errors import oip_error_middleware
 from runtime.links.telemetry import Telemetry
+from runtime.links.timed import PHASES_MS, STARTED_S, timing_middleware
 from runtime.links.upstream import Answer, answer_headers
 from runtime.serving import images, postprocess
 from runtime.serving import oip as tensors
@@ -82,8 +83,15 @@ def create_app(
     answers = Answers(host, settings, workers, holder, clock, wall)
     facts = Facts(host, node=settings.node, tier=settings.tier, telemetry=telemetry)
     admin = Admin(repository, settings.admin_token)
-    count = partial(counted, telemetry=telemetry, part=settings.tier)
-    app = web.Application(middlewares=[_stamped(settings), oip_error_middleware, error_middleware(settings.node)])
+    count = partial(counted, telemetry=telemetry, part=settings.tier, clock=clock)
+    app = web.Application(
+        middlewares=[
+            timing_middleware(clock),
+            _stamped(settings),
+            oip_error_middleware,
+            error_middleware(settings.node),
+        ]
+    )
     app.add_routes(
         [
             web.post("/v2/models/{model}/infer", count("infer", answers.infer)),
@@ -162,7 +170,7 @@ class Answers:
         self._host.get(model, version)
         request[ACCOUNT].model = model
         body = await read_body(request, self._settings.max_body_bytes, deadline, self._clock)
-        return Call(
+        call = Call(
             request_id=request_id,
             model=model,
             version=version,
@@ -173,6 +181,9 @@ class Answers:
             started_s=self._clock(),
             clock=self._clock,
         )
+        request[STARTED_S] = call.started_s
+        request[PHASES_MS] = request[ACCOUNT].phases_ms = call.phases_ms
+        return call
 
     def _check_residency(self, terms: Terms) -> None:
         """Before the body is read, and whoever sent it here: a router's table may be older than this node's place."""
@@ -240,7 +251,7 @@ class Answers:
         local = Answer(200, answer_headers(self._local_headers(call, served, reading, body)), body.body)
         if call.hop is not None or self._holder is None:
             outward = local.headers if call.hop is not None else headers.strip_hop_only(local.headers)
-            request[ACCOUNT].answered(self._settings.tier, self._reason(), call.phases_ms)
+            request[ACCOUNT].answered(self._settings.tier, self._reason(), call.with_total(call.phases_ms))
             return web.Response(body=local.body, headers=outward)
         settled = await self._holder.settle(call.onward(request), local, call.terms, call.deadline, model=call.model)
         phases_ms = call.with_total(settled.phases)

@@ -9,14 +9,19 @@ import msgspec
 from aiohttp import web
 
 from contracts.errors import FoothillError
+from contracts.timing import TOTAL
 from runtime.links.telemetry import Telemetry
+from runtime.links.timed import STARTED_S
 
 Story = Callable[[web.Request], Awaitable[web.Response]]
 CLIENT_GONE = 499
 
 
 class Account(msgspec.Struct):
-    """What is counted of one request. `model` stays empty for one that is not served, to keep labels few."""
+    """What is counted of one request. `model` stays empty for one that is not served, to keep labels few.
+
+    `phases_ms` are those known so far; one that fails before it has measured its own total counts with all its time.
+    """
 
     tier: str
     model: str = ""
@@ -34,12 +39,13 @@ class Account(msgspec.Struct):
 ACCOUNT = web.RequestKey("account", Account)
 
 
-def counted(route: str, story: Story, *, telemetry: Telemetry, part: str) -> Story:
+def counted(route: str, story: Story, *, telemetry: Telemetry, part: str, clock: Callable[[], float]) -> Story:
     """`story` with an account that it fills, counted when it ends. An error counts under its code as the reason."""
     in_flight = telemetry.in_flight(part)
 
     async def handler(request: web.Request) -> web.Response:
         account = request[ACCOUNT] = Account(part)
+        arrived_s = clock()
         try:
             with in_flight.track_inprogress():
                 return await story(request)
@@ -57,7 +63,7 @@ def counted(route: str, story: Story, *, telemetry: Telemetry, part: str) -> Sto
                 tier=account.tier,
                 reason=account.reason,
                 status=account.status,
-                phases_ms=account.phases_ms,
+                phases_ms={TOTAL: (clock() - request.get(STARTED_S, arrived_s)) * 1000.0, **account.phases_ms},
             )
 
     return handler

@@ -41,7 +41,7 @@ def test_a_header_too_long_loses_whole_entries_and_no_digits(width: int) -> None
 def test_a_hop_adds_the_network_and_takes_the_total_away(hop_ms: float, upstream: dict[str, float]) -> None:
     crossed = across_hop(hop_ms, upstream)
     assert TOTAL not in crossed
-    expected = max(0.0, hop_ms - upstream.get(TOTAL, hop_ms)) + upstream.get("network", 0.0)
+    expected = max(0.0, hop_ms - upstream.get(TOTAL, 0.0)) + upstream.get("network", 0.0)
     assert crossed["network"] == expected
     assert {name: value for name, value in crossed.items() if name != "network"} == {
         name: value for name, value in upstream.items() if name not in ("network", TOTAL)
@@ -52,3 +52,7 @@ def test_two_hops_add_up() -> None:
     first = across_hop(10.0, {"infer": 2.0, TOTAL: 4.0})
     second = across_hop(30.0, {**first, TOTAL: 11.0})
     assert second == {"infer": 2.0, "network": 25.0}
+
+
+def test_a_hop_to_an_upstream_that_tells_nothing_is_all_network() -> None:
+    assert across_hop(12.0, {}) == {"network": 12.0}

@@ -164,6 +164,7 @@ async def test_what_cannot_be_answered_is_refused_in_form(
     assert says in told["message"]
     assert set(told) == {"code", "message", "source", "retryable", "request_id"}
     assert answer.headers["Foothill-Node"] == told["source"] == "fra-1"
+    assert parse_server_timing(answer.headers["Server-Timing"])["total"] > 0
 
 
 @pytest.mark.parametrize("marked", [False, True])
@@ -405,6 +406,18 @@ async def test_requests_go_on_without_a_failure_while_bundles_are_switched(
     assert "digits-edge@5" in {model for _, model in seen}
 
 
+async def test_a_request_that_fails_half_way_tells_and_counts_the_phases_it_had(
+    host: ModelHost, load: Load, serve: Serve, session: aiohttp.ClientSession
+) -> None:
+    await host.activate("digits", load())
+    url = await serve()
+    async with session.post(f"{url}/v1/predict/digits", data=b"no picture", headers=PNG) as answer:
+        assert answer.status == 400
+        assert list(parse_server_timing(answer.headers["Server-Timing"])) == ["decode", "total"]
+    async with session.get(f"{url}/metrics") as answer:
+        assert 'count{model="digits",part="edge",phase="decode",tier="edge"} 1.0' in await answer.text()
+
+
 async def test_metrics_count_requests_and_phases_with_bounded_labels(
     host: ModelHost, load: Load, serve: Serve, session: aiohttp.ClientSession
 ) -> None:
@@ -418,6 +431,8 @@ async def test_metrics_count_requests_and_phases_with_bounded_labels(
     assert 'route="predict",status="200",tier="edge"' in text
     assert 'model="other",part="edge",reason="model_not_found",route="predict",status="404"' in text
     assert 'foothill_phase_seconds_count{model="digits",part="edge",phase="infer",tier="edge"} 1.0' in text
+    assert 'foothill_phase_seconds_count{model="digits",part="edge",phase="total",tier="edge"} 1.0' in text
+    assert 'foothill_phase_seconds_count{model="other",part="edge",phase="total",tier="edge"} 2.0' in text
     assert "made-up" not in text
 
 
