@@ -16,7 +16,7 @@ from cloud_tier.config import Config
 from cloud_tier.tier import Tier
 from runtime.links.bundles import BundleStore, fetch_bundle
 from runtime.links.key_files import find_hop_key_file, read_hop_key, read_token
-from runtime.links.roots import pinned_root
+from runtime.links.roots import open_fleet
 from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.settings import SettingsError, load
 from runtime.links.state_dir import held
@@ -29,7 +29,6 @@ from runtime.serving.repository import StoredBundles
 
 log = logging.getLogger(__name__)
 
-TRUST_DIR = "trust"
 STORE_DIR = "store"
 _CPU_TARGETS = {"x86_64": "cpu-x86", "amd64": "cpu-x86", "aarch64": "cpu-arm", "arm64": "cpu-arm"}
 
@@ -98,8 +97,7 @@ class _Trust:
             if self._fleet is None:
                 state_dir, fleet_url = Path(self._config.state_dir), self._config.fleet_url
                 named = Path(self._config.root) if self._config.root else None
-                root = await pinned_root(named, state_dir, fleet_url, self._upstreams)
-                self._fleet = await asyncio.to_thread(TrustedFleet, state_dir / TRUST_DIR, fleet_url, root)
+                self._fleet = await open_fleet(named, state_dir, fleet_url, self._upstreams)
             return self._fleet
 
 

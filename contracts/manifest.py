@@ -20,6 +20,8 @@ MEASUREMENTS_FILE = "measurements.json"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILES = 256
 MAX_PIXELS = 64_000_000
+MAX_THRESHOLD = 2.0
+"""A confidence is at most 1: a threshold above it escalates everything."""
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 Runtime = Literal["onnxruntime", "tensorrt"]
@@ -259,6 +261,8 @@ def _check_artifacts(manifest: Manifest) -> None:
 def _check_rule(manifest: Manifest, file: str, rule: ConfidenceRule) -> None:
     if not (rule.temperature > 0 and 0 < rule.epsilon < 1 and 0 < rule.delta < 1 and rule.n >= 0):
         raise _bad(f"confidence of {file}: temperature > 0, 0 < epsilon < 1, 0 < delta < 1 and n >= 0 must hold")
+    if not 0 <= rule.threshold <= MAX_THRESHOLD:
+        raise _bad(f"confidence of {file}: threshold must be 0 to {MAX_THRESHOLD:g}; above 1 escalates everything")
     if not is_digest(rule.cloud_digest):
         raise _bad(f"confidence of {file}: cloud_digest must be sha256:<64 hex digits>")
     if rule.stratum != stratum_of(manifest.files[file].sha256, rule.cloud_digest, manifest.task):

@@ -9,6 +9,7 @@ import msgspec
 from contracts.boards import Fingerprint
 from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
+from contracts.manifest import MAX_THRESHOLD
 
 MAX_MESSAGE_BYTES = 4 << 20
 MAX_EPOCH = 1 << 53
@@ -20,6 +21,11 @@ InFlight = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0.0, le=86_400_000.0)]
 """Bounds are checked on what arrives: these figures are calculated with, and NaN or infinity would spread."""
 
+Sequence = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+"""Exact in JSON, and far above every unix time in ms: there is always a higher one to correct it with."""
+Threshold = Annotated[float, msgspec.Meta(ge=0.0, le=MAX_THRESHOLD)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
 NodeState = Literal["online", "draining", "offline"]
 ModelPhase = Literal["fetching", "verifying", "testing", "probation", "active", "failed", "reverted"]
 
@@ -27,8 +33,9 @@ T = TypeVar("T")
 
 
 class Signed(msgspec.Struct, frozen=True):
-    """An Ed25519 signature over `payload` (MessagePack of one message below) by the key `key_id`.
+    """A signature over `payload` (MessagePack of one message below) and its type, by the key `key_id`.
 
+    Ed25519, or for `key_id` "hop" HMAC-SHA256 with the fleet's shared hop key (`runtime/links/signatures.py`).
     `attachments` are content-addressed (digest to bytes) and need no signature of their own: whoever uses one checks
     its digest against the signed payload.
     """
@@ -112,7 +119,11 @@ class Reported(msgspec.Struct, frozen=True):
 
 
 class Audit(msgspec.Struct, frozen=True):
-    """One request answered by both tiers, drawn at random (not retained). The evidence of gates and certificates."""
+    """One request answered by both tiers, drawn at random (not retained). The evidence of gates and certificates.
+
+    Signed by the node that answered, with the key it enrolled; or, where the router held the request, sealed with the
+    hop key. `node` is the node that answered.
+    """
 
     stratum: str
     model: str
@@ -131,19 +142,21 @@ class Audit(msgspec.Struct, frozen=True):
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """The live promise of a stratum (retained). Accept at the edge when confidence >= threshold.
+    """The live promise of a stratum (retained, signed by the fleet manager, on the topic of its own stratum).
+
+    Accept at the edge when confidence >= threshold. Readers keep the highest sequence.
 
     `revoked` escalates everything, whatever the threshold; a stratum's certificate is never deleted.
     """
 
     stratum: str
     model: str
-    threshold: float
-    epsilon: float
-    delta: float
-    n: int
+    threshold: Threshold
+    epsilon: Share
+    delta: Share
+    n: Annotated[int, msgspec.Meta(ge=0)]
     state: Literal["live", "revoked"]
-    sequence: int
+    sequence: Sequence
     issued_at_s: float
 
 

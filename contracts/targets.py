@@ -7,17 +7,20 @@ from typing import Literal
 import msgspec
 
 CONTROL_KEYS = "keys/control.json"
-"""The keys that sign documents and identities; a target of the top-level role."""
+"""The keys that sign documents, identities and certificates; a target of the top-level role."""
 
-Use = Literal["desired", "identity"]
+Use = Literal["desired", "identity", "certificate"]
 
 
 class ControlKey(msgspec.Struct, frozen=True):
-    """One Ed25519 key (`public_key` in hex) and what it may sign."""
+    """One Ed25519 key (`public_key` in hex) and what it may sign: values of `Use`.
+
+    A use that a reader does not know grants nothing there, and must not cost it the keys that it does know.
+    """
 
     key_id: str
     public_key: str
-    uses: tuple[Use, ...]
+    uses: tuple[str, ...]
 
 
 class ControlKeys(msgspec.Struct, frozen=True):

@@ -45,11 +45,12 @@ def audit_topic(stratum: str) -> str:
 EVERY_AUDIT = f"{PREFIX}/audits/+"
 
 
+CERTIFICATES = f"{PREFIX}/certificates"
+EVERY_CERTIFICATE = f"{CERTIFICATES}/+"
+
+
 def certificate_topic(stratum: str) -> str:
-    return f"{PREFIX}/certificates/{_level(stratum)}"
-
-
-EVERY_CERTIFICATE = f"{PREFIX}/certificates/+"
+    return f"{CERTIFICATES}/{_level(stratum)}"
 
 
 def _level(stratum: str) -> str:

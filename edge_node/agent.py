@@ -16,7 +16,6 @@ from contracts.errors import FoothillError
 from contracts.messages import (
     MAX_EPOCH,
     Audit,
-    Certificate,
     Desired,
     Load,
     NodeState,
@@ -29,6 +28,8 @@ from contracts.messages import (
 from edge_node.certificates import NodeCertificates
 from edge_node.updater import Updater
 from runtime.links import signatures
+from runtime.links.certificate_reader import CertificateReader
+from runtime.links.fleet_keys import FleetKeys
 from runtime.links.mqtt import MqttPort, Will
 from runtime.links.trust import TrustedFleet, TrustUnavailable
 from runtime.serving.hosting import LoadFigures
@@ -53,13 +54,15 @@ class _Wanted(msgspec.Struct, frozen=True):
 class Agent:
     """Keeps one node in touch with its fleet for as long as it runs, with or without a broker.
 
-    `open_port` makes an MQTT client with the given will; `load` reads the present load.
+    `open_port` makes an MQTT client with the given will; `load` reads the present load; `private_key` is the one that
+    this node enrolled, and signs its audits.
     """
 
     def __init__(
         self,
         *,
         node: str,
+        private_key: bytes,
         open_port: OpenPort,
         updater: Updater,
         trust: TrustedFleet,
@@ -67,12 +70,14 @@ class Agent:
         fingerprint: Fingerprint,
         load: Callable[[], LoadFigures],
         wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node = node
+        self._private_key = private_key
         self._open_port = open_port
         self._updater = updater
         self._trust = trust
-        self._certificates = certificates
+        self._reader = CertificateReader(FleetKeys(self._open_fleet, clock), certificates.take)
         self._fingerprint = fingerprint
         self._load = load
         self._wall = wall
@@ -96,6 +101,7 @@ class Agent:
         works: list[Coroutine[Any, Any, None]] = [
             self._keep_online(),
             self._keep_following(),
+            self._keep_reading_certificates(),
             self._keep_telling_load(),
         ]
         self._tasks = [asyncio.create_task(work) for work in works]
@@ -115,14 +121,14 @@ class Agent:
         await self._port.stop()
 
     def publish_audit(self, audit: Audit) -> None:
-        self._port.publish(topics.audit_topic(audit.stratum), encode(audit))
+        self._port.publish(topics.audit_topic(audit.stratum), encode(signatures.sign(audit, self._private_key)))
 
     def _new_port(self) -> MqttPort:
         gone = encode(Status(self._node, self._epoch, "offline"))
         port = self._open_port((topics.node_topic(self._node, "status"), gone, True))
         port.subscribe(topics.node_topic(self._node, "desired"), self._on_desired)
         port.subscribe(topics.node_topic(self._node, "status"), self._on_status)
-        port.subscribe(topics.EVERY_CERTIFICATE, self._on_certificate)
+        port.subscribe(topics.EVERY_CERTIFICATE, self._reader.hear)
         port.on_connect(self._publish_state)
         return port
 
@@ -182,11 +188,14 @@ class Agent:
         elif status is None or (status.epoch, status.state) != (self._epoch, self._state):
             self._publish_status()
 
-    def _on_certificate(self, topic: str, payload: bytes) -> None:
-        if payload:
-            certificate = decode(payload, Certificate)
-            if topics.certificate_topic(certificate.stratum) == topic:
-                self._certificates.take(certificate)
+    async def _open_fleet(self) -> TrustedFleet:
+        return self._trust
+
+    async def _keep_reading_certificates(self) -> None:
+        """They wait for as long as the fleet, which holds the keys, is away."""
+        while True:
+            await asyncio.sleep(KEYS_PAUSE_S)
+            await self._reader.retry()
 
     async def _on_desired(self, topic: str, payload: bytes) -> None:
         if not payload:

@@ -76,6 +76,7 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
         orders = Orders(state, signing, clock, config.desired_ttl_s)
         telemetry = Telemetry()
         metrics = Metrics(telemetry.registry)
+        hop_key = await worker.run(keys.hop)
         controller = Controller(
             port=port,
             worker=worker,
@@ -85,6 +86,7 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
             orders=orders,
             config=config,
             metrics=metrics,
+            hop_key=bytes.fromhex(hop_key),
             clock=clock,
         )
         yield Parts(
@@ -100,7 +102,7 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
             telemetry=telemetry,
             tuf_directory=directory / "tuf",
             admin_token=await worker.run(read_or_create, directory / ADMIN_TOKEN, lambda: secrets.token_urlsafe(32)),
-            hop_key=await worker.run(keys.hop),
+            hop_key=hop_key,
             broker_url=config.node_broker_url or broker_url,
             broker_restarts=lambda: 0 if broker is None else broker.restarts,
         )

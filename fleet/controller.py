@@ -17,10 +17,11 @@ import msgspec
 
 from contracts import manifest as manifests
 from contracts.errors import FoothillError
-from contracts.messages import Audit, Reported, Status, decode
+from contracts.messages import Reported, Status, decode
 from contracts.topics import EVERY_AUDIT, every_node, node_of
 from fleet import gates
 from fleet.api import NodeView, RolloutRequest
+from fleet.audits import AuditRefused, read_audit
 from fleet.config import FleetConfig
 from fleet.metrics import Metrics
 from fleet.orders import Orders, Publications, identity_of
@@ -56,7 +57,10 @@ _LONGEST_TICK_S = 1.0
 
 
 class Controller:
-    """One fleet's rollouts. `clock` gives unix time. `state`, `signing`, `registry`, `orders` are used on `worker`."""
+    """One fleet's rollouts. `clock` gives unix time. `state`, `signing`, `registry`, `orders` are used on `worker`.
+
+    `hop_key` is the one that routers seal their audits with.
+    """
 
     def __init__(
         self,
@@ -69,6 +73,7 @@ class Controller:
         orders: Orders,
         config: FleetConfig,
         metrics: Metrics,
+        hop_key: bytes,
         clock: Callable[[], float],
     ) -> None:
         self._port = port
@@ -79,6 +84,7 @@ class Controller:
         self._orders = orders
         self._config = config
         self._metrics = metrics
+        self._hop_key = hop_key
         self._clock = clock
         self._roster = Roster()
         self._nodes: dict[str, NodeRow] = {}
@@ -287,8 +293,12 @@ class Controller:
                 await self._apply(rollout.plan.id, Heard(report.node, report.sequence, model, self._clock()))
 
     async def _on_audit(self, topic: str, payload: bytes) -> None:
-        audit = decode(payload, Audit)
-        if audit.node not in self._nodes or not await self._worker.run(self._state.record_audit, audit):
+        try:
+            audit = read_audit(topic, payload, self._nodes, self._hop_key)
+        except AuditRefused as refused:
+            self._metrics.audit_refused(refused.reason)
+            raise
+        if not await self._worker.run(self._state.record_audit, audit):
             return
         self._metrics.audit(agree=audit.agree)
         for rollout in self._open():

@@ -9,6 +9,7 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client import Counter as PrometheusCounter
 
+from fleet.audits import Refusal
 from fleet.rollout import Phase
 
 
@@ -23,6 +24,13 @@ class Metrics:
         self._audits = PrometheusCounter(
             "foothill_fleet_audits", "Audits received, by whether edge and cloud agree", ("agree",), registry=registry
         )
+
+        self._refused = PrometheusCounter(
+            "foothill_fleet_audits_refused", "Audits that were not believed, by reason", ("reason",), registry=registry
+        )
+
+    def audit_refused(self, reason: Refusal) -> None:
+        self._refused.labels(reason).inc()
 
     def audit(self, *, agree: bool) -> None:
         self._audits.labels("yes" if agree else "no").inc()

@@ -59,7 +59,7 @@ class Orders:
         """Everything that should be retained at the broker now."""
         desired = {node_topic(row.node, "desired"): row.document for row in self._state.desired()}
         identities = dict(identity_of(node) for node in self._state.nodes())
-        return identities | desired | _certificates(self._state.certificates())
+        return identities | desired | self._signed(self._state.certificates())
 
     def _issue(self, node: str) -> DesiredRow:
         now_s = self._clock()
@@ -86,11 +86,14 @@ class Orders:
         bundle = self._state.bundle_by_digest(digest)
         if bundle is None:
             return {}
-        return _certificates(
+        return self._signed(
             certificate
             for certificate in first_certificates(bundle, self._clock())
             if self._state.add_certificate(certificate)
         )
+
+    def _signed(self, certificates: Iterable[Certificate]) -> Publications:
+        return {certificate_topic(one.stratum): encode(self._signing.sign(one)) for one in certificates}
 
 
 def identity_of(node: NodeRow) -> tuple[str, bytes]:
@@ -116,7 +119,3 @@ def first_certificates(bundle: BundleRow, now_s: float) -> list[Certificate]:
         )
         for rule in rules
     ]
-
-
-def _certificates(certificates: Iterable[Certificate]) -> Publications:
-    return {certificate_topic(certificate.stratum): encode(certificate) for certificate in certificates}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -30,12 +30,15 @@ from tuf.api.metadata import (
 
 from contracts.manifest import Manifest
 from contracts.messages import Signed
-from contracts.targets import CONTROL_KEYS, BundleFacts, ControlKey, ControlKeys, bundle_path, role_of
+from contracts.targets import CONTROL_KEYS, BundleFacts, ControlKey, ControlKeys, Use, bundle_path, role_of
 from fleet.keys import CONTROL, KeyFiles
 from runtime.links import signatures
 from runtime.links.durable import write_file
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
+
+USES: tuple[Use, ...] = get_args(Use)
+"""What the control key signs."""
 
 _SNAPSHOT_FILE = "snapshot.json"
 
@@ -64,6 +67,8 @@ class Signing:
             folder.mkdir(parents=True, exist_ok=True)
         if (self._metadata / "timestamp.json").exists():
             self._load()
+            with self._all_or_nothing():
+                self._renew_control_keys()
         else:
             self._create()
         self.renew()
@@ -128,6 +133,16 @@ class Signing:
         self._write_targets("targets")
         self._publish(targets_changed=True)
 
+    def _renew_control_keys(self) -> None:
+        """An older program published fewer uses, and its clients must learn of the others."""
+        published = self._roles["targets"].signed.targets.get(CONTROL_KEYS)
+        wanted = TargetFile.from_data(CONTROL_KEYS, self._control_keys(), ["sha256"])
+        if published is None or published.hashes != wanted.hashes:
+            self._set_control_keys()
+            self._roles["targets"].signed.version += 1
+            self._write_targets("targets")
+            self._publish(targets_changed=True)
+
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """After a failure (a full disk) memory goes back to what clients can see on the disk."""
@@ -162,10 +177,12 @@ class Signing:
         self._write_targets("targets")
 
     def _set_control_keys(self) -> None:
+        target = self._write_target(CONTROL_KEYS, self._control_keys(), None)
+        self._roles["targets"].signed.targets[CONTROL_KEYS] = target
+
+    def _control_keys(self) -> bytes:
         public = signatures.public_key(self._control)
-        key = ControlKey(signatures.key_id(public), public, ("desired", "identity"))
-        body = msgspec.json.encode(ControlKeys((key,)))
-        self._roles["targets"].signed.targets[CONTROL_KEYS] = self._write_target(CONTROL_KEYS, body, None)
+        return msgspec.json.encode(ControlKeys((ControlKey(signatures.key_id(public), public, USES),)))
 
     def _write_target(self, path: str, data: bytes, facts: BundleFacts | None) -> TargetFile:
         target = TargetFile.from_data(path, data, ["sha256"])

@@ -1,4 +1,4 @@
-"""From MQTT into the table: identities once verified, and what nodes say of themselves."""
+"""From MQTT into the table: identities and certificates once verified, and what nodes say of themselves."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from contracts import topics
 from contracts.errors import FoothillError
 from contracts.messages import Audit, Certificate, Identity, Load, Reported, Signed, Status, decode, encode
 from router.nodes import Nodes
+from runtime.links.certificate_reader import CertificateReader, Keys
 from runtime.links.holder import Certificates
 from runtime.links.mqtt import MqttPort
-from runtime.links.signatures import verify
+from runtime.links.signatures import seal, verify
 
 log = logging.getLogger(__name__)
 
@@ -22,14 +23,11 @@ VERIFY_PAUSE_S = 2.0
 T = TypeVar("T", Status, Reported, Load)
 
 
-class Keys(Protocol):
-    async def holding(self, key_id: str) -> Mapping[str, str]:
-        """The keys that may sign identities. Raises FoothillError when they cannot be had now."""
-        ...
-
-
 class Discovery:
-    """Keeps `nodes` and `certificates` as the broker tells. With the broker away, both stay as they are."""
+    """Keeps `nodes` and `certificates` as the broker tells. With the broker away, both stay as they are.
+
+    `hop_key` seals the audits that this router publishes: the fleet believes no others.
+    """
 
     def __init__(
         self,
@@ -39,12 +37,15 @@ class Discovery:
         certificates: Certificates,
         clock: Callable[[], float],
         *,
+        hop_key: bytes,
         verify_pause_s: float = VERIFY_PAUSE_S,
     ) -> None:
         self._mqtt = mqtt
         self._keys = keys
         self._nodes = nodes
         self._certificates = certificates
+        self._reader = CertificateReader(keys, self._take_certificate)
+        self._hop_key = hop_key
         self._clock = clock
         self._verify_pause_s = verify_pause_s
         self._unverified: dict[str, Signed] = {}
@@ -56,7 +57,7 @@ class Discovery:
             topics.every_node("identity"): self._on_identity,
             topics.every_node("status"): self._on_status,
             topics.every_node("reported"): self._on_reported,
-            topics.EVERY_CERTIFICATE: self._on_certificate,
+            topics.EVERY_CERTIFICATE: self._reader.hear,
         }
         for topic, handler in handlers.items():
             self._mqtt.subscribe(topic, handler)
@@ -76,7 +77,7 @@ class Discovery:
         return self._mqtt.connected
 
     def publish_audit(self, audit: Audit) -> None:
-        self._mqtt.publish(topics.audit_topic(audit.stratum), encode(audit))
+        self._mqtt.publish(topics.audit_topic(audit.stratum), encode(seal(audit, self._hop_key)))
 
     async def _on_identity(self, topic: str, payload: bytes) -> None:
         self._unverified[topics.node_of(topic)] = decode(payload, Signed)
@@ -91,26 +92,24 @@ class Discovery:
     def _on_load(self, topic: str, payload: bytes) -> None:
         self._nodes.put_load(_said_by_itself(topic, decode(payload, Load)), self._clock())
 
-    def _on_certificate(self, topic: str, payload: bytes) -> None:
-        certificate = decode(payload, Certificate)
-        if topics.certificate_topic(certificate.stratum) != topic:
-            raise FoothillError("forbidden", f"A certificate of stratum {certificate.stratum!r} came on {topic}.")
+    def _take_certificate(self, certificate: Certificate, _: Signed) -> None:
         self._certificates.put(certificate)
 
     async def _keep_verifying(self) -> None:
-        """Identities wait here for as long as the fleet, which holds the keys, is away."""
+        """Identities and certificates wait for as long as the fleet, which holds the keys, is away."""
         while True:
             await asyncio.sleep(self._verify_pause_s)
             if self._unverified:
                 await self._verify_waiting()
+            await self._reader.retry()
 
     async def _verify_waiting(self) -> None:
         for node, signed in list(self._unverified.items()):
             try:
-                keys = await self._keys.holding(signed.key_id)
+                keys = await self._keys.holding("identity", signed.key_id)
             except (FoothillError, OSError) as error:
                 self._note_waiting(f"identities of {', '.join(self._unverified)} wait: {error}")
-                return
+                continue
             if signed.key_id not in keys:
                 continue
             if self._unverified.get(node) is signed:

@@ -16,7 +16,7 @@ import tritonclient.http as triton
 from paho.mqtt.enums import CallbackAPIVersion
 
 from contracts import headers, topics
-from contracts.messages import Audit, decode
+from contracts.messages import Audit, Signed, decode
 from contracts.predictions import Classification
 from contracts.timing import parse_server_timing
 from fleet.api import RolloutRequest, RolloutView
@@ -262,7 +262,7 @@ class _Audits:
         self._port = int(url.rpartition(":")[2])
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         self._client.on_message = lambda _client, _data, message: self.heard.append(
-            decode(bytes(message.payload), Audit)
+            decode(decode(bytes(message.payload), Signed).payload, Audit)
         )
         self._client.on_connect = lambda client, *_: client.subscribe(topics.EVERY_AUDIT, qos=1)
 

@@ -14,13 +14,21 @@ from tuf.api.metadata import Metadata, Root
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.links.durable import write_file
+from runtime.links.trust import TrustedFleet
 from runtime.links.upstream import Request, Upstreams, UpstreamUnreachable
 
 log = logging.getLogger(__name__)
 
 PINNED = "root.json"
+TRUST_DIR = "trust"
 _ROOT_PATH = "/tuf/metadata/1.root.json"
 _TIMEOUT_MS = 5_000.0
+
+
+async def open_fleet(root: Path | None, state_dir: Path, fleet_url: str, upstreams: Upstreams) -> TrustedFleet:
+    """The fleet's signed metadata under `state_dir`, by the root of `pinned_root`. Raises as that does."""
+    trusted = await pinned_root(root, state_dir, fleet_url, upstreams)
+    return await asyncio.to_thread(TrustedFleet, state_dir / TRUST_DIR, fleet_url, trusted)
 
 
 async def pinned_root(

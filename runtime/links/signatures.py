@@ -1,8 +1,9 @@
-"""Ed25519 envelopes around the control plane's messages."""
+"""Envelopes around the control plane's messages: signed with Ed25519, or sealed with a key that both sides share."""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -14,6 +15,9 @@ from contracts.errors import FoothillError
 from contracts.messages import Signed, decode, encode
 
 T = TypeVar("T")
+
+HOP = "hop"
+"""The key id of an envelope that is sealed with the fleet's hop key; no Ed25519 key is named so."""
 
 
 def generate() -> bytes:
@@ -59,6 +63,30 @@ def verify(signed: Signed, keys: Mapping[str, str], kind: type[T]) -> T:
             f"The signature of key {signed.key_id} on this {kind.__name__} is wrong: it was altered or forged.",
         ) from error
     return decode(signed.payload, kind)
+
+
+def seal(message: msgspec.Struct, hop_key: bytes) -> Signed:
+    """An envelope by whoever holds the hop key (HMAC-SHA256, RFC 2104): routers, nodes, the cloud tier, the fleet."""
+    payload = encode(message)
+    return Signed(payload, HOP, _mac(hop_key, type(message), payload))
+
+
+def open_sealed(signed: Signed, hop_key: bytes, kind: type[T]) -> T:
+    """The message inside, when it was sealed as a `kind` with `hop_key`.
+
+    Raises FoothillError `forbidden` for anything else, `bad_request` for a malformed payload.
+    """
+    if signed.key_id != HOP or not hmac.compare_digest(signed.signature, _mac(hop_key, kind, signed.payload)):
+        raise FoothillError(
+            "forbidden",
+            f"The seal on this {kind.__name__} is wrong: it was altered or forged, or its sender's hop_key_file is not "
+            f"this fleet's.",
+        )
+    return decode(signed.payload, kind)
+
+
+def _mac(hop_key: bytes, kind: type, payload: bytes) -> bytes:
+    return hmac.digest(hop_key, _signed_bytes(kind, payload), "sha256")
 
 
 def _signed_bytes(kind: type, payload: bytes) -> bytes:

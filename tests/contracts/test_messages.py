@@ -118,6 +118,14 @@ def test_a_misspelt_field_of_a_request_is_refused(kind: type[Any]) -> None:
         (Load, "in_flight", 1 << 40),
         (Status, "epoch", MAX_EPOCH + 1),
         (Status, "epoch", -1),
+        (Certificate, "threshold", float("nan")),
+        (Certificate, "threshold", -0.1),
+        (Certificate, "threshold", float("inf")),
+        (Certificate, "epsilon", float("nan")),
+        (Certificate, "delta", 1.5),
+        (Certificate, "n", -1),
+        (Certificate, "sequence", -1),
+        (Certificate, "sequence", 1 << 53),
     ],
 )
 def test_figures_out_of_bounds_are_refused(kind: type[Any], field: str, value: float) -> None:

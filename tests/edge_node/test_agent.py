@@ -34,6 +34,7 @@ from tests.runtime.links.fleet_server import FleetServer
 from tests.runtime.links.tuf_repository import TufRepository
 
 T = TypeVar("T")
+PRIVATE = signatures.generate()
 FINGERPRINT = Fingerprint("cpu-x86", "x86_64", "linux", 2, 1 << 30, "CPUExecutionProvider", "onnxruntime")
 
 
@@ -81,8 +82,18 @@ class Fleet:
         await self.server.stop()
 
     def sign_keys(self) -> None:
-        self.repository.set_keys({signatures.public_key(self.private): ["desired"]})
+        self.repository.set_keys({signatures.public_key(self.private): ["desired", "certificate"]})
         self.repository.publish()
+
+    @property
+    def keys(self) -> dict[str, str]:
+        public = signatures.public_key(self.private)
+        return {signatures.key_id(public): public}
+
+    def stratum_of(self, digest: str) -> str:
+        (artifact,) = describe(self.warehouse.packed[digest]).artifacts
+        assert artifact.confidence is not None
+        return artifact.confidence.stratum
 
     def publish_bundle(self, version: str) -> str:
         digest = self.warehouse.pack(version)
@@ -100,9 +111,13 @@ class Fleet:
         signed = signatures.sign(document, private or self.private, attachments)
         self.mail.port.publish(topics.node_topic(NODE, "desired"), encode(signed), retain=True)
 
-    def certify(self, stratum: str, threshold: float, *, topic: str = "") -> None:
-        certificate = Certificate(stratum, "digits", threshold, 0.05, 0.05, 100, "live", 1, time.time())
-        self.mail.port.publish(topic or topics.certificate_topic(stratum), encode(certificate), retain=True)
+    def certify(
+        self, stratum: str, threshold: float, *, sequence: int = 1, topic: str = "", private: bytes = b""
+    ) -> Certificate:
+        certificate = Certificate(stratum, "digits", threshold, 0.05, 0.05, 100, "live", sequence, time.time())
+        signed = signatures.sign(certificate, private or self.private)
+        self.mail.port.publish(topic or topics.certificate_topic(stratum), encode(signed), retain=True)
+        return certificate
 
 
 class Life:
@@ -115,13 +130,14 @@ class Life:
         trust = TrustedFleet(directory / "trust", url, fleet.repository.root_bytes)
         fetch = partial(fetch_bundle, store, trust, url, retry_delays_s=(0.0,))
         self.bench = Bench(directory, fleet.warehouse, rule=rule, store=store, fetch=fetch)
-        self.certificates = NodeCertificates(directory)
+        self.certificates = NodeCertificates(directory, partial(trust.keys, "certificate"))
         self.bench.serving_next = self._seed
         self.ports: list[MqttPort] = []
         self.load = LoadFigures(0, 0.0, 0.0)
         self._broker_url = fleet.broker.url
         self.agent = Agent(
             node=NODE,
+            private_key=PRIVATE,
             open_port=self._open_port,
             updater=self.bench.updater,
             trust=trust,
@@ -284,9 +300,7 @@ async def test_a_new_signing_key_is_learnt_from_the_metadata(fleet: Fleet, life:
 
 async def test_certificates_follow_the_model(fleet: Fleet, life: Life) -> None:
     one = fleet.publish_bundle("1")
-    (artifact,) = describe(fleet.warehouse.packed[one]).artifacts
-    assert artifact.confidence is not None
-    stratum = artifact.confidence.stratum
+    stratum = fleet.stratum_of(one)
     fleet.certify(stratum, 0.1, topic=topics.certificate_topic("other"))
     fleet.want(desired(1, {"digits": one}))
     await until(lambda: is_active(fleet, one, 1))
@@ -298,6 +312,43 @@ async def test_certificates_follow_the_model(fleet: Fleet, life: Life) -> None:
     after = life.certificates.live.get(stratum)
     assert after is not None
     assert after.threshold == 0.9
+
+
+async def test_a_certificate_that_the_fleet_did_not_sign_changes_nothing_now_or_later(
+    fleet: Fleet, life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = fleet.publish_bundle("1")
+    stratum = fleet.stratum_of(one)
+    fleet.want(desired(1, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 1))
+    for _ in range(3):
+        forged = fleet.certify(stratum, 0.0, sequence=(1 << 53) - 1, private=signatures.generate())
+        fleet.mail.port.publish(topics.certificate_topic(stratum), encode(forged), retain=True)
+    fleet.certify(stratum, 0.0, sequence=1 << 53)
+    fleet.certify(stratum, float("nan"), sequence=7)
+    fleet.certify("1" * 32, 0.0, sequence=8, topic=topics.certificate_topic(stratum))
+    issued = fleet.certify(stratum, 0.9)
+    await until(lambda: life.certificates.live.get(stratum) == issued, 30.0)
+    assert caplog.text.count("is refused, and others like it") == 4
+    again = NodeCertificates(fleet.directory / "node", lambda: fleet.keys)
+    again.serve(msgspec.structs.replace(issued, sequence=0))
+    assert again.live.get(stratum) == issued
+
+
+async def test_a_certificate_waits_for_keys_never_seen(fleet: Fleet) -> None:
+    timestamp = fleet.repository.metadata("timestamp.json")
+    kept = timestamp.read_bytes()
+    timestamp.unlink()
+    life = Life(fleet)
+    await life.start()
+    issued = fleet.certify("1" * 32, 0.9)
+    await until(lambda: any("timestamp" in path for path, _ in fleet.server.asked))
+    assert life.certificates.waiting == 0
+    timestamp.write_bytes(kept)
+    await until(lambda: life.certificates.waiting == 1, 30.0)
+    life.certificates.serve(msgspec.structs.replace(issued, sequence=0))
+    assert life.certificates.live.get("1" * 32) == issued
+    await life.stop()
 
 
 async def test_a_killed_node_is_reported_gone_and_a_stopped_one_says_so(fleet: Fleet) -> None:
@@ -385,12 +436,14 @@ async def test_load_is_told_when_it_changes(fleet: Fleet, life: Life) -> None:
     await until(lambda: fleet.mail.read("load", Load) == Load(NODE, life.agent.epoch, 0, 1.0, 2.5))
 
 
-async def test_audits_are_published_under_their_stratum(fleet: Fleet, life: Life) -> None:
+async def test_audits_are_published_under_their_stratum_signed_by_the_node(fleet: Fleet, life: Life) -> None:
     await until(lambda: is_online(fleet))
     audit = Audit("s" * 32, "digits", "sha256:" + "a" * 64, NODE, "r1", 0.7, True, "3", "5", time.time())
     life.agent.publish_audit(audit)
     await until(lambda: topics.audit_topic(audit.stratum) in fleet.mail.last)
-    assert decode(fleet.mail.last[topics.audit_topic(audit.stratum)], Audit) == audit
+    signed = decode(fleet.mail.last[topics.audit_topic(audit.stratum)], Signed)
+    public = signatures.public_key(PRIVATE)
+    assert signatures.verify(signed, {signatures.key_id(public): public}, Audit) == audit
 
 
 async def test_an_unexpected_failure_is_logged_and_tried_again(

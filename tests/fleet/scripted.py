@@ -39,6 +39,7 @@ from runtime.links.mqtt import MqttPort
 from runtime.links.serve import start_app
 
 FINGERPRINT = Fingerprint("cpu-x86", "x86_64", "linux", 2, 8 << 30, "CPUExecutionProvider", "onnxruntime 1.23")
+STRATUM = "s" * 32
 CLOUD_DIGEST = "sha256:" + "c" * 64
 
 
@@ -83,6 +84,10 @@ def write_bundle(directory: Path, version: str, *, name: str = "digits-edge", ti
     measurements = Measurements(manifest.reference, measured, "test split", "2 cores")
     (directory / manifests.MEASUREMENTS_FILE).write_bytes(msgspec.json.encode(measurements))
     return manifests.digest(manifest)
+
+
+def audit_of(node: str, digest: str, request_id: str, *, agree: bool) -> Audit:
+    return Audit(STRATUM, "digits", digest, node, request_id, 0.9, True, "3", "3" if agree else "5", 0.0)
 
 
 async def until(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "it") -> None:
@@ -148,7 +153,7 @@ class Operator:
         }
         raw = await self.call("POST", "/v1/enrol", request)
         enrolment = msgspec.json.decode(msgspec.json.encode(raw), type=EnrolAnswer)
-        return ScriptedNode(enrolment, broker_url or enrolment.broker_url)
+        return ScriptedNode(enrolment, broker_url or enrolment.broker_url, private)
 
 
 class ScriptedNode:
@@ -157,8 +162,9 @@ class ScriptedNode:
     `fails`: digests whose golden test fails here; `silent`: it never reports again.
     """
 
-    def __init__(self, enrolment: EnrolAnswer, broker_url: str) -> None:
+    def __init__(self, enrolment: EnrolAnswer, broker_url: str, private: bytes) -> None:
         self.enrolment = enrolment
+        self.private = private
         self.name = enrolment.node
         self.fails: set[str] = set()
         self.silent = False
@@ -182,8 +188,10 @@ class ScriptedNode:
         await self.port.stop()
 
     def audit(self, digest: str, request_id: str, *, agree: bool) -> None:
-        audit = Audit("s" * 32, "digits", digest, self.name, request_id, 0.9, True, "3", "3" if agree else "5", 0.0)
-        self.port.publish(audit_topic(audit.stratum), encode(audit))
+        self.publish_audit(signatures.sign(audit_of(self.name, digest, request_id, agree=agree), self.private))
+
+    def publish_audit(self, signed: Signed, stratum: str = STRATUM) -> None:
+        self.port.publish(audit_topic(stratum), encode(signed))
 
     def _assert(self) -> None:
         self.port.publish(node_topic(self.name, "status"), encode(Status(self.name, self.epoch, "online")), retain=True)

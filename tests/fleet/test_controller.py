@@ -14,14 +14,14 @@ import aiohttp
 import msgspec
 
 from contracts.messages import Certificate, Desired, Reported, Signed, Status, decode, encode
-from contracts.topics import EVERY_CERTIFICATE, node_topic
+from contracts.topics import EVERY_CERTIFICATE, audit_topic, node_topic
 from fleet.api import RolloutView
 from fleet.broker import Broker
 from fleet.config import FleetConfig
 from runtime.links import signatures
 from runtime.links.mqtt import MqttPort
 from runtime.links.trust import TrustedFleet
-from tests.fleet.scripted import FINGERPRINT, Fleet, ScriptedNode, until
+from tests.fleet.scripted import FINGERPRINT, STRATUM, Fleet, ScriptedNode, audit_of, until
 
 NAMES = ("frankfurt", "ashburn", "tokyo")
 
@@ -99,13 +99,17 @@ async def test_documents_are_signed_by_the_published_control_key(
         await reader.stop()
 
 
-async def test_the_bundles_rule_becomes_the_first_certificate_and_stays(fleet: Fleet, bundles: dict[str, Path]) -> None:
+async def test_the_bundles_rule_becomes_the_first_certificate_signed_and_stays(
+    fleet: Fleet, bundles: dict[str, Path], tmp_path: Path
+) -> None:
     got: dict[str, Certificate] = {}
 
     def keep(_topic: str, payload: bytes) -> None:
-        certificate = decode(payload, Certificate)
+        certificate = signatures.verify(decode(payload, Signed), keys, Certificate)
         got[certificate.stratum] = certificate
 
+    trusted = TrustedFleet(tmp_path / "trust", fleet.url, fleet.parts.signing.root)
+    keys = await asyncio.to_thread(trusted.keys, "certificate")
     reader = MqttPort(fleet.parts.broker_url, "reader")
     reader.subscribe(EVERY_CERTIFICATE, keep)
     await reader.start()
@@ -158,8 +162,52 @@ async def test_a_bad_version_is_stopped_at_the_canary_and_comes_back(fleet: Flee
 
 
 def _audited(fleet: Fleet) -> int:
-    samples = fleet.parts.telemetry.registry.collect()
-    return int(sum(s.value for m in samples for s in m.samples if s.name == "foothill_fleet_audits_total"))
+    return sum(_counted(fleet, "foothill_fleet_audits_total", "agree").values())
+
+
+def _refused(fleet: Fleet) -> dict[str, int]:
+    return _counted(fleet, "foothill_fleet_audits_refused_total", "reason")
+
+
+def _counted(fleet: Fleet, metric: str, label: str) -> dict[str, int]:
+    samples = [one for family in fleet.parts.telemetry.registry.collect() for one in family.samples]
+    return {one.labels[label]: int(one.value) for one in samples if one.name == metric}
+
+
+async def test_only_the_node_itself_or_a_holder_of_the_hop_key_is_believed_about_its_audits(
+    fleet: Fleet, bundles: dict[str, Path]
+) -> None:
+    async with nodes_of(fleet, "frankfurt", "tokyo") as nodes:
+        digest = await first_version(fleet, bundles)
+        frankfurt, tokyo, hop_key = nodes["frankfurt"], nodes["tokyo"], bytes.fromhex(fleet.parts.hop_key)
+        audit = audit_of("frankfurt", digest, "r1", agree=False)
+        by_itself = signatures.sign(audit, frankfurt.private)
+        tokyo.publish_audit(signatures.sign(audit, tokyo.private))
+        tokyo.publish_audit(signatures.sign(audit, signatures.generate()))
+        tokyo.publish_audit(signatures.seal(audit, b"x" * 32))
+        tokyo.publish_audit(
+            msgspec.structs.replace(by_itself, payload=encode(msgspec.structs.replace(audit, kept=False)))
+        )
+        tokyo.publish_audit(by_itself, "t" * 32)
+        tokyo.publish_audit(signatures.seal(audit_of("stranger", digest, "r1", agree=False), hop_key))
+        tokyo.port.publish(audit_topic(STRATUM), encode(audit))
+        await until(lambda: _refused(fleet) == {"signature": 4, "stratum": 1, "node": 1, "unreadable": 1})
+        assert _audited(fleet) == 0
+        frankfurt.publish_audit(by_itself)
+        frankfurt.publish_audit(signatures.seal(audit_of("tokyo", digest, "r2", agree=True), hop_key))
+        await until(lambda: _audited(fleet) == 2)
+
+
+async def test_a_node_that_joins_anew_is_believed_under_its_new_key_only(
+    fleet: Fleet, bundles: dict[str, Path]
+) -> None:
+    async with nodes_of(fleet, "tokyo") as nodes:
+        digest = await first_version(fleet, bundles)
+        again = await fleet.operator.enrol("tokyo")
+        nodes["tokyo"].audit(digest, "under the old key", agree=False)
+        await until(lambda: _refused(fleet) == {"signature": 1})
+        nodes["tokyo"].publish_audit(signatures.sign(audit_of("tokyo", digest, "r", agree=True), again.private))
+        await until(lambda: _audited(fleet) == 1)
 
 
 async def test_repeated_and_strangers_audits_count_for_nothing(fleet: Fleet, bundles: dict[str, Path]) -> None:

@@ -14,6 +14,7 @@ from tuf.api.metadata import Metadata, Root
 from tuf.ngclient import Updater, UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 
+import fleet.signing
 from contracts import manifest as manifests
 from contracts.errors import FoothillError
 from contracts.manifest import Manifest
@@ -140,6 +141,23 @@ def test_a_restart_goes_on_with_the_same_root_and_higher_versions(repository: Re
     client = repository.client(root)
     for version in ("1", "2"):
         assert client.get_targetinfo(bundle_path("digits", bundle(tmp_path, version)[2])) is not None
+
+
+def test_uses_that_an_older_program_did_not_publish_are_published_at_start(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet.signing, "USES", ("desired", "identity"))
+    older = repository.open()
+    trusted = repository.trusted(older.root)
+    assert trusted.keys("certificate") == {}
+    monkeypatch.undo()
+    newer = repository.open()
+    assert newer.root == older.root
+    trusted.refresh()
+    assert trusted.keys("certificate") == trusted.keys("desired") == trusted.keys("identity") != {}
+    versions = sorted(repository.directory.glob("metadata/*.targets.json"))
+    repository.open()
+    assert sorted(repository.directory.glob("metadata/*.targets.json")) == versions
 
 
 def test_what_a_crash_left_unpublished_is_overwritten(repository: Repository, tmp_path: Path) -> None:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from contracts import topics
 from contracts.errors import FoothillError
-from contracts.messages import Audit, Certificate, Identity, Load, Reported, Status, encode
+from contracts.messages import Audit, Certificate, Identity, Load, Reported, Signed, Status, decode, encode
 from fleet.broker import Broker, BrokerConfig
 from router.discovery import Discovery
-from router.identity_keys import REFRESH_PAUSE_S, IdentityKeys
 from router.nodes import Nodes
 from runtime.links import signatures
+from runtime.links.fleet_keys import REFRESH_PAUSE_S, FleetKeys
 from runtime.links.holder import Certificates
 from runtime.links.mqtt import MqttPort
+from runtime.links.roots import open_fleet
+from runtime.links.trust import TrustedFleet
 from runtime.links.upstream import Upstreams
+from tests.fleet.scripted import until
 from tests.router.rig import DUBLIN, STRATUM, certificate
 from tests.router.test_selection import identity, reported
 from tests.runtime.links.fleet_server import FleetServer
@@ -28,6 +33,7 @@ from tests.runtime.links.tuf_repository import TufRepository
 
 FLEET_KEY = signatures.generate()
 OTHER_KEY = signatures.generate()
+HOP_KEY = b"h" * 32
 
 
 class Watched:
@@ -77,6 +83,12 @@ class WatchedCertificates(Certificates):
         self._watched.changed.set()
 
 
+def opening(
+    directory: Path, fleet_url: str, upstreams: Upstreams, root: Path | None = None
+) -> Callable[[], Awaitable[TrustedFleet]]:
+    return partial(open_fleet, root, directory / "router", fleet_url, upstreams)
+
+
 class World:
     """A broker, a fleet's repository behind HTTP, a port to speak for nodes, and a discovery that listens."""
 
@@ -91,16 +103,15 @@ class World:
         self.says = MqttPort(broker.url, "says")
 
     def discovery(self, fleet_url: str, upstreams: Upstreams) -> Discovery:
-        keys = IdentityKeys(
-            state_dir=self.directory / "router",
-            fleet_url=fleet_url,
-            root=None,
-            upstreams=upstreams,
-            clock=time.monotonic,
-            refresh_pause_s=0.0,
-        )
+        keys = FleetKeys(opening(self.directory, fleet_url, upstreams), time.monotonic, refresh_pause_s=0.0)
         mqtt = MqttPort(self.broker.url, "router")
-        return Discovery(mqtt, keys, self.nodes, self.certificates, time.monotonic, verify_pause_s=0.05)
+        return Discovery(
+            mqtt, keys, self.nodes, self.certificates, time.monotonic, hop_key=HOP_KEY, verify_pause_s=0.05
+        )
+
+    def certify(self, certificate: Certificate, *, key: bytes = FLEET_KEY, topic: str = "") -> None:
+        signed = signatures.sign(certificate, key, {"sha256:0": b"ballast"})
+        self.says.publish(topic or topics.certificate_topic(certificate.stratum), encode(signed), retain=True)
 
     def identify(self, name: str, *, key: bytes = FLEET_KEY, topic: str = "") -> None:
         signed = signatures.sign(identity(name), key)
@@ -116,7 +127,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     broker = Broker(BrokerConfig(port=0, state_dir=str(tmp_path / "broker")))
     await broker.start()
     repository = TufRepository(tmp_path / "repository")
-    repository.set_keys({signatures.public_key(FLEET_KEY): ["identity", "desired"]})
+    repository.set_keys({signatures.public_key(FLEET_KEY): ["identity", "desired", "certificate"]})
     repository.publish()
     made = World(broker, repository, FleetServer(repository.directory), tmp_path)
     await made.says.start()
@@ -149,7 +160,7 @@ async def test_a_signed_identity_and_what_the_node_says_make_a_node(world: World
     await world.watched.until(lambda: world.nodes.serving("digits") and world.nodes.all()[0].state == "online")
     world.say("load", Load("edge-fra", 1, 4, 0.5, 3.0), qos=0)
     await world.watched.until(lambda: world.nodes.all()[0].service_ms == 3.0)
-    world.says.publish(topics.certificate_topic(STRATUM), encode(certificate()), retain=True)
+    world.certify(certificate())
     await world.watched.until(lambda: world.certificates.get(STRATUM) == certificate())
 
 
@@ -160,13 +171,54 @@ async def test_nothing_unsigned_or_in_anothers_name_is_believed(
     world.identify("edge-fra", topic=topics.node_topic("edge-nrt", "identity"))
     world.says.publish(topics.node_topic("edge-raw", "identity"), encode(identity("edge-raw")), retain=True)
     world.say("status", Status("edge-fra", 9, "offline"), node="edge-iad")
-    world.says.publish(topics.certificate_topic("1" * 32), encode(certificate()), retain=True)
     world.identify("edge-fra")
     world.say("status", Status("edge-fra", 1, "online"))
     await world.watched.until(lambda: world.nodes.all() and world.nodes.all()[0].state == "online")
     assert [node.name for node in world.nodes.all()] == ["edge-fra"]
-    assert world.certificates.get(STRATUM) is None
     assert "identity of edge-nrt is refused" in caplog.text
+
+
+async def test_a_certificate_that_the_fleet_did_not_sign_for_its_topic_is_ignored_with_a_word(
+    world: World, discovery: Discovery, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.certify(certificate())
+    await world.watched.until(lambda: world.certificates.get(STRATUM))
+    topic = topics.certificate_topic(STRATUM)
+    newest = msgspec.structs.replace(certificate(), threshold=0.0, sequence=(1 << 53) - 1)
+    for _ in range(20):
+        world.certify(newest, key=OTHER_KEY)
+        world.says.publish(topic, encode(newest), retain=True)
+        world.certify(newest, topic=topics.certificate_topic("1" * 32))
+    world.certify(msgspec.structs.replace(certificate(), threshold=float("nan"), sequence=8))
+    world.certify(msgspec.structs.replace(certificate(), sequence=1 << 53))
+    world.says.publish(topic, encode(signatures.seal(newest, HOP_KEY)), retain=True)
+    world.says.publish(topic, b"", retain=True)
+    last = msgspec.structs.replace(certificate(), sequence=9)
+    world.certify(last)
+    await world.watched.until(lambda: world.certificates.get(STRATUM) != certificate())
+    assert world.certificates.get(STRATUM) == last
+    assert world.certificates.get("1" * 32) is None
+    refusals = [record.message for record in caplog.records if "is refused" in record.message]
+    assert len(refusals) == 4
+    for reason in ("is no Signed", "does not allow", "is no Certificate", f"stratum '{STRATUM}'"):
+        assert sum(reason in refusal for refusal in refusals) == 1
+
+
+async def test_a_certificate_waits_for_a_fleet_that_comes_later(
+    world: World, upstreams: Upstreams, tmp_path: Path
+) -> None:
+    late = TufRepository(tmp_path / "late")
+    world.server.directory = late.directory
+    discovery = world.discovery(await world.server.start(), upstreams)
+    await discovery.start()
+    world.certify(certificate())
+    await until(lambda: world.server.asked)
+    assert world.certificates.get(STRATUM) is None
+    late.set_keys({signatures.public_key(FLEET_KEY): ["certificate"]})
+    late.publish()
+    await world.watched.until(lambda: world.certificates.get(STRATUM) == certificate())
+    await discovery.stop()
+    await world.server.stop()
 
 
 async def test_a_key_that_the_fleet_adds_later_is_learned(world: World, discovery: Discovery) -> None:
@@ -215,35 +267,27 @@ async def test_another_fleets_root_is_not_taken_for_the_pinned_one(
     stranger = TufRepository(tmp_path / "stranger")
     root = tmp_path / "root.json"
     root.write_bytes(stranger.root_bytes)
-    keys = IdentityKeys(
-        state_dir=tmp_path / "router",
-        fleet_url=await world.server.start(),
-        root=root,
-        upstreams=upstreams,
-        clock=time.monotonic,
-    )
+    keys = FleetKeys(opening(tmp_path, await world.server.start(), upstreams, root), time.monotonic)
     with pytest.raises(FoothillError) as raised:
-        await keys.holding("any")
+        await keys.holding("identity", "any")
     assert raised.value.code == "forbidden"
     await world.server.stop()
 
 
 async def test_keys_are_asked_for_at_most_every_few_seconds(world: World, upstreams: Upstreams, tmp_path: Path) -> None:
     now_s = 100.0
-    keys = IdentityKeys(
-        state_dir=tmp_path / "router",
-        fleet_url=await world.server.start(),
-        root=None,
-        upstreams=upstreams,
-        clock=lambda: now_s,
-    )
-    known = await keys.holding("unknown")
+    keys = FleetKeys(opening(tmp_path, await world.server.start(), upstreams), lambda: now_s)
+    known = await keys.holding("identity", "unknown")
     assert set(known.values()) == {signatures.public_key(FLEET_KEY)}
     asked = len(world.server.asked)
-    await keys.holding("unknown")
+    for use in ("identity", "certificate"):
+        with pytest.raises(FoothillError, match="a moment ago"):
+            await keys.holding(use, "unknown")
+    (key_id,) = known
+    assert await keys.holding("certificate", key_id) == known
     assert len(world.server.asked) == asked
     now_s += REFRESH_PAUSE_S
-    await keys.holding("unknown")
+    await keys.holding("certificate", "unknown")
     assert len(world.server.asked) > asked
     await world.server.stop()
 
@@ -257,11 +301,13 @@ async def test_with_the_broker_away_the_table_stays(world: World, discovery: Dis
     assert [node.state for node in world.nodes.serving("digits")] == ["online"]
 
 
-async def test_an_audit_is_published_under_its_stratum(world: World, discovery: Discovery) -> None:
+async def test_an_audit_is_published_under_its_stratum_and_sealed(world: World, discovery: Discovery) -> None:
     heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
     world.says.subscribe(topics.EVERY_AUDIT, lambda topic, payload: heard.put_nowait((topic, payload)))
     world.identify("edge-fra")
     await world.watched.until(world.nodes.all)
     audit = Audit(STRATUM, "digits", "sha256:x", "edge-fra", "r1", 0.5, True, "3", "7", 1.0)
     discovery.publish_audit(audit)
-    assert await asyncio.wait_for(heard.get(), 10) == (topics.audit_topic(STRATUM), encode(audit))
+    topic, payload = await asyncio.wait_for(heard.get(), 10)
+    assert topic == topics.audit_topic(STRATUM)
+    assert signatures.open_sealed(decode(payload, Signed), HOP_KEY, Audit) == audit

@@ -56,3 +56,41 @@ def test_a_message_of_one_kind_never_passes_for_another() -> None:
 def test_a_signature_that_is_no_signature_is_refused() -> None:
     assert refused(Signed(encode(DESIRED), signatures.key_id(PUBLIC), b"short")) == "forbidden"
     assert refused(Signed(b"", "", b"")) == "forbidden"
+
+
+HOP_KEY = b"h" * 32
+SEALED = signatures.seal(DESIRED, HOP_KEY)
+
+
+def unsealed(signed: Signed, key: bytes = HOP_KEY) -> str:
+    with pytest.raises(FoothillError) as caught:
+        signatures.open_sealed(signed, key, Desired)
+    return caught.value.code
+
+
+def test_what_was_sealed_opens_with_the_same_key() -> None:
+    arrived = decode(encode(SEALED), Signed)
+    assert arrived.key_id == signatures.HOP
+    assert signatures.open_sealed(arrived, HOP_KEY, Desired) == DESIRED
+
+
+@given(st.integers(min_value=0), st.integers(min_value=1, max_value=255))
+def test_a_seal_stands_for_every_byte_the_kind_and_the_key(where: int, flip: int) -> None:
+    payload = bytearray(SEALED.payload)
+    payload[where % len(payload)] ^= flip
+    assert unsealed(msgspec.structs.replace(SEALED, payload=bytes(payload))) == "forbidden"
+    seal = bytearray(SEALED.signature)
+    seal[where % len(seal)] ^= flip
+    assert unsealed(msgspec.structs.replace(SEALED, signature=bytes(seal))) == "forbidden"
+
+
+def test_a_seal_of_another_key_another_kind_or_none_is_refused() -> None:
+    identity = Identity("frankfurt-1", "eu", 50.0, 8.5, "http://x", "public", PUBLIC, "cpu-x86", 1)
+    assert unsealed(SEALED, b"k" * 32) == "forbidden"
+    assert unsealed(signatures.seal(identity, HOP_KEY)) == "forbidden"
+    assert unsealed(msgspec.structs.replace(SEALED, signature=b"")) == "forbidden"
+
+
+def test_a_signature_is_no_seal_and_a_seal_no_signature() -> None:
+    assert unsealed(signatures.sign(DESIRED, PRIVATE)) == "forbidden"
+    assert refused(SEALED) == "forbidden"
