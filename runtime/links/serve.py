@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from runtime.links.http_protocol import Runner
+from runtime.links.memory import keep_freed
 from runtime.links.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ def run_app(
 
 def run_loop(life: Coroutine[Any, Any, None]) -> None:
     """Runs a process's coroutine on uvloop where there is one. A SettingsError is printed and exits with code 2."""
+    keep_freed()
     try:
         _runner()(life)
     except SettingsError as error:
