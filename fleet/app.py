@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hmac
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from contracts.decoding import UNREADABLE
 from contracts.enrolment import EnrolAnswer, EnrolRequest, TokenRequest
 from contracts.errors import FoothillError
+from contracts.timing import TOTAL
 from fleet.api import AbortRequest, RolloutRequest, view
 from fleet.config import FleetConfig
 from fleet.controller import Controller
@@ -54,7 +57,8 @@ class Parts(NamedTuple):
 def create_app(parts: Parts) -> web.Application:
     """Reads of blobs and signed metadata, and enrolment, need no login: all three prove themselves."""
     routes = _Routes(parts)
-    app = web.Application(middlewares=[error_middleware("fleet")], client_max_size=_MAX_JSON_BYTES)
+    middlewares = [_counted(parts.telemetry, time.monotonic), error_middleware("fleet")]
+    app = web.Application(middlewares=middlewares, client_max_size=_MAX_JSON_BYTES)
     app.router.add_get("/healthz", routes.health)
     app.router.add_get("/metrics", routes.metrics)
     app.router.add_post("/v1/enrol", routes.enrol)
@@ -79,6 +83,28 @@ def create_app(parts: Parts) -> web.Application:
         app.router.add_route(method, path, _for_admins(handler, parts.admin_token))
     app.on_shutdown.append(routes.end_watching)
     return app
+
+
+def _counted(telemetry: Telemetry, clock: Callable[[], float]) -> Middleware:
+    """Counts every request under its route's pattern, and times those whose answer is not a stream without an end."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started_s = clock()
+        answer = await handler(request)
+        resource = request.match_info.route.resource
+        telemetry.observe(
+            part="fleet",
+            route="unknown" if resource is None else resource.canonical,
+            model="",
+            tier="none",
+            reason="ok" if answer.status < 400 else "refused" if answer.status < 500 else "failed",
+            status=answer.status,
+            phases_ms={} if answer.prepared else {TOTAL: (clock() - started_s) * 1000.0},
+        )
+        return answer
+
+    return middleware
 
 
 class _Routes:

@@ -231,8 +231,22 @@ async def test_health_and_metrics_tell_how_it_is(fleet: Fleet) -> None:
         text = await answer.text()
     assert 'foothill_fleet_nodes{state="online"} 1.0' in text
     assert "foothill_fleet_mqtt_connected 1.0" in text
+    labels = 'model="other",part="fleet",reason="ok",route="/healthz",status="200",tier="none"'
+    assert f"foothill_requests_total{{{labels}}} 1.0" in text
+    assert 'foothill_phase_seconds_count{model="other",part="fleet",phase="total",tier="none"}' in text
     assert 'foothill_fleet_rollouts{state="completed"} 0.0' in text
     await node.stop()
+
+
+async def test_requests_count_under_patterns_of_routes_whatever_paths_are_made_up(fleet: Fleet) -> None:
+    for path in ("/v1/blobs/made-up-1", "/v1/blobs/made-up-2", "/made-up-3"):
+        async with fleet.session.get(fleet.url + path) as answer:
+            await answer.read()
+    async with fleet.session.get(f"{fleet.url}/metrics") as answer:
+        text = await answer.text()
+    assert 'route="/v1/blobs/{digest}",status="400",tier="none"} 2.0' in text
+    assert 'route="unknown",status="404",tier="none"} 1.0' in text
+    assert "made-up" not in text
 
 
 async def test_unknown_paths_and_path_tricks_find_nothing(fleet: Fleet) -> None:
