@@ -9,6 +9,7 @@ import maxminddb
 
 from contracts.places import Place
 from router.client_address import Address
+from runtime.links.settings import SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -22,20 +23,21 @@ class Geo:
 
     @classmethod
     def open(cls, path: str) -> Geo:
-        """A missing or damaged file is told once, in a warning: the router then ranks by load alone."""
+        """ "" is no database: the router then ranks by load alone, and says so once.
+
+        Raises SettingsError for a file that is named and cannot be used: to serve without the places that somebody
+        configured would show in nothing but worse latencies.
+        """
         if not path:
             log.warning("geoip: no geoip_database is set, so clients have no place and leases go by load alone")
             return cls(None)
         try:
             return cls(maxminddb.open_database(Path(path)))
         except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
-            log.warning(
-                "geoip: %s cannot be used (%s), so clients have no place and leases go by load alone; "
-                "set geoip_database to a City database in MaxMind's format",
-                path,
-                error,
-            )
-            return cls(None)
+            raise SettingsError(
+                f"geoip_database {path} cannot be used ({error}). Name a City database in MaxMind's format, or leave "
+                "geoip_database empty to rank nodes by load alone."
+            ) from error
 
     def place(self, address: Address | None) -> Place | None:
         if self._reader is None or address is None:

@@ -1,4 +1,4 @@
-"""Places by address, from a real database file; without one, no place and a warning."""
+"""Places by address, from a real database file; without one, no place and a warning; a wrong one is refused."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from contracts.places import Place, distance_km
 from router.geo import Geo
+from runtime.links.settings import SettingsError
 
 
 def geolite() -> Path:
@@ -50,22 +51,13 @@ def test_without_a_file_nothing_has_a_place_and_a_warning_says_so(caplog: pytest
     assert "no geoip_database is set" in caplog.text
 
 
-def test_a_missing_file_is_a_warning_and_no_crash(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    geo = Geo.open(str(tmp_path / "absent.mmdb"))
-    assert geo.place(ip_address("8.8.8.8")) is None
-    geo.close()
-    assert "absent.mmdb cannot be used" in caplog.text
-    assert "set geoip_database" in caplog.text
-
-
-@pytest.mark.parametrize("content", [b"", b"no database", b"\xab\xcd\xefMaxMind.com"])
-def test_a_damaged_file_is_a_warning_and_no_crash(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
-) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"no database", b"\xab\xcd\xefMaxMind.com"])
+def test_a_file_that_is_named_and_missing_or_damaged_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "bad.mmdb"
-    path.write_bytes(content)
-    assert Geo.open(str(path)).place(ip_address("8.8.8.8")) is None
-    assert "bad.mmdb cannot be used" in caplog.text
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"geoip_database .*bad.mmdb cannot be used .* leave geoip_database empty"):
+        Geo.open(str(path))
 
 
 def test_a_file_damaged_inside_is_a_warning_at_the_first_lookup(
