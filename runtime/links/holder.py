@@ -6,17 +6,13 @@ import asyncio
 import logging
 import math
 import random
-import re
 import time
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import msgspec
-from multidict import CIMultiDict
 
 from contracts import headers
-from contracts.circuits import Circuit, blames
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.escalation import Policy, Verdict, decide
@@ -25,9 +21,8 @@ from contracts.messages import Audit, Certificate
 from contracts.predictions import with_reason
 from contracts.timing import across_hop, parse_server_timing
 from contracts.topics import STRATUM
-from runtime.links.estimates import Fading
-from runtime.links.hop import sign_hop
-from runtime.links.telemetry import Purpose, Telemetry
+from runtime.links.clouds import Clouds
+from runtime.links.telemetry import Telemetry
 from runtime.links.upstream import Answer, Request, Upstreams, UpstreamUnreachable
 
 log = logging.getLogger(__name__)
@@ -36,8 +31,6 @@ CLOUD_FAILED = "cloud-failed"
 AUDIT_DEADLINE_MS = 10_000.0
 _RESERVE_SHARE = 0.05
 _RESERVE_MOST_MS = 50.0
-_HALF_LIFE_S = 30.0
-_VERSIONED = re.compile(r"(/v2/models/[^/?]+)/versions/[^/?]+")
 
 
 class Certificates:
@@ -79,14 +72,6 @@ def outward_headers(settled: Settled) -> dict[str, str]:
     }
 
 
-class _Cloud:
-    """One cloud URL and how it has been doing."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.circuit = Circuit()
-
-
 class _Evidence(msgspec.Struct, frozen=True):
     """What an edge answer says of itself to its holder."""
 
@@ -122,12 +107,7 @@ class Holder:
         max_audits_in_flight: int = 64,
     ) -> None:
         self._node = node
-        self._clouds = [_Cloud(url) for url in cloud_urls]
-        self._cloud_region = cloud_region
-        self._upstreams = upstreams
         self._certificates = certificates
-        self._hop_key = hop_key
-        self._hop_name = hop_name
         self._publish_audit = publish_audit
         self._telemetry = telemetry
         self._rng = rng
@@ -136,7 +116,16 @@ class Holder:
         self._wall = wall
         self._max_audits = max_audits_in_flight
         self._audits: set[asyncio.Task[None]] = set()
-        self._expected = Fading(half_life_s=_HALF_LIFE_S)
+        self._clouds = Clouds(
+            cloud_urls,
+            region=cloud_region,
+            upstreams=upstreams,
+            hop_key=hop_key,
+            hop_name=hop_name,
+            telemetry=telemetry,
+            clock=clock,
+            wall=wall,
+        )
 
     async def settle(self, request: Request, edge: Answer, terms: Terms, deadline: Deadline, *, model: str) -> Settled:
         """The final answer for a request whose edge answer, with status 200, is at hand. Raises nothing of its own.
@@ -153,7 +142,7 @@ class Holder:
             return _kept(request, edge, verdict)
         started_s = self._clock()
         try:
-            cloud = await self._ask(request, terms, self._before(deadline), "escalate")
+            cloud = await self._clouds.ask(request, terms, self._before(deadline), "escalate")
         except (UpstreamUnreachable, FoothillError) as error:
             log.debug("escalation failed: %s", error)
             cloud = None
@@ -176,9 +165,9 @@ class Holder:
         `deadline_exceeded`.
         """
         if not self.may_ask_cloud(terms):
-            raise self._no_cloud(terms)
+            raise self._clouds.refusal(terms)
         try:
-            answer = await self._ask(request, terms, deadline, "fallback")
+            answer = await self._clouds.ask(request, terms, deadline, "fallback")
         except UpstreamUnreachable as error:
             raise FoothillError("upstream_failed", f"The cloud tier cannot be reached: {error}. Try again.") from error
         phases = across_hop(answer.hop_ms, parse_server_timing(answer.headers.get(headers.SERVER_TIMING)))
@@ -209,7 +198,7 @@ class Holder:
 
     def may_ask_cloud(self, terms: Terms) -> bool:
         """Whether a cloud is configured and, under a residency claim, lies inside it."""
-        return bool(self._clouds) and terms.admit(self._cloud_region)
+        return self._clouds.admitted(terms)
 
     async def close(self) -> None:
         """Gives up the audits in flight."""
@@ -219,11 +208,10 @@ class Holder:
 
     def _decide(self, evidence: _Evidence, terms: Terms, deadline: Deadline) -> Verdict:
         now_s = self._clock()
-        reachable = any(cloud.circuit.allows(now_s) for cloud in self._clouds)
         policy = Policy(
             asked=terms.escalation,
-            cloud_ms=self._expected.value(now_s),
-            cloud=self.may_ask_cloud(terms) and reachable,
+            cloud_ms=self._clouds.expected_ms(now_s),
+            cloud=self._clouds.admitted(terms) and self._clouds.reachable(now_s),
         )
         certificate = self._certificates.get(evidence.stratum)
         return decide(evidence.confidence, certificate, self._before(deadline).left_ms(now_s), policy)
@@ -232,77 +220,6 @@ class Holder:
         """A little earlier than `deadline`, so that a late cloud leaves time to return the edge answer."""
         left_ms = deadline.left_ms(self._clock())
         return Deadline(deadline.expires_at_s - min(_RESERVE_MOST_MS, _RESERVE_SHARE * left_ms) / 1000.0)
-
-    async def _ask(self, request: Request, terms: Terms, deadline: Deadline, purpose: Purpose) -> Answer:
-        """Asks one cloud URL after another, each with its share of the time left, until one answers below 500."""
-        marked = self._marked(request, terms)
-        clouds = self._usable(purpose)
-        answer: Answer | None = None
-        failure: Exception = FoothillError("unavailable", "No cloud URL takes requests now. Try again.")
-        for tried, cloud in enumerate(clouds):
-            now_s = self._clock()
-            share = Deadline(now_s + deadline.left_s(now_s) / (len(clouds) - tried))
-            try:
-                answer = await self._send(cloud, marked, share, purpose)
-            except (UpstreamUnreachable, FoothillError) as error:
-                failure = error
-                continue
-            if not _failed(answer):
-                return answer
-        if answer is not None:
-            return answer
-        raise failure
-
-    def _usable(self, purpose: Purpose) -> list[_Cloud]:
-        """Cloud URLs whose circuit lets a request pass; a request with nowhere else to go may try them all."""
-        usable = [cloud for cloud in self._clouds if cloud.circuit.allows(self._clock())]
-        return usable or (self._clouds if purpose == "fallback" else [])
-
-    async def _send(self, cloud: _Cloud, request: Request, deadline: Deadline, purpose: Purpose) -> Answer:
-        started_s = self._clock()
-        allowed_ms = deadline.left_ms(started_s)
-        event: Literal["succeeded", "failed", "abandoned"] = "abandoned"
-        received = 0
-        cloud.circuit.on("started", started_s)
-        try:
-            answer = await self._upstreams.send(cloud.url, request, deadline=deadline, clock=self._clock)
-            received = _wire_bytes(answer.headers, answer.body)
-            event = "failed" if _failed(answer) else "succeeded"
-            if event == "succeeded":
-                self._expected.measure(answer.hop_ms, self._clock())
-            return answer
-        except UpstreamUnreachable:
-            event = "failed"
-            raise
-        except FoothillError:
-            event = "failed" if blames(allowed_ms, self._expected.value(started_s)) else "abandoned"
-            self._expected.at_least((self._clock() - started_s) * 1000.0, self._clock())
-            raise
-        finally:
-            cloud.circuit.on(event, self._clock())
-            sent = len(request.method) + len(request.path) + _wire_bytes(request.headers, request.body)
-            self._telemetry.cloud_bytes(purpose, sent=sent, received=received)
-
-    def _marked(self, request: Request, terms: Terms) -> Request:
-        """The request as the cloud gets it: the caller's relayed headers, the id, and this holder's mark.
-
-        A version in the path names the edge bundle's; the cloud answers for the logical model.
-        """
-        given: CIMultiDict[str] = CIMultiDict(request.headers)
-        request_id = terms.request_id or given.get(headers.REQUEST_ID) or uuid.uuid4().hex
-        sent = headers.relayed(given, headers.RELAYED_IN) | terms.claim()
-        sent[headers.REQUEST_ID] = request_id
-        sent[headers.HOP] = sign_hop(self._hop_key, self._hop_name, request_id, self._wall())
-        return Request(request.method, _VERSIONED.sub(r"\1", request.path, count=1), sent, request.body)
-
-    def _no_cloud(self, terms: Terms) -> FoothillError:
-        if not self._clouds:
-            return FoothillError("unavailable", "No edge node can answer and no cloud_urls are configured. Try later.")
-        return FoothillError(
-            "residency_denied",
-            f"No upstream inside {', '.join(terms.residency)} can answer, and the cloud tier lies outside. "
-            "Widen Foothill-Residency, or try again when a node there is back.",
-        )
 
     def _draws_audit(self, evidence: _Evidence, terms: Terms) -> bool:
         """Drawn before the verdict and apart from it, so that audits say something of all requests."""
@@ -326,7 +243,7 @@ class Holder:
     async def _audit(self, request: Request, edge: Answer, evidence: _Evidence, terms: Terms, model: str) -> None:
         deadline = Deadline.after(AUDIT_DEADLINE_MS, now_s=self._clock())
         try:
-            cloud = await self._ask(request, terms, deadline, "audit")
+            cloud = await self._clouds.ask(request, terms, deadline, "audit")
         except (UpstreamUnreachable, FoothillError) as error:
             log.debug("audit failed: %s", error)
             self._telemetry.audit("failed")
@@ -405,12 +322,3 @@ def _settled(
         body = with_reason(answer.body, answer.headers.get("Content-Type", ""), final)
         answer = msgspec.structs.replace(answer, body=body)
     return Settled(answer, tier, final, verdict.certified, verdict.degraded, phases)
-
-
-def _failed(answer: Answer) -> bool:
-    return answer.status >= 500 or answer.status == 429
-
-
-def _wire_bytes(head: Mapping[str, str], body: bytes) -> int:
-    """About what HTTP/1.1 puts on the wire: `name: value` lines, a first line and an empty one, and the body."""
-    return sum(len(name) + len(value) + 4 for name, value in head.items()) + len(body) + 14
