@@ -25,6 +25,7 @@ from fleet.state import State, Worker
 from runtime.links.mqtt import MqttPort
 from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.settings import SettingsError, load
+from runtime.links.state_dir import held
 from runtime.links.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,10 @@ DATABASE, ADMIN_TOKEN, CLIENT_ID = "fleet.db", "admin.token", "fleet"
 
 
 async def run(config: FleetConfig, *, ready: Callable[[str], None] | None = None) -> None:
-    """Serves until SIGTERM or SIGINT."""
-    async with opened(config) as parts:
-        await serve_app(create_app(parts), config.host, config.port, name="fleet", ready=ready)
+    """Serves until SIGTERM or SIGINT. Raises SettingsError."""
+    with held(Path(config.state_dir)):
+        async with opened(config) as parts:
+            await serve_app(create_app(parts), config.host, config.port, name="fleet", ready=ready)
 
 
 @asynccontextmanager
@@ -43,7 +45,7 @@ async def opened(config: FleetConfig, clock: Callable[[], float] = time.time) ->
     """All parts, started; stopped in reverse order. `clock` gives unix time."""
     broker: Broker | None = None
     if not config.broker_url:
-        broker = Broker(config.broker)
+        broker = Broker(config.broker, table="[broker]")
         await broker.start()
         log.info("fleet: broker (%s) listening on %s", broker.program, broker.url)
     try:

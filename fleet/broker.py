@@ -22,7 +22,7 @@ from typing import Literal
 
 import msgspec
 
-from runtime.links.mqtt import MAX_PACKET_BYTES
+from runtime.links.mqtt_session import MAX_PACKET_BYTES
 from runtime.links.serve import configure_logging, run_loop, stop_on_signals
 from runtime.links.settings import SettingsError, load
 
@@ -50,10 +50,14 @@ class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Broker:
-    """Starts the broker, and starts it again when it dies, until `stop`."""
+    """Starts the broker, and starts it again when it dies, until `stop`.
 
-    def __init__(self, config: BrokerConfig) -> None:
+    `table` is where its keys stand in the file that whoever starts it has read, for the words of errors.
+    """
+
+    def __init__(self, config: BrokerConfig, *, table: str = "") -> None:
         self._config = config
+        self._table = table
         self._directory = Path(config.state_dir).absolute()
         self._port = config.port
         self._command: list[str] = []
@@ -74,7 +78,7 @@ class Broker:
 
     async def start(self) -> None:
         """Returns when the broker takes connections. Raises SettingsError for a busy port or a missing program."""
-        self._port = _free_port(self._config.host, self._port)
+        self._port = _free_port(self._config.host, self._port, self._table)
         self._directory.mkdir(parents=True, exist_ok=True)
         self.program, self._command = self._prepare()
         if not _is_loopback(self._config.host):
@@ -228,7 +232,7 @@ def _find_mosquitto() -> str | None:
     return shutil.which("mosquitto", path=os.pathsep.join((os.environ.get("PATH", ""), *_EXTRA_PATHS)))
 
 
-def _free_port(host: str, port: int) -> int:
+def _free_port(host: str, port: int, table: str) -> int:
     """The port, or a free one for 0; raises SettingsError when it is taken or the host is not ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -236,9 +240,10 @@ def _free_port(host: str, port: int) -> int:
         try:
             probe.bind((host, port))
         except OSError as error:
+            where = f"in {table} " if table else ""
             raise SettingsError(
                 f"broker: cannot listen on {host}:{port} ({error.strerror}). Stop what holds the port "
-                f"(`ss -ltnp 'sport = :{port}'` shows it), or set another `port` or `host`."
+                f"(`ss -ltnp 'sport = :{port}'` shows it), or set another `port` or `host` {where}of the configuration."
             ) from error
         bound: int = probe.getsockname()[1]
         return bound

@@ -8,7 +8,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +35,7 @@ from runtime.links.mqtt import MqttPort
 from runtime.links.roots import open_fleet
 from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.settings import SettingsError, load
+from runtime.links.state_dir import held
 from runtime.links.telemetry import Telemetry
 from runtime.links.upstream import Upstreams
 
@@ -43,8 +44,9 @@ log = logging.getLogger(__name__)
 
 async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> None:
     """Serves until a signal. Raises SettingsError when the configuration cannot work."""
-    async with wired(config, rng=random.Random()) as app:
-        await serve_app(app, config.host, config.port, name=config.name, ready=ready)
+    with held(Path(config.state_dir)) if config.broker_url else nullcontext():
+        async with wired(config, rng=random.Random()) as app:
+            await serve_app(app, config.host, config.port, name=config.name, ready=ready)
 
 
 @asynccontextmanager

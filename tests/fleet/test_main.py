@@ -18,6 +18,8 @@ import fleet
 from fleet.broker import Broker
 from tests.fleet.scripted import Operator, until, write_bundle
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(str(fleet.__file__)).parent.parent
 
 
@@ -147,13 +149,27 @@ async def test_a_wrong_configuration_is_told_in_one_line(tmp_path: Path, text: s
     assert told in stderr.decode().splitlines()[-1]
 
 
-async def test_a_busy_port_is_told(tmp_path: Path) -> None:
+async def refusal(path: Path) -> str:
+    """The last line of a fleet manager that does not start."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fleet", str(path)), cwd=ROOT, stderr=subprocess.PIPE
+    )
+    _, stderr = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 2
+    return stderr.decode().splitlines()[-1]
+
+
+async def test_a_busy_port_is_told_and_which_key_sets_it(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
-        path = settings(tmp_path)
-        path.write_text(path.read_text().replace("port = 0", f"port = {holder.getsockname()[1]}", 1))
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "fleet", str(path)), cwd=ROOT, stderr=subprocess.PIPE
-        )
-        _, stderr = await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode == 2
-        assert "already in use" in stderr.decode().splitlines()[-1]
+        path, taken = settings(tmp_path), holder.getsockname()[1]
+        free = path.read_text()
+        path.write_text(free.replace("port = 0", f"port = {taken}", 1))
+        assert "already in use" in await refusal(path)
+        path.write_text(free.replace("[broker]\nport = 0", f"[broker]\nport = {taken}"))
+        assert "another `port` or `host` in [broker] of the configuration" in await refusal(path)
+
+
+async def test_two_fleet_managers_on_one_state_directory_are_refused(tmp_path: Path) -> None:
+    path = settings(tmp_path)
+    async with running(path):
+        assert "Another process runs in state_dir" in await refusal(path)

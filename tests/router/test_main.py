@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 
 from router.cli import app
 
+pytestmark = pytest.mark.integration
+
 NODE = """
 [[nodes]]
 name = "edge-fra"
@@ -100,6 +102,21 @@ def test_it_serves_with_broker_fleet_and_cloud_away(
     told = "".join(lines)
     assert "no geoip_database is set" in told
     assert "no hop_key_file is set" in told
+
+
+def test_two_routers_on_one_state_directory_are_refused(
+    start: Callable[[str], Started], tmp_path: Path, unused_tcp_port: int
+) -> None:
+    config = f'''
+        port = 0
+        state_dir = "{tmp_path}/state"
+        broker_url = "mqtt://127.0.0.1:{unused_tcp_port}"
+    '''
+    _, url, _ = start(config)
+    second, _, lines = start(config)
+    assert url
+    assert second.wait(20) == 2
+    assert "Another process runs in state_dir" in "".join(lines)
 
 
 def test_a_busy_port_and_bad_settings_exit_with_2(start: Callable[[str], Started]) -> None:
