@@ -14,7 +14,8 @@ from aiohttp import web
 
 from cloud_tier.config import Config
 from cloud_tier.tier import Tier
-from runtime.links.bundles import BundleStore, fetch_bundle
+from runtime.links.bundle_fetch import fetch_bundle
+from runtime.links.bundles import BundleStore
 from runtime.links.key_files import find_hop_key_file, read_hop_key, read_token
 from runtime.links.roots import open_fleet
 from runtime.links.serve import configure_logging, run_loop, serve_app

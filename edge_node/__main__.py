@@ -24,7 +24,8 @@ from edge_node.metrics import NodeMetrics
 from edge_node.probation import Rule
 from edge_node.slots import SlotFile
 from edge_node.updater import Updater
-from runtime.links.bundles import BundleStore, fetch_bundle
+from runtime.links.bundle_fetch import fetch_bundle
+from runtime.links.bundles import BundleStore
 from runtime.links.holder import Holder
 from runtime.links.key_files import read_token
 from runtime.links.mqtt import MqttPort, Will

@@ -1,8 +1,6 @@
 """The MQTT port: MQTT 5 over paho-mqtt, driven by asyncio, always reconnecting.
 
-Traps this file is built around: a paho client that reconnects resends what its last connection left behind and
-forgets its window, so every connection gets a client of its own; an unread SUBACK may carry a refusal; a handler that
-fails must not see its message again for ever.
+A handler that fails does not see its message again, since it would for ever. See `mqtt_session` for paho's own traps.
 """
 
 from __future__ import annotations
@@ -17,15 +15,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 
 from contracts.errors import FoothillError
 from contracts.messages import MAX_MESSAGE_BYTES
+from runtime.links.mqtt_session import ANSWER_TIMEOUT_S, MAX_PACKET_BYTES, OUT_WINDOW, Outgoing, Session
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +30,8 @@ Handler = Callable[[str, bytes], Awaitable[None] | None]
 Callback = Callable[[], Awaitable[None] | None]
 Will = tuple[str, bytes, bool]
 
-MAX_PACKET_BYTES = MAX_MESSAGE_BYTES + (64 << 10)
-"""What a broker must take: the largest message plus its topic and properties."""
-
 _CONNECT_TIMEOUT_S = 5.0
-_ANSWER_TIMEOUT_S = 10.0
 _DRAIN_S = 1.0
-_OUT_WINDOW = 64
 _IN_WINDOW = 256
 _MAX_WAITING = 10_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
@@ -49,145 +41,6 @@ _MOST_COMPLAINTS, _COMPLAINTS_S = 10, 10.0
 _SHOWN = 200
 
 
-class _Outgoing(msgspec.Struct, frozen=True):
-    topic: str
-    payload: bytes
-    retain: bool
-    qos: int
-
-
-class _Session:
-    """One connection. `closed` ends with the reason; all callbacks run on the loop once `attach` was called."""
-
-    def __init__(self, client: Client, deliver: Callable[[_Session, MQTTMessage], None], drained: Callable[[], None]):
-        self._loop = asyncio.get_running_loop()
-        self._client = client
-        self._deliver = deliver
-        self._drained = drained
-        self._subacks: dict[int, asyncio.Future[list[ReasonCode]]] = {}
-        self.accepted: asyncio.Future[ReasonCode] = self._loop.create_future()
-        self.closed: asyncio.Future[ReasonCode] = self._loop.create_future()
-        self.unconfirmed: dict[int, _Outgoing] = {}
-        self.window = _OUT_WINDOW
-        self.max_packet_bytes = MAX_PACKET_BYTES
-
-    def attach(self) -> None:
-        """Hands the connected socket to the event loop."""
-        client, loop = self._client, self._loop
-        client.on_connect = self._on_connect
-        client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
-        client.on_subscribe = self._on_subscribe
-        client.on_publish = self._on_publish
-        client.on_socket_close = self._on_socket_close
-        client.on_socket_register_write = self._on_socket_register_write
-        client.on_socket_unregister_write = self._on_socket_unregister_write
-        sock = client.socket()
-        if sock is None:
-            raise ConnectionError("the connection was lost at once")
-        loop.add_reader(sock, self._read)
-        if client.want_write():
-            loop.add_writer(sock, client.loop_write)
-
-    def _read(self) -> None:
-        try:
-            self._client.loop_read()
-        except Exception:
-            log.exception("mqtt: the broker sent what cannot be read; connecting again")
-            self.abandon()
-
-    async def keep_alive(self, interval_s: float) -> None:
-        """Pings, and notices a silent broker; ends with the connection."""
-        while not self.closed.done():
-            await asyncio.wait([self.closed], timeout=interval_s)
-            self._client.loop_misc()
-
-    def publish(self, message: _Outgoing) -> None:
-        if len(message.payload) + len(message.topic) + 128 > self.max_packet_bytes:
-            log.error("mqtt: %s has %d bytes, over the broker's limit: dropped", message.topic, len(message.payload))
-            return
-        info = self._client.publish(message.topic, message.payload, qos=message.qos, retain=message.retain)
-        if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self.unconfirmed[info.mid] = message
-        else:
-            log.warning("mqtt: could not send %s: %s", message.topic, info.rc.name)
-
-    async def subscribe(self, filters: list[tuple[str, int]]) -> None:
-        """Returns when the broker has answered, and logs refusals. Raises ConnectionError when the link is lost."""
-        rc, mid = self._client.subscribe(filters)
-        if rc != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
-            raise ConnectionError(f"subscribe failed: {rc.name}")
-        answer: asyncio.Future[list[ReasonCode]] = self._loop.create_future()
-        self._subacks[mid] = answer
-        for (topic_filter, _), code in zip(filters, await asyncio.wait_for(answer, _ANSWER_TIMEOUT_S), strict=False):
-            if code.is_failure:
-                log.error("mqtt: the broker refused the subscription to %s: %s", topic_filter, code)
-
-    def acknowledge(self, message: MQTTMessage) -> None:
-        if not self.closed.done():
-            self._client.ack(message.mid, message.qos)
-
-    def disconnect(self) -> None:
-        self._client.disconnect()
-
-    def abandon(self) -> None:
-        """Drops the connection without a DISCONNECT, so that the broker sends the will."""
-        sock = self._client.socket()
-        if sock is not None and sock.fileno() >= 0:
-            self._client.on_socket_close = None
-            self._client.on_socket_unregister_write = None
-            self._on_socket_close(self._client, None, sock)
-            sock.close()
-        self._end(ReasonCode(PacketTypes.DISCONNECT, "Unspecified error"))
-
-    def _on_connect(
-        self, _c: Client, _u: Any, _f: ConnectFlags, reason: ReasonCode, properties: Properties | None
-    ) -> None:
-        self.window = min(_OUT_WINDOW, getattr(properties, "ReceiveMaximum", _OUT_WINDOW))
-        self.max_packet_bytes = min(MAX_PACKET_BYTES, getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES))
-        if not self.accepted.done():
-            self.accepted.set_result(reason)
-
-    def _on_disconnect(
-        self, _c: Client, _u: Any, _f: DisconnectFlags, reason: ReasonCode, _p: Properties | None
-    ) -> None:
-        self._end(reason)
-
-    def _on_message(self, _c: Client, _u: Any, message: MQTTMessage) -> None:
-        self._deliver(self, message)
-
-    def _on_subscribe(self, _c: Client, _u: Any, mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
-        answer = self._subacks.pop(mid, None)
-        if answer is not None and not answer.done():
-            answer.set_result(codes)
-
-    def _on_publish(self, _c: Client, _u: Any, mid: int, reason: ReasonCode, _p: Properties | None) -> None:
-        message = self.unconfirmed.pop(mid, None)
-        if message is not None and reason.is_failure:
-            log.error("mqtt: the broker refused %s: %s", message.topic, reason)
-        self._loop.call_soon(self._drained)
-
-    def _on_socket_register_write(self, _c: Client, _u: Any, sock: Any) -> None:
-        self._loop.add_writer(sock, self._client.loop_write)
-
-    def _on_socket_unregister_write(self, _c: Client, _u: Any, sock: Any) -> None:
-        self._loop.remove_writer(sock)
-
-    def _on_socket_close(self, _c: Client, _u: Any, sock: Any) -> None:
-        self._loop.remove_reader(sock)
-        self._loop.remove_writer(sock)
-
-    def _end(self, reason: ReasonCode) -> None:
-        waiting: list[asyncio.Future[Any]] = [self.accepted, *self._subacks.values()]
-        for answer in waiting:
-            if not answer.done():
-                answer.set_exception(ConnectionError(f"the broker closed the connection: {reason}"))
-                answer.exception()  # read once, so that nobody waiting for it is no warning
-        self._subacks.clear()
-        if not self.closed.done():
-            self.closed.set_result(reason)
-
-
 class _Route:
     """One subscription, and what has arrived for it: handled in order, one at a time."""
 
@@ -195,11 +48,11 @@ class _Route:
         self.filter = topic_filter
         self.qos = qos
         self._handler = handler
-        self._inbox: asyncio.Queue[tuple[_Session, MQTTMessage]] = asyncio.Queue()
+        self._inbox: asyncio.Queue[tuple[Session, MQTTMessage]] = asyncio.Queue()
         self._complaints = 0
         self._complaints_until_s = 0.0
 
-    def put(self, session: _Session, message: MQTTMessage) -> bool:
+    def put(self, session: Session, message: MQTTMessage) -> bool:
         """False when the message was dropped: unacknowledged ones are bounded by the window, QoS 0 only here."""
         if message.qos == 0 and self._inbox.qsize() >= _MAX_WAITING:
             return False
@@ -257,10 +110,10 @@ class MqttPort:
         self._rng = rng or random.Random()
         self._routes: dict[str, _Route] = {}
         self._callbacks: list[Callback] = []
-        self._events: deque[_Outgoing] = deque()
+        self._events: deque[Outgoing] = deque()
         self._queue_limit = queue_limit
-        self._states: dict[str, _Outgoing] = {}
-        self._session: _Session | None = None
+        self._states: dict[str, Outgoing] = {}
+        self._session: Session | None = None
         self._ready = asyncio.Event()
         self._idle = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -308,7 +161,7 @@ class MqttPort:
         """
         if len(payload) > MAX_MESSAGE_BYTES:
             raise ValueError(f"{topic}: {len(payload)} bytes are over the limit of {MAX_MESSAGE_BYTES}.")
-        message = _Outgoing(topic, payload, retain, qos)
+        message = Outgoing(topic, payload, retain, qos)
         if self._session is None and (retain or qos == 0):
             return
         if retain:
@@ -357,15 +210,15 @@ class MqttPort:
             longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures, 10))
             await asyncio.sleep(self._rng.uniform(longest / 2, longest))
 
-    async def _open(self) -> _Session:
+    async def _open(self) -> Session:
         client = self._new_client()
-        session = _Session(client, self._deliver, self._send_waiting)
+        session = Session(client, self._deliver, self._send_waiting)
         await asyncio.to_thread(
             client.connect, self._host, self._port, self._keepalive_s, clean_start=True, properties=_connect_terms()
         )
         session.attach()
         try:
-            reason = await asyncio.wait_for(asyncio.shield(session.accepted), _ANSWER_TIMEOUT_S)
+            reason = await asyncio.wait_for(asyncio.shield(session.accepted), ANSWER_TIMEOUT_S)
             if reason.is_failure:
                 raise ConnectionError(f"the broker refused the connection: {reason}")
         except BaseException:
@@ -383,7 +236,7 @@ class MqttPort:
         )
         client.connect_timeout = _CONNECT_TIMEOUT_S
         client.max_queued_messages_set(0)
-        client.max_inflight_messages_set(_OUT_WINDOW)
+        client.max_inflight_messages_set(OUT_WINDOW)
         if self._login is not None:
             client.username_pw_set(*self._login)
         if self._will is not None:
@@ -391,7 +244,7 @@ class MqttPort:
             client.will_set(topic, payload, qos=1, retain=retain)
         return client
 
-    async def _live(self, session: _Session) -> bool:
+    async def _live(self, session: Session) -> bool:
         """One connection from its first to its last moment; True when another client took its name over."""
         log.info("mqtt: %s connected to %s", self._client_id, self._url)
         self._session = session
@@ -413,7 +266,7 @@ class MqttPort:
             log.error("mqtt: another client uses the name %r: give each process its own name", self._client_id)
         return taken_over
 
-    async def _set_up(self, session: _Session) -> None:
+    async def _set_up(self, session: Session) -> None:
         if self._routes:
             await session.subscribe([(route.filter, route.qos) for route in self._routes.values()])
         for callback in self._callbacks:
@@ -421,7 +274,7 @@ class MqttPort:
         self._ready.set()
         self._send_waiting()
 
-    def _lose(self, session: _Session) -> None:
+    def _lose(self, session: Session) -> None:
         self._session = None
         self._ready.clear()
         self._states.clear()
@@ -429,19 +282,19 @@ class MqttPort:
         self._events = deque(message for message in (*again, *self._events) if message.qos)
         session.abandon()
 
-    async def _subscribe_now(self, session: _Session, route: _Route) -> None:
+    async def _subscribe_now(self, session: Session, route: _Route) -> None:
         # A connection lost meanwhile is no failure here: the next one subscribes to everything.
         with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
             await session.subscribe([(route.filter, route.qos)])
 
-    def _deliver(self, session: _Session, message: MQTTMessage) -> None:
+    def _deliver(self, session: Session, message: MQTTMessage) -> None:
         route = next((route for route in self._routes.values() if _matches(route.filter, message.topic)), None)
         if route is None:
             session.acknowledge(message)
         elif not route.put(session, message):
             self.dropped += 1
 
-    def _queue(self, message: _Outgoing) -> None:
+    def _queue(self, message: Outgoing) -> None:
         self._events.append(message)
         if len(self._events) > self._queue_limit:
             self._events.popleft()

@@ -23,7 +23,8 @@ from edge_node.certificates import NodeCertificates, seed_certificate
 from edge_node.probation import Rule
 from fleet.broker import Broker, BrokerConfig
 from runtime.links import signatures
-from runtime.links.bundles import BundleStore, fetch_bundle
+from runtime.links.bundle_fetch import fetch_bundle
+from runtime.links.bundles import BundleStore
 from runtime.links.mqtt import MqttPort, Will
 from runtime.links.trust import TrustedFleet
 from runtime.serving.hosting import LoadFigures
@@ -32,6 +33,8 @@ from tests.edge_node.bundle_factory import MODEL_FILE, describe
 from tests.edge_node.workbench import LONG, NODE, QUICK, Bench, Warehouse, desired, until
 from tests.runtime.links.fleet_server import FleetServer
 from tests.runtime.links.tuf_repository import TufRepository
+
+pytestmark = pytest.mark.integration
 
 T = TypeVar("T")
 PRIVATE = signatures.generate()

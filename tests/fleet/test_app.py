@@ -15,7 +15,8 @@ from contracts.messages import Identity, Signed, decode
 from contracts.topics import node_topic
 from fleet.config import FleetConfig
 from runtime.links import signatures
-from runtime.links.bundles import BundleStore, fetch_bundle
+from runtime.links.bundle_fetch import fetch_bundle
+from runtime.links.bundles import BundleStore
 from runtime.links.mqtt import MqttPort
 from runtime.links.trust import TrustedFleet
 from tests.fleet.scripted import FINGERPRINT, Fleet, until, write_bundle

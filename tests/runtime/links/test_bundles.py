@@ -1,281 +1,88 @@
+"""The store: only whole, checked bundles show, and contents live as long as any bundle uses them."""
+
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from contracts.errors import FoothillError
 from contracts.manifest import FILE, decode, digest_of
-from runtime.links.bundles import BundleStore, fetch_bundle
-from runtime.links.trust import TrustedFleet, TrustError
+from runtime.links.bundles import BundleStore
 from tests.edge_node.bundle_factory import MODEL_FILE, contents_of, pack, plain_manifest
-from tests.runtime.links.fleet_server import FleetServer
-from tests.runtime.links.tuf_repository import TufRepository
-
-BIG = os.urandom(300_000)
-BIG_FILE = {"extra/big.bin": BIG}
-NO_WAITING = (0.0, 0.0, 0.0)
-
-
-class Fleet:
-    """One published bundle with one big file, a store, and the way between them."""
-
-    def __init__(self, directory: Path) -> None:
-        self.repository = TufRepository(directory / "repository")
-        self.server = FleetServer(self.repository.directory)
-        self.store = BundleStore(directory / "store", reserve_bytes=0)
-        self.manifest = plain_manifest(files=BIG_FILE)
-        self.directory = directory
-        self.url = ""
-
-    async def start(self) -> None:
-        self.repository.set_keys({"aa" * 32: ["desired"]})
-        self.digest = self.publish(self.manifest, contents_of(files=BIG_FILE))
-        self.big = digest_of(BIG)
-        self.url = await self.server.start()
-        self.trust = TrustedFleet(self.directory / "trust", self.url, self.repository.root_bytes)
-
-    def publish(self, manifest: bytes, contents: list[bytes]) -> str:
-        for data in contents:
-            self.server.add_blob(data)
-        digest = self.repository.add_bundle(manifest)
-        self.repository.publish()
-        return digest
-
-    async def fetch(self, digest: str = "", *, store: BundleStore | None = None) -> Path:
-        return await fetch_bundle(
-            store or self.store,
-            self.trust,
-            self.url,
-            "digits",
-            digest or self.digest,
-            None,
-            retry_delays_s=NO_WAITING,
-        )
-
-    def ranges_of_big(self) -> list[str]:
-        return [wanted for digest, wanted in self.server.asked if digest == self.big]
 
 
 @pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
-    fleet = Fleet(tmp_path)
-    await fleet.start()
-    yield fleet
-    await fleet.server.stop()
+def store(tmp_path: Path) -> BundleStore:
+    return BundleStore(tmp_path / "store", reserve_bytes=0)
 
 
-async def test_a_fetched_bundle_has_every_file_under_its_own_name(fleet: Fleet) -> None:
-    path = await fleet.fetch()
-    assert (path / FILE).read_bytes() == fleet.manifest
-    assert (path / "extra" / "big.bin").read_bytes() == BIG
-    assert fleet.store.verify(fleet.digest) == decode(fleet.manifest) == fleet.store.manifest(fleet.digest)
-    assert fleet.store.digests() == [fleet.digest]
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    pack(tmp_path / "bundle")
+    return tmp_path / "bundle"
 
 
-async def test_progress_is_told_up_to_the_last_byte(fleet: Fleet) -> None:
-    seen: list[tuple[int, int]] = []
-    await fetch_bundle(
-        fleet.store,
-        fleet.trust,
-        fleet.url,
-        "digits",
-        fleet.digest,
-        None,
-        lambda done, total: seen.append((done, total)),
-    )
-    total = sum(file.bytes for file in decode(fleet.manifest).files.values())
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert seen[-1] == (total, total)
+def test_a_packed_directory_is_imported(store: BundleStore, packed: Path) -> None:
+    digest = digest_of((packed / FILE).read_bytes())
+    assert store.add_directory(packed) == digest
+    assert store.add_directory(packed) == digest
+    store.verify(digest)
 
 
-async def test_a_second_fetch_asks_for_no_content(fleet: Fleet) -> None:
-    await fleet.fetch()
-    fleet.server.asked.clear()
-    await fleet.fetch()
-    assert not [digest for digest, _ in fleet.server.asked if digest.startswith("sha256:")]
+def test_a_packed_directory_that_does_not_match_its_manifest_is_refused(store: BundleStore, packed: Path) -> None:
+    (packed / MODEL_FILE).write_bytes(b"other")
+    with pytest.raises(FoothillError, match="Pack it again"):
+        store.add_directory(packed)
+    assert store.digests() == []
 
 
-async def test_a_broken_connection_is_resumed_where_it_broke(fleet: Fleet) -> None:
-    fleet.server.cut_after[fleet.big].extend([100_000, 50_000])
-    await fleet.fetch()
-    first, *later = fleet.ranges_of_big()
-    assert first == ""
-    assert len(later) == 2
-    starts = [int(wanted.removeprefix("bytes=").removesuffix("-")) for wanted in later]
-    assert 0 < starts[0] <= 100_000
-    assert starts[0] < starts[1] <= 150_000
+def test_removing_keeps_what_another_bundle_uses(store: BundleStore, packed: Path, tmp_path: Path) -> None:
+    one = store.add_directory(packed)
+    pack(tmp_path / "other", version="7")
+    other = store.add_directory(tmp_path / "other")
+    store.remove(one)
+    store.remove(one)
+    assert not store.has(one)
+    store.verify(other)
+    store.remove(other)
+    assert list((tmp_path / "store" / "blobs" / "sha256").iterdir()) == []
 
 
-async def test_what_came_is_kept_over_a_restart_of_the_process(fleet: Fleet) -> None:
-    fleet.server.cut_after[fleet.big].extend([100_000, 0, 0, 0, 0])
-    with pytest.raises(FoothillError, match="goes on from there") as failed:
-        await fleet.fetch()
-    assert failed.value.code == "unavailable"
-    kept = fleet.store.partial(fleet.big).stat().st_size
-    assert kept > 0
-    assert not fleet.store.has(fleet.digest)
-    restarted = BundleStore(fleet.directory / "store", reserve_bytes=0)
-    restarted.sweep()
-    await fleet.fetch(store=restarted)
-    assert fleet.ranges_of_big()[-1] == f"bytes={kept}-"
-    restarted.verify(fleet.digest)
-
-
-async def test_a_server_without_ranges_is_asked_from_the_start(fleet: Fleet) -> None:
-    fleet.server.ranges = False
-    fleet.server.cut_after[fleet.big].append(100_000)
-    await fleet.fetch()
-    fleet.store.verify(fleet.digest)
-
-
-async def test_a_partial_file_gone_rotten_costs_one_fresh_transfer(fleet: Fleet) -> None:
-    fleet.store.partial(fleet.big).write_bytes(b"\0" * 1000)
-    await fleet.fetch()
-    assert fleet.ranges_of_big() == ["bytes=1000-", ""]
-    fleet.store.verify(fleet.digest)
-
-
-async def test_a_partial_file_that_is_too_long_is_dropped(fleet: Fleet) -> None:
-    fleet.store.partial(fleet.big).write_bytes(BIG + b"more")
-    await fleet.fetch()
-    fleet.store.verify(fleet.digest)
-
-
-async def test_wrong_bytes_are_refused_and_not_kept(fleet: Fleet) -> None:
-    fleet.server.lies[fleet.big] = b"\0" * len(BIG)
-    with pytest.raises(FoothillError, match="not that content") as refused:
-        await fleet.fetch()
-    assert refused.value.code == "bad_bundle"
-    assert not fleet.store.partial(fleet.big).exists()
-    assert not fleet.store.has(fleet.digest)
-
-
-async def test_a_server_that_never_stops_sending_is_cut_off(fleet: Fleet) -> None:
-    fleet.server.endless.add(fleet.big)
-    with pytest.raises(FoothillError, match="more than the 300000 bytes"):
-        await fleet.fetch()
-    assert not fleet.store.partial(fleet.big).exists()
-
-
-async def test_too_few_bytes_are_asked_for_again_but_not_for_ever(fleet: Fleet) -> None:
-    fleet.server.lies[fleet.big] = BIG[:1000]
-    with pytest.raises(FoothillError) as failed:
-        await fleet.fetch()
-    assert failed.value.code in ("unavailable", "bad_bundle")
-    assert len(fleet.ranges_of_big()) <= 12
-
-
-async def test_a_fleet_in_trouble_is_asked_again(fleet: Fleet) -> None:
-    fleet.server.status[fleet.big].extend([503, 429])
-    await fleet.fetch()
-    fleet.store.verify(fleet.digest)
-
-
-async def test_a_missing_content_is_said_at_once(fleet: Fleet) -> None:
-    del fleet.server.blobs[fleet.big]
-    with pytest.raises(FoothillError, match="published in full") as failed:
-        await fleet.fetch()
-    assert failed.value.code == "not_found"
-    assert len(fleet.ranges_of_big()) == 1
-
-
-async def test_two_fetches_of_one_bundle_transfer_it_once(fleet: Fleet) -> None:
-    paths = await asyncio.gather(*(fleet.fetch() for _ in range(4)))
-    assert len(set(paths)) == 1
-    assert len(fleet.ranges_of_big()) == 1
-
-
-async def test_bundles_share_contents(fleet: Fleet) -> None:
-    await fleet.fetch()
-    other = fleet.publish(plain_manifest(version="6", files=BIG_FILE), contents_of("6", BIG_FILE))
-    fleet.server.asked.clear()
-    await fleet.fetch(other)
-    assert fleet.ranges_of_big() == []
-
-
-async def test_a_full_disk_is_noticed_before_the_transfer(fleet: Fleet) -> None:
-    small = BundleStore(fleet.directory / "small", reserve_bytes=1000, free=lambda _: 300_000)
-    with pytest.raises(FoothillError, match="Free some space"):
-        await fleet.fetch(store=small)
-    assert fleet.ranges_of_big() == []
-
-
-async def test_an_unsigned_bundle_is_never_fetched(fleet: Fleet) -> None:
-    with pytest.raises(TrustError):
-        await fleet.fetch(digest_of(plain_manifest(version="9")))
-
-
-async def test_a_bundle_of_another_model_is_refused(fleet: Fleet) -> None:
-    faces = plain_manifest(model="faces")
-    digest = fleet.repository.add_bundle(faces, model="digits")
-    fleet.repository.publish()
-    with pytest.raises(FoothillError, match="serves model faces"):
-        await fleet.fetch(digest)
-
-
-async def test_removing_keeps_what_another_bundle_uses(fleet: Fleet) -> None:
-    await fleet.fetch()
-    other = fleet.publish(plain_manifest(version="6", files=BIG_FILE), contents_of("6", BIG_FILE))
-    await fleet.fetch(other)
-    fleet.store.remove(fleet.digest)
-    assert not fleet.store.has(fleet.digest)
-    fleet.store.verify(other)
-    fleet.store.remove(other)
-    assert list((fleet.directory / "store" / "blobs" / "sha256").iterdir()) == []
-
-
-async def test_removing_spares_contents_of_a_bundle_on_its_way(fleet: Fleet) -> None:
-    await fleet.fetch()
-    other = plain_manifest(version="6")
-    (waiting,) = fleet.store.missing(decode(other))
-    with fleet.store.pinned(decode(other)):
-        fleet.store.partial(waiting.sha256).write_bytes(b"model 6")
-        fleet.store.adopt(waiting)
-        fleet.store.remove(fleet.digest)
-        assert fleet.store.blob(waiting.sha256).exists()
+def test_removing_spares_contents_of_a_bundle_on_its_way(store: BundleStore, packed: Path) -> None:
+    digest = store.add_directory(packed)
+    coming, contents = decode(plain_manifest(version="6")), {digest_of(data): data for data in contents_of("6")}
+    missing = store.missing(coming)
+    with store.pinned(coming):
+        for file in missing:
+            store.partial(file.sha256).write_bytes(contents[file.sha256])
+            store.adopt(file)
+        store.remove(digest)
+        assert store.missing(coming) == []
+    assert missing
 
 
 @pytest.mark.parametrize("name", [FILE, MODEL_FILE])
-async def test_a_change_on_disk_is_found(fleet: Fleet, name: str) -> None:
-    path = await fleet.fetch() / name
+def test_a_change_on_disk_is_found(store: BundleStore, packed: Path, name: str) -> None:
+    digest = store.add_directory(packed)
+    path = store.path(digest) / name
     data = path.read_bytes()
     path.unlink()
     path.write_bytes(data[:-1] + b"!")
     with pytest.raises(FoothillError, match=f"File {name}"):
-        fleet.store.verify(fleet.digest)
+        store.verify(digest)
 
 
-async def test_half_a_bundle_never_shows(fleet: Fleet) -> None:
-    leftover = fleet.directory / "store" / "building" / "abc"
+def test_half_a_bundle_never_shows(store: BundleStore, tmp_path: Path) -> None:
+    leftover = tmp_path / "store" / "building" / "abc"
     leftover.mkdir()
-    (leftover / FILE).write_bytes(fleet.manifest)
-    assert fleet.store.digests() == []
-    fleet.store.sweep()
+    (leftover / FILE).write_bytes(plain_manifest())
+    assert store.digests() == []
+    store.sweep()
     assert not leftover.exists()
 
 
-def test_a_packed_directory_is_imported(tmp_path: Path) -> None:
-    store = BundleStore(tmp_path / "store")
-    digest = pack(tmp_path / "bundle")
-    assert store.add_directory(tmp_path / "bundle") == digest
-    assert store.add_directory(tmp_path / "bundle") == digest
-    store.verify(digest)
-
-
-def test_a_packed_directory_that_does_not_match_its_manifest_is_refused(tmp_path: Path) -> None:
-    store = BundleStore(tmp_path / "store")
-    pack(tmp_path / "bundle")
-    (tmp_path / "bundle" / MODEL_FILE).write_bytes(b"other")
-    with pytest.raises(FoothillError, match="Pack it again"):
-        store.add_directory(tmp_path / "bundle")
-    assert store.digests() == []
-
-
 @pytest.mark.parametrize("digest", ["", "sha256:..", "../../etc", "sha256:" + "A" * 64])
-def test_only_digests_name_bundles(tmp_path: Path, digest: str) -> None:
+def test_only_digests_name_bundles(store: BundleStore, digest: str) -> None:
     with pytest.raises(FoothillError, match="not a digest"):
-        BundleStore(tmp_path).path(digest)
+        store.path(digest)
