@@ -19,11 +19,13 @@ _SMALLEST_P0 = 0.005
 
 
 class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`alpha`: share of good versions that may be stopped; `beta`: of bad ones that may pass.
+    """`alpha` and `beta` are the error rates of the test, `p0` against `p1` = p0 + `margin`.
 
-    Bad is a disagreement `margin` above what the old version may have had: the upper Clopper-Pearson bound of its
-    audits at level `baseline_delta`. With fewer than `min_baseline` audits the bound of its compile-time measurement
-    stands in.
+    p0 is the upper Clopper-Pearson bound, at level `baseline_delta`, of the old version's disagreement. So a version
+    no worse than p0 is stopped with probability at most alpha; one no worse than the old version, whose own rate lies
+    above p0 with probability at most baseline_delta, at most alpha + baseline_delta (union bound; 0.06 by default).
+    One at p1 or worse passes with probability at most beta. With fewer than `min_baseline` audits the old version's
+    compile-time measurement stands in, and the sum is only as good as those samples are like live requests.
     """
 
     alpha: float = 0.01
@@ -57,6 +59,7 @@ class Terms(msgspec.Struct, frozen=True):
     beta: float
     baseline: Tally
     source: Literal["audits", "measurements"]
+    baseline_delta: float = 0.0
 
     @property
     def test(self) -> Sprt:
@@ -64,7 +67,10 @@ class Terms(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """The decision and all that it rests on. `llr`: log likelihood ratio, natural."""
+    """The decision and all that it rests on. `llr`: log likelihood ratio, natural.
+
+    `good_stopped` bounds the probability that a version as good as the old one is stopped.
+    """
 
     n: int
     disagreements: int
@@ -76,6 +82,7 @@ class Evidence(msgspec.Struct, frozen=True):
     decision: Decision
     baseline: Tally
     source: Literal["audits", "measurements"]
+    good_stopped: float
 
 
 def terms_for(audited: Tally, measured: Tally | None, settings: GateSettings) -> Terms:
@@ -108,6 +115,7 @@ def judge(terms: Terms, tally: Tally) -> Evidence:
         decision=test.decide(tally.n, tally.disagreements),
         baseline=terms.baseline,
         source=terms.source,
+        good_stopped=terms.alpha + terms.baseline_delta,
     )
 
 
@@ -133,4 +141,4 @@ def _terms(baseline: Tally, source: Literal["audits", "measurements"], settings:
             f"The version in service may disagree with the cloud model in {bound:.0%} of requests: no gate can find "
             f'a successor that is worse by {settings.margin:.0%}. Start with gate "health".',
         )
-    return Terms(p0, p1, settings.alpha, settings.beta, baseline, source)
+    return Terms(p0, p1, settings.alpha, settings.beta, baseline, source, settings.baseline_delta)

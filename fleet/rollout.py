@@ -2,6 +2,8 @@
 
 staging --all of the stage active--> [judging --gate accepts-->] next stage ... --last--> completed
 staging, judging --failure, silence, gate rejects, abort--> reverting --all back, or deadline--> rolled-back
+
+A gate that has accepted goes on counting, so that it can still reject while later stages roll.
 """
 
 from __future__ import annotations
@@ -81,7 +83,12 @@ class Rollout(msgspec.Struct, frozen=True):
 
     @property
     def evidence(self) -> gates.Evidence | None:
-        return None if self.plan.gate is None else gates.judge(self.plan.gate.terms, self.tally)
+        """Once it has accepted, the gate only rejects or says nothing new, so that "continue" is still "accept"."""
+        if self.plan.gate is None:
+            return None
+        evidence = gates.judge(self.plan.gate.terms, self.tally)
+        accepted = self.stage > self.plan.gate.stage and evidence.decision == "continue"
+        return msgspec.structs.replace(evidence, decision="accept") if accepted else evidence
 
 
 class Assigned(msgspec.Struct, frozen=True):
@@ -204,10 +211,14 @@ def _heard_back(state: Rollout, event: Heard) -> Step:
 
 
 def _audited(state: Rollout, event: Audited) -> Step:
+    """Counts for the gate, in later stages too: the same test goes on over all exposed nodes.
+
+    The test's alpha holds for every stopping time, so that listening on costs no good version more than it allows.
+    """
     gate, node = state.plan.gate, state.nodes.get(event.node)
-    if gate is None or gate.stage != state.stage or node is None or node.phase != "active":
+    if gate is None or state.stage < gate.stage or node is None or node.phase != "active":
         return state, ()
-    if _decision(state) != "continue":
+    if state.stage == gate.stage and _decision(state) != "continue":
         return state, ()
     state = msgspec.structs.replace(state, tally=state.tally.counted(event.agree))
     decision = _decision(state)
@@ -344,5 +355,6 @@ def _why_rejected(evidence: gates.Evidence) -> str:
     return (
         f"gate: {evidence.disagreements} of {evidence.n} audited answers differ from the cloud's; the old version's "
         f"rate is at most {evidence.p0:.1%} and {evidence.p1:.1%} counts as bad (log likelihood ratio "
-        f"{evidence.llr:.2f}, alpha {evidence.alpha:g})"
+        f"{evidence.llr:.2f}; a version as good as the old one is stopped in at most {evidence.good_stopped:.1%} of "
+        "rollouts)"
     )

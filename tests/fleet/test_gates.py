@@ -73,6 +73,20 @@ def test_good_versions_pass_and_bad_ones_are_stopped_within_the_stated_rates() -
     assert sorted(evidence.n for evidence in bad)[runs // 2] < 150
 
 
+def test_a_version_just_as_good_as_the_old_one_is_stopped_as_rarely_as_stated() -> None:
+    """At the boundary: the baseline is drawn too, and may be luckier than the rate that both versions share."""
+    rng = random.Random(21)
+    loose = GateSettings(alpha=0.10, baseline_delta=0.15, margin=0.10, min_baseline=30)
+    stopped, runs, rate = 0, 1000, 0.08
+    for _ in range(runs):
+        baseline = Tally(60, sum(rng.random() < rate for _ in range(60)))
+        stopped += run(gates.terms_for(baseline, None, loose), rate, rng).decision == "reject"
+    stated = loose.alpha + loose.baseline_delta
+    assert stopped <= runs * stated + 3 * (runs * stated * (1 - stated)) ** 0.5
+    assert stopped > 0
+    assert gates.judge(gates.terms_for(Tally(60, 5), None, loose), Tally()).good_stopped == pytest.approx(stated)
+
+
 def test_the_worst_artifact_speaks_for_a_bundle() -> None:
     measured = Measurements(
         "digits-edge@1",

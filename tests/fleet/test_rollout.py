@@ -124,6 +124,34 @@ def test_a_bad_version_stops_at_the_canary_and_comes_back_under_a_higher_sequenc
     assert fleet.state.nodes["a"].phase == "reverted"
 
 
+def test_a_version_that_turns_out_bad_in_a_later_stage_is_stopped_there() -> None:
+    fleet = Fleet(plan_of((("a",), ("b", "c"))))
+    fleet.active("a")
+    accepted(fleet, "a")
+    fleet.active("b")
+    fleet.audit("c", agree=False)
+    assert fleet.state.tally.disagreements == 0, "c has not the new version yet"
+    fleet.audit("b", agree=False)
+    assert fleet.state.evidence is not None
+    assert fleet.state.evidence.decision == "accept"
+    while fleet.phase() == "staging":
+        fleet.audit("b", agree=False)
+    assert fleet.phase() == "reverting"
+    assert {node: digest for node, (_, digest) in fleet.told.items()} == dict.fromkeys("abc", OLD)
+    assert "gate" in fleet.state.reason
+
+
+def test_good_audits_go_on_counting_and_change_nothing() -> None:
+    fleet = Fleet(plan_of((("a",), ("b",))))
+    fleet.active("a")
+    accepted(fleet, "a")
+    counted = fleet.state.tally.n
+    fleet.audit("a", agree=True)
+    assert (fleet.phase(), fleet.state.tally.n) == ("staging", counted + 1)
+    fleet.active("b")
+    assert fleet.phase() == "completed"
+
+
 def test_a_failed_golden_test_stops_the_rollout_and_names_its_cause() -> None:
     fleet = Fleet(plan_of((("a",), ("b",))))
     fleet.hear("a", ModelReport(NEW, "failed", serving=OLD, error="golden: logits off by 3"))
