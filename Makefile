@@ -52,7 +52,7 @@ imports: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/pytest -m "not story and not slow"
+	$(BIN)/pytest -m "not story and not integration and not assets"
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks

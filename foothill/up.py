@@ -13,6 +13,7 @@ from foothill.demo.places import database_path
 from foothill.processes import Processes, terminate_as_interrupt
 from foothill.site import CLOUD_BUNDLE, EDGE_BUNDLE, EDGES, MODEL, Machine, MachineError
 from runtime.links.durable import write_file
+from runtime.links.state_dir import held
 
 _ROLLOUT_S = 120.0
 _WATCH_S = 0.5
@@ -31,10 +32,9 @@ class UpOptions(msgspec.Struct, frozen=True):
 def up(options: UpOptions) -> None:
     """Starts all parts and blocks until Ctrl-C or SIGTERM. Raises MachineError or ProcessError when that fails."""
     console = Console(stderr=True)
-    if options.ready_file is not None:
-        options.ready_file.unlink(missing_ok=True)
-    with terminate_as_interrupt():
+    with held(options.state), terminate_as_interrupt():
         try:
+            _forget(options.ready_file)
             with Processes(options.state / "logs") as processes:
                 machine = bring_up(options, processes, console)
                 _announce(machine, options, console)
@@ -42,8 +42,13 @@ def up(options: UpOptions) -> None:
         except KeyboardInterrupt:
             console.print("Stopped; nothing is left running.")
         finally:
-            if options.ready_file is not None:
-                options.ready_file.unlink(missing_ok=True)
+            _forget(options.ready_file)
+
+
+def _forget(ready_file: Path | None) -> None:
+    """Also one that was left behind by an `up` that was killed."""
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)
 
 
 def bring_up(options: UpOptions, processes: Processes, console: Console) -> Machine:

@@ -31,6 +31,8 @@ from tests.runtime.links.fleet_server import FleetServer
 from tests.runtime.links.tuf_repository import TufRepository
 from tests.runtime.serving.bundle_factory import make_classifier
 
+pytestmark = pytest.mark.integration
+
 KEY = b"k" * 32
 TOKEN = "secret-token"
 PNG = {"Content-Type": "image/png"}

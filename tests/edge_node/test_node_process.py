@@ -21,6 +21,8 @@ import simplejpeg
 from contracts.manifest import FILE
 from tests.edge_node.bundle_factory import describe, pack
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 EDGE = ("-c", "from edge_node.cli import app; app()")
 LISTENING = re.compile(r"listening on (http://\S+)")

@@ -17,6 +17,8 @@ from edge_node.slots import SlotFile
 from runtime.links.bundles import BundleStore
 from tests.edge_node.workbench import Bench, Warehouse, desired
 
+pytestmark = pytest.mark.integration
+
 KILLS = 40
 ROOT = Path(__file__).parents[2]
 

@@ -19,6 +19,8 @@ from fleet.broker import Broker, BrokerConfig
 from runtime.links.mqtt import MqttPort
 from runtime.links.settings import SettingsError
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(broker_file.__file__).parent.parent
 
 

@@ -15,6 +15,8 @@ from fleet.cli import app
 from fleet.client import FleetClient
 from tests.fleet.scripted import Fleet, ScriptedNode, until
 
+pytestmark = pytest.mark.integration
+
 
 class Shell:
     """Runs commands in threads, since the fleet manager lives in this process's event loop."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import pytest
 
 from contracts.messages import Certificate, Desired, Reported, Signed, Status, decode, encode
 from contracts.topics import EVERY_CERTIFICATE, audit_topic, node_topic
@@ -22,6 +23,8 @@ from runtime.links import signatures
 from runtime.links.mqtt import MqttPort
 from runtime.links.trust import TrustedFleet
 from tests.fleet.scripted import FINGERPRINT, STRATUM, Fleet, ScriptedNode, audit_of, until
+
+pytestmark = pytest.mark.integration
 
 NAMES = ("frankfurt", "ashburn", "tokyo")
 

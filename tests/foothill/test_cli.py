@@ -15,6 +15,8 @@ from foothill import __version__
 from foothill.cli import explain_missing
 from foothill.rooms import ROOMS
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 SITE = Path(sysconfig.get_paths()["purelib"])
 # httpx and msgspec with what they need, and nothing else.

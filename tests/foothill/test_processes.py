@@ -16,6 +16,8 @@ import pytest
 
 from foothill.processes import ProcessError, Processes, file_ready, free_ports, http_ready
 
+pytestmark = pytest.mark.integration
+
 PYTHON = sys.executable
 # Says it is ready, starts a grandchild, and ends on SIGTERM as programs do.
 CALM = """

@@ -16,6 +16,8 @@ from model_compiler.replay import Ends, outputs_of
 from model_compiler.samples import Floats
 from model_compiler.train import seeded
 
+pytestmark = pytest.mark.integration
+
 ENDS = Ends("image", "logits")
 
 

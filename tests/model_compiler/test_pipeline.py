@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import pytest
 
 from model_compiler.digits import recipe, splits
 from model_compiler.digits.recipe import DigitsBundles, Profile
 from model_compiler.pack import read
 from model_compiler.progress import Step
 from model_compiler.train import Schedule
+
+pytestmark = pytest.mark.integration
 
 
 class Compiled(Protocol):

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from foothill.simulators.links import Link
 from foothill.simulators.relay import Relay, Timeline
 
+pytestmark = pytest.mark.integration
+
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 

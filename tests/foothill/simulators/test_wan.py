@@ -19,6 +19,8 @@ import pytest
 
 from foothill.simulators.links import Link, LinkCounts, Links, Ready
 
+pytestmark = pytest.mark.integration
+
 COMMAND = [sys.executable, "-m", "foothill.simulators.wan"]
 
 

@@ -18,6 +18,8 @@ from model_compiler.samples import to_samples
 from runtime.serving.golden import check_golden
 from runtime.serving.loaded import LoadedModel
 
+pytestmark = pytest.mark.integration
+
 ENDS = Ends("image", "logits")
 
 

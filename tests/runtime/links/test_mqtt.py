@@ -19,6 +19,8 @@ from contracts.messages import MAX_MESSAGE_BYTES
 from fleet.broker import Broker, BrokerConfig
 from runtime.links.mqtt import MqttPort
 
+pytestmark = pytest.mark.integration
+
 BROKERS = [
     pytest.param(
         "mosquitto",
