@@ -54,7 +54,7 @@ async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Appl
     """The application over all its parts. What talks to the broker starts with the application, once it listens."""
     config = msgspec.structs.replace(config, hop_key_file=find_hop_key_file(config.hop_key_file))
     hop_key, trusted = _hop_key(config), parse_networks(config.trusted_proxies)
-    parts = _Parts(Telemetry(), Nodes(config.place, config.nodes), Certificates(), hop_key, rng)
+    parts = _Parts(Telemetry(), Nodes(config.place, config.nodes), Certificates(), hop_key, RetryBudget(), rng)
     async with AsyncExitStack() as closing:
         upstreams = Upstreams(connect_to=config.connect_to)
         closing.push_async_callback(upstreams.close)
@@ -96,6 +96,7 @@ class _Parts(NamedTuple):
     nodes: Nodes
     certificates: Certificates
     hop_key: bytes
+    budget: RetryBudget
     rng: random.Random
 
 
@@ -113,6 +114,7 @@ def _holder(config: Config, parts: _Parts, upstreams: Upstreams, discovery: Disc
         audit_rate=config.audit_rate if discovery and config.hop_key_file else 0.0,
         telemetry=parts.telemetry,
         rng=parts.rng,
+        budget=parts.budget,
     )
 
 
@@ -124,7 +126,7 @@ def _app(
         nodes=parts.nodes,
         holder=holder,
         upstreams=upstreams,
-        budget=RetryBudget(),
+        budget=parts.budget,
         metrics=metrics,
         rng=parts.rng,
         clock=time.monotonic,

@@ -57,12 +57,16 @@ def judge(status: int) -> Judgement:
 
 
 class Trail:
-    """What one request has tried so far; `failure` is the first that a caller could be told."""
+    """What one request has tried so far; `failure` is the first that a caller could be told.
+
+    Once the retry budget has refused, `spent` ends all tries: it is asked once for a failure.
+    """
 
     def __init__(self) -> None:
         self.tried: set[str] = set()
         self.failure: Answer | FoothillError | None = None
         self.asked_cloud = False
+        self.spent = False
         self.route_ms = 0.0
         self.retry_ms = 0.0
 
@@ -133,7 +137,7 @@ class Proxy:
 
     async def _without_nodes(self, call: Call, trail: Trail) -> Settled:
         """No node answered: the cloud does, else nodes that were left alone because they kept failing."""
-        if trail.failure is not None and not self._may_retry():
+        if trail.failure is not None and not self._may_retry(trail):
             return _give_up(trail)
         if self._holder.may_ask_cloud(Terms()):
             settled = await self._ask_cloud(call, trail, call.deadline, reason=NO_EDGE)
@@ -190,7 +194,7 @@ class Proxy:
             return None
         query = Query(call.model, call.terms.residency, trail.tried, any_circuit=any_circuit)
         node = pick(self._nodes.serving(call.model), query, started_s, self._rng)
-        if node is None or (trail.failure is not None and not self._may_retry()):
+        if node is None or (trail.failure is not None and not self._may_retry(trail)):
             return None
         trail.tried.add(node.name)
         node.reserve(started_s)
@@ -234,8 +238,11 @@ class Proxy:
         fair_ms = left_ms / 2 if owed else max(left_ms / 2, needed_ms)
         return Deadline.after(min(left_ms, fair_ms), now_s=now_s), expected_ms
 
-    def _may_retry(self) -> bool:
+    def _may_retry(self, trail: Trail) -> bool:
+        if trail.spent:
+            return False
         allowed = self._budget.withdraw(self._clock())
+        trail.spent = not allowed
         self._metrics.retry("tried" if allowed else "no-budget")
         return allowed
 

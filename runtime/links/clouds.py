@@ -10,6 +10,7 @@ from typing import Literal
 from multidict import CIMultiDict
 
 from contracts import headers
+from contracts.budgets import RetryBudget
 from contracts.circuits import Circuit, blames
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
@@ -34,6 +35,8 @@ class _Cloud:
 class Clouds:
     """The URLs of one cloud tier, in the order in which they are asked.
 
+    A second URL for one request is a retry, which `budget` must allow; escalations and audits are first tries of their
+    own, while a fallback belongs to a request that its caller has counted.
     `region` is checked against a residency claim; "" (unknown) is in no claim. Requests are marked as hop `hop_name`
     under `hop_key`. `clock` is monotonic, `wall` unix time, both in seconds.
     """
@@ -44,6 +47,7 @@ class Clouds:
         *,
         region: str,
         upstreams: Upstreams,
+        budget: RetryBudget,
         hop_key: bytes,
         hop_name: str,
         telemetry: Telemetry,
@@ -53,6 +57,7 @@ class Clouds:
         self._clouds = [_Cloud(url) for url in urls]
         self._region = region
         self._upstreams = upstreams
+        self._budget = budget
         self._hop_key = hop_key
         self._hop_name = hop_name
         self._telemetry = telemetry
@@ -85,14 +90,18 @@ class Clouds:
     async def ask(self, request: Request, terms: Terms, deadline: Deadline, purpose: Purpose) -> Answer:
         """Asks one URL after another, each with its share of the time left, until one answers below 500.
 
-        Else the last answer there was. Raises UpstreamUnreachable or FoothillError when there was none.
+        When none does, or the budget allows no further one: the last answer there was. Raises UpstreamUnreachable or FoothillError when there was none.
         """
         marked = self._marked(request, terms)
         clouds = self._usable(purpose)
         answer: Answer | None = None
         failure: Exception = FoothillError("unavailable", "No cloud URL takes requests now. Try again.")
+        if purpose != "fallback":
+            self._budget.deposit(self._clock())
         for tried, cloud in enumerate(clouds):
             now_s = self._clock()
+            if tried and not self._budget.withdraw(now_s):
+                break
             share = Deadline(now_s + deadline.left_s(now_s) / (len(clouds) - tried))
             try:
                 answer = await self._send(cloud, marked, share, purpose)

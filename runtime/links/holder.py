@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from contracts import headers
+from contracts.budgets import RetryBudget
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.escalation import Policy, Verdict, decide
@@ -85,7 +86,8 @@ class Holder:
     """Settles requests: decide, escalate at most once, audit. Never makes an answer worse than the edge's.
 
     `node` names the answering node in audits where the answer itself does not. `cloud_region` is checked against a
-    residency claim; "" (unknown) is in no claim. `clock` is monotonic, `wall` unix time, both in seconds.
+    residency claim; "" (unknown) is in no claim. `budget` allows second tries at the cloud; None: one of its own.
+    `clock` is monotonic, `wall` unix time, both in seconds.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Holder:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         max_audits_in_flight: int = 64,
+        budget: RetryBudget | None = None,
     ) -> None:
         self._node = node
         self._certificates = certificates
@@ -120,6 +123,7 @@ class Holder:
             cloud_urls,
             region=cloud_region,
             upstreams=upstreams,
+            budget=budget or RetryBudget(),
             hop_key=hop_key,
             hop_name=hop_name,
             telemetry=telemetry,
@@ -222,7 +226,12 @@ class Holder:
         return Deadline(deadline.expires_at_s - min(_RESERVE_MOST_MS, _RESERVE_SHARE * left_ms) / 1000.0)
 
     def _draws_audit(self, evidence: _Evidence, terms: Terms) -> bool:
-        """Drawn before the verdict and apart from it, so that audits say something of all requests."""
+        """Drawn before the verdict and apart from it, so that audits say something of all requests.
+
+        Of all that an edge has answered, that is. What asks a router for `always` goes to the cloud first: there is no
+        pair, and nothing is kept that could be wrong. Under a claim that shuts the cloud out no pair can be had
+        either: what is kept there stands under a certificate that was found on the other requests.
+        """
         if terms.escalation == "never" or self._rng.random() >= self._audit_rate:
             return False
         whole = evidence.confidence is not None and evidence.stratum and evidence.answer
@@ -232,6 +241,8 @@ class Holder:
 
     def _audit_later(self, request: Request, edge: Answer, evidence: _Evidence, terms: Terms, model: str) -> None:
         if not self.may_ask_cloud(terms):
+            if terms.residency:
+                self._telemetry.audit("outside-residency")
             return
         if len(self._audits) >= self._max_audits:
             self._telemetry.audit("dropped")

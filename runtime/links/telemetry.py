@@ -14,7 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 Purpose = Literal["escalate", "audit", "fallback"]
-AuditOutcome = Literal["published", "failed", "dropped", "unpaired"]
+AuditOutcome = Literal["published", "failed", "dropped", "unpaired", "outside-residency"]
 
 OTHER = "other"
 MAX_MODELS = 64

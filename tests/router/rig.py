@@ -171,7 +171,9 @@ class Rig:
         self.nodes = Nodes(DUBLIN, nodes)
         self.audits: list[Audit] = []
         self.audited = asyncio.Event()
+        budget = RetryBudget(ratio=0.0, floor_per_s=floor_per_s)
         self.holder = Holder(
+            budget=budget,
             node="router",
             cloud_urls=cloud_urls,
             cloud_region=cloud_region,
@@ -188,7 +190,7 @@ class Rig:
             nodes=self.nodes,
             holder=self.holder,
             upstreams=upstreams,
-            budget=RetryBudget(ratio=0.0, floor_per_s=floor_per_s),
+            budget=budget,
             metrics=RouterMetrics(self.telemetry.registry, self.nodes),
             rng=random.Random(1),
             clock=time.monotonic,

@@ -177,6 +177,17 @@ async def test_a_spent_budget_ends_the_retries(start: Start, rig: BuildRig) -> N
     assert counted("foothill_router_retries_total", {"outcome": "no-budget"}) == 2
 
 
+async def test_a_budget_that_refuses_is_asked_once_for_a_failure(start: Start, rig: BuildRig) -> None:
+    bad, other, cloud = await start("edge-fra"), await start("edge-nrt"), await start("cloud", tier="cloud")
+    bad.status = other.status = 500
+    made = rig([static("edge-fra", bad.url), static("edge-nrt", other.url)], [cloud.url], floor_per_s=0.01)
+    assert (await made.proxy.answer(call())).answer.status == 500
+    counted = made.telemetry.registry.get_sample_value
+    assert counted("foothill_router_retries_total", {"outcome": "no-budget"}) == 1
+    assert len(bad.seen) + len(other.seen) == 1
+    assert cloud.seen == []
+
+
 async def test_asked_always_skips_the_edge_until_the_cloud_fails(start: Start, rig: BuildRig) -> None:
     edge, cloud = await start("edge-fra"), await start("cloud", tier="cloud", answer="7")
     made = rig([static("edge-fra", edge.url)], [cloud.url])

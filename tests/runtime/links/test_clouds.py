@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from contracts import headers
+from contracts.budgets import RetryBudget
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
@@ -49,11 +50,12 @@ class Tier:
         self._upstreams = upstreams
         self.telemetry = Telemetry()
 
-    def of(self, *urls: str, region: str = "") -> Clouds:
+    def of(self, *urls: str, region: str = "", budget: RetryBudget | None = None) -> Clouds:
         return Clouds(
             urls,
             region=region,
             upstreams=self._upstreams,
+            budget=budget or RetryBudget(),
             hop_key=KEY,
             hop_name="node",
             telemetry=self.telemetry,
@@ -102,6 +104,15 @@ async def test_the_next_one_is_asked_when_one_fails_and_the_last_failure_is_told
     assert (await tier.of(*urls).ask(ASK, TERMS, within(5000), "escalate")).status == 503
     with pytest.raises(UpstreamUnreachable):
         await tier.of(closed_url).ask(ASK, TERMS, within(5000), "escalate")
+
+
+async def test_further_urls_are_retries_within_the_budget(tier: Tier, serve_handler: ServeHandler) -> None:
+    broken, sound = Cloud(503), Cloud()
+    budget = RetryBudget(ratio=0.0, floor_per_s=0.2)
+    clouds = tier.of(await serve_handler(broken.answer), await serve_handler(sound.answer), budget=budget)
+    statuses = [(await clouds.ask(ASK, TERMS, within(5000), "escalate")).status for _ in range(3)]
+    assert statuses == [200, 200, 503]
+    assert [len(cloud.seen) for cloud in (broken, sound)] == [3, 2]
 
 
 async def test_one_that_stalls_leaves_time_for_the_next_and_is_remembered_as_slow(

@@ -248,6 +248,7 @@ async def test_a_residency_claim_without_the_clouds_region_forbids_cloud_and_aud
         assert raised.value.code == "residency_denied"
         await held.holder.close()
     assert cloud.seen == []
+    assert held.counted("outside-residency") == 2
     inside = Held(upstreams, [url], cloud_region="eu-central")
     assert (await inside.holder.settle(ASK, edge(0.5), claim, within(5000), model="digits")).tier == "cloud"
 
