@@ -26,6 +26,8 @@ def give(
 ) -> Lease:
     """The lease for a caller at `place` (None: nobody knows, so load alone ranks). `cloud` is "" where it is closed.
 
+    With a cloud a model that no node has gets a lease with the cloud alone: a router knows what nodes serve, and not
+    what the cloud does, which answers `model_not_found` itself where it must.
     Raises FoothillError `model_not_found`, `residency_denied` or `unavailable` when there is nowhere to go.
     """
     ranked = ranking(asked.model, terms, place, nodes, now_s=now_s, rng=rng)

@@ -90,7 +90,8 @@ class Clouds:
     async def ask(self, request: Request, terms: Terms, deadline: Deadline, purpose: Purpose) -> Answer:
         """Asks one URL after another, each with its share of the time left, until one answers below 500.
 
-        When none does, or the budget allows no further one: the last answer there was. Raises UpstreamUnreachable or FoothillError when there was none.
+        When none does, or the budget allows no further one: the last answer there was. Raises
+        UpstreamUnreachable or FoothillError when there was none.
         """
         marked = self._marked(request, terms)
         clouds = self._usable(purpose)

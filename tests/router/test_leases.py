@@ -119,3 +119,8 @@ def test_all_nodes_away_and_no_cloud_is_worth_a_retry() -> None:
         given_lease(FRANKFURT, nodes=nodes, cloud="")
     assert (raised.value.code, raised.value.retryable) == ("unavailable", True)
     assert given_lease(FRANKFURT, nodes=nodes).nodes == ()
+
+
+def test_a_model_that_only_the_cloud_may_know_gets_a_lease_with_the_cloud_alone() -> None:
+    lease = given_lease(FRANKFURT, model="faces")
+    assert (lease.nodes, lease.cloud) == ((), "http://cloud:8090")
