@@ -192,8 +192,14 @@ class Processes:
 
 @contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """While it lasts, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, as Ctrl-C does."""
-    with _handling((signal.SIGTERM, signal.SIGHUP), signal.default_int_handler):
+    """While it lasts, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, as Ctrl-C does.
+
+    Ctrl-C does too where the shell that started this process in the background had it ignored; a hang-up that
+    `nohup` had ignored stays so.
+    """
+    kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    numbers = [signal.SIGTERM, signal.SIGINT] if kept else [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    with _handling(numbers, signal.default_int_handler):
         yield
 
 

@@ -85,12 +85,12 @@ def _publish_digits(machine: Machine, options: UpOptions, console: Console) -> N
 
 
 def _roll_out(machine: Machine, console: Console) -> None:
-    """Ends what an earlier run left open; starts a rollout where a node has none."""
+    """Ends what an earlier run left open; starts a rollout where one of our nodes has none. Others' are theirs."""
     fleet = machine.fleet()
     for view in fleet.rollouts():
         if not view.ended:
             machine.follow(view, timeout_s=_ROLLOUT_S, each=_unseen)
-    if all(MODEL in node.desired for node in fleet.nodes()):
+    if all(MODEL in node.desired for node in fleet.nodes() if node.node in EDGES):
         return
     view = machine.roll_out(RolloutRequest(bundle=EDGE_BUNDLE, nodes=tuple(EDGES)), timeout_s=_ROLLOUT_S, each=_unseen)
     if view.state != "completed":
@@ -117,7 +117,8 @@ def _announce(machine: Machine, options: UpOptions, console: Console) -> None:
         console.print(f"  {name:<10} {url}")
     for name, url in urls.edges.items():
         console.print(f"  {name:<10} {url}")
-    console.print(f"Try: curl --data-binary @digit.png -H 'Content-Type: image/png' {urls.router}/v1/predict/{MODEL}")
+    curl = f"curl --data-binary @digit.png -H 'Content-Type: image/png' {urls.router}/v1/predict/{MODEL}"
+    console.print(f"Try: {curl}", soft_wrap=True)
     console.print("Ctrl-C stops everything.")
 
 

@@ -94,6 +94,23 @@ def test_a_signal_to_the_group_stops_parent_children_and_grandchildren(tmp_path:
     assert gone(pids, within_s=0.5)
 
 
+@pytest.mark.parametrize(("number", "stops"), [(signal.SIGINT, True), (signal.SIGHUP, False)])
+def test_what_the_shell_had_ignored(tmp_path: Path, number: signal.Signals, stops: bool) -> None:
+    """A shell starts `command &` with Ctrl-C ignored, and `nohup command` with the hang-up ignored."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        parent, pids = run_parent(tmp_path, CALM)
+    finally:
+        signal.signal(number, before)
+    parent.send_signal(number)
+    if not stops:
+        time.sleep(0.3)
+        assert parent.poll() is None
+        parent.terminate()
+    assert parent.wait(15) == 0
+    assert gone(pids, within_s=0.5)
+
+
 def test_a_second_interrupt_ends_a_child_that_will_not(tmp_path: Path) -> None:
     parent, pids = run_parent(tmp_path, STUBBORN, grace_s=60.0)
     os.killpg(parent.pid, signal.SIGINT)

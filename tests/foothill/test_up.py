@@ -13,6 +13,8 @@ import httpx
 import msgspec
 import pytest
 
+from contracts.enrolment import TokenRequest
+from fleet.client import FleetClient
 from foothill.client import Client
 from foothill.site import Urls
 from model_compiler.digits.camera import test_frames as camera_frames
@@ -34,6 +36,7 @@ def test_up_answers_everywhere_then_stops_without_a_trace_and_comes_back_as_it_w
             assert client.predict("digits", picture).prediction.model == "digits"
         family = first.family()
         assert len(family) >= 7
+        _enrol_a_node_of_ones_own(tmp_path / "state", urls)
     finally:
         first.interrupt()
     assert [pid for pid in family if Path(f"/proc/{pid}").exists()] == []
@@ -48,6 +51,15 @@ def test_up_answers_everywhere_then_stops_without_a_trace_and_comes_back_as_it_w
             assert client.predict("digits", picture, escalation="never").bundle == "digits-edge@1"
     finally:
         again.interrupt()
+
+
+def _enrol_a_node_of_ones_own(state: Path, urls: Urls) -> None:
+    """A node that nobody rolls out to must not keep the next start from what is ours."""
+    fleet = FleetClient(urls.fleet, (state / "fleet" / "admin.token").read_text().strip())
+    token = fleet.issue_token(TokenRequest("kitchen", "eu-home", 52.0, 5.0)).token
+    command = [sys.executable, "-m", "foothill", "edge", "enrol", "--fleet", urls.fleet, "--token", token]
+    command += ["--url", "http://127.0.0.1:9", "--state", str(state / "kitchen")]
+    subprocess.run(command, capture_output=True, timeout=60, check=True)
 
 
 class _Up:
