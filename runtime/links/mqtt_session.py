@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,9 @@ class Session:
         sock = client.socket()
         if sock is None:
             raise ConnectionError("the connection was lost at once")
+        # Small messages one after another: else each waits up to 40 ms for the acknowledgement of the one before.
+        if isinstance(sock, socket.socket):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop.add_reader(sock, self._read)
         if client.want_write():
             loop.add_writer(sock, client.loop_write)
