@@ -1,0 +1,43 @@
+"""A process that runs a model through ONNX Runtime and nothing else: `python -m benchmarks.engine MODEL TENSOR`.
+
+It reads a number of seconds from each line of its input, calls the model over and over for so long, one row a call,
+and writes a line of JSON: what a server would reach that cost nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import msgspec
+import numpy as np
+import onnxruntime as ort
+
+from benchmarks.told import Calls
+
+
+def main(model: str, tensor: str) -> None:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    feeds = {session.get_inputs()[0].name: np.load(tensor)}
+    for line in sys.stdin:
+        calls = _run(session, feeds, float(line))
+        sys.stdout.write(msgspec.json.encode(calls).decode() + "\n")
+        sys.stdout.flush()
+
+
+def _run(session: ort.InferenceSession, feeds: dict[str, np.ndarray], seconds: float) -> Calls:
+    latencies_ms: list[float] = []
+    started_s = now_s = time.perf_counter()
+    started_cpu_s = time.process_time()
+    while now_s < started_s + seconds:
+        session.run(None, feeds)
+        before_s, now_s = now_s, time.perf_counter()
+        latencies_ms.append((now_s - before_s) * 1000.0)
+    return Calls(now_s - started_s, time.process_time() - started_cpu_s, latencies_ms)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

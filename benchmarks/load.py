@@ -1,0 +1,128 @@
+"""The load: connections that each send one request over and over, closed loop, as cheaply as asyncio can.
+
+A client that costs as much as the server would measure itself: this one renders its request once, reads of an answer
+only the status and the length, and its own CPU time is part of every figure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from typing import NamedTuple, cast
+from urllib.parse import urlsplit
+
+import numpy as np
+import numpy.typing as npt
+
+_HEAD_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
+
+
+class LoadError(Exception):
+    """An answer that is no success: the figures would be those of failing. Tells what came back."""
+
+
+class Target(NamedTuple):
+    """Where to connect, and the whole request as it goes over the wire."""
+
+    host: str
+    port: int
+    request: bytes
+
+
+class Load(NamedTuple):
+    """What one run came to. `latencies_ms` has one entry a request, first byte sent to last received."""
+
+    wall_s: float
+    client_cpu_s: float
+    latencies_ms: npt.NDArray[np.float64]
+
+
+def post(url: str, path: str, headers: Mapping[str, str], body: bytes) -> Target:
+    parts = urlsplit(url)
+    if parts.hostname is None or parts.port is None:
+        raise ValueError(f"{url!r} names no host and port.")
+    lines = [f"POST {path} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return Target(parts.hostname, parts.port, "\r\n".join(lines).encode() + _HEAD_END + body)
+
+
+async def drive(target: Target, *, concurrency: int, seconds: float) -> Load:
+    """Keeps `concurrency` requests under way for `seconds`, then waits for the last answers.
+
+    Raises LoadError for the first answer that is not a 200.
+    """
+    loop = asyncio.get_running_loop()
+    connections = [
+        (await loop.create_connection(lambda: _Connection(target.request), target.host, target.port))[1]
+        for _ in range(concurrency)
+    ]
+    started_s, started_cpu_s = time.perf_counter(), time.process_time()
+    try:
+        await asyncio.gather(*(connection.run(started_s + seconds) for connection in connections))
+        wall_s, cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
+    finally:
+        for connection in connections:
+            connection.close()
+    latencies_ms = np.concatenate([connection.latencies_ms for connection in connections])
+    return Load(wall_s, cpu_s, latencies_ms)
+
+
+class _Connection(asyncio.Protocol):
+    """One keep-alive connection with one request under way."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+        self._transport: asyncio.WriteTransport | None = None
+        self._received = b""
+        self._sent_s = 0.0
+        self._until_s = 0.0
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.latencies_ms: list[float] = []
+
+    async def run(self, until_s: float) -> None:
+        self._until_s = until_s
+        self._send()
+        await self._ended
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._received = self._received + data if self._received else data
+        head_bytes = self._received.find(_HEAD_END) + len(_HEAD_END)
+        if head_bytes < len(_HEAD_END):
+            return
+        length = _LENGTH.search(self._received, 0, head_bytes)
+        if length is None or not self._received.startswith(b"HTTP/1.1 200"):
+            self._fail(f"an answer that is no 200 of known length: {self._received[:2000].decode('latin-1')}")
+        elif len(self._received) >= head_bytes + int(length.group(1)):
+            self._answered(time.perf_counter())
+
+    def _answered(self, now_s: float) -> None:
+        self.latencies_ms.append((now_s - self._sent_s) * 1000.0)
+        self._received = b""
+        if now_s < self._until_s:
+            self._send()
+        elif not self._ended.done():
+            self._ended.set_result(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail(f"the connection was lost: {error or 'closed by the server'}")
+
+    def _send(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            self._fail("the connection was lost")
+            return
+        self._sent_s = time.perf_counter()
+        self._transport.write(self._request)
+
+    def _fail(self, what: str) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(LoadError(what))

@@ -1,0 +1,139 @@
+"""Serving: an edge node and the cloud tier beside raw ONNX Runtime at batch 1, on one core, the client on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import NamedTuple
+
+import msgspec
+
+from benchmarks import bundles
+from benchmarks.bundles import Body, Served
+from benchmarks.load import post
+from benchmarks.machine import Watch
+from benchmarks.report import Report
+from benchmarks.rounds import (
+    Case,
+    Profile,
+    Ratio,
+    Run,
+    client_busy,
+    interleaved,
+    middle,
+    percentile_ms,
+    ratio,
+)
+from benchmarks.stage import Server, Stage
+
+NAME = "serving"
+CONCURRENCIES = (1, 8, 32)
+RAW, LIMIT = "raw ONNX Runtime", "the load's limit"
+EDGE, CLOUD, PREDICT = "edge infer", "cloud infer", "edge predict"
+
+NOTES = (
+    "Closed loop. `of raw`: requests a second over the calls a second of raw ONNX Runtime (batch 1, one thread, same "
+    "core, same rounds); `p50 of raw` and `cpu of raw`: the same for the median latency and for CPU time a request of "
+    "the serving process. Medians of the rounds, lowest and highest in brackets.",
+    "`p50 ms`, `p99 ms` over the requests of all rounds; `client busy` is the share of its own core that asking took.",
+    f"`{LIMIT}` is a server that only answers: what the client could ask for at most. Where a row comes near it, or "
+    "`client busy` near 1, the figure is the client's.",
+    "edge: the node's path for direct callers (its holder decides, no cloud). cloud: the cloud tier's. infer: binary "
+    "tensor in and out over the Open Inference Protocol. predict: a PNG in, JSON out.",
+)
+
+
+class ServingRow(msgspec.Struct, frozen=True):
+    """`cpu_us`: CPU time a request of the serving process."""
+
+    model: str
+    case: str
+    concurrency: int
+    of_raw: Ratio | None
+    p50_of_raw: Ratio | None
+    cpu_of_raw: Ratio | None
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+    client_busy: float
+
+
+class _Question(NamedTuple):
+    """One case of one model."""
+
+    case: str
+    concurrency: int
+
+
+async def measure(stage: Stage, profile: Profile) -> Report:
+    """Each model by itself: the raw engine and every case take turns."""
+    served = _models(stage)
+    edge, cloud = (_node(stage, tier, [*served.values()]) for tier in ("edge", "cloud"))
+    canned = stage.start("canned", "benchmarks.canned", core=stage.cores.server)
+    rows: list[ServingRow] = []
+    async with AsyncExitStack() as closing:
+        engines = {
+            name: await closing.enter_async_context(stage.engine(model.packed.first_artifact, model.tensor))
+            for name, model in served.items()
+        }
+        watch = Watch(stage.pids)
+        for name, model in served.items():
+            cases = {_RAW: engines[name], **_cases(stage, model, edge, cloud, canned)}
+            runs = await interleaved(cases, profile)
+            rows += [_row(name, question, runs) for question in runs]
+        return Report(NAME, rows, NOTES, watch.read())
+
+
+def _models(stage: Stage) -> dict[str, Served]:
+    """All models that this machine has the files for."""
+    known = {
+        "digits student, int8": bundles.digits(stage.digits),
+        "MobileNetV2 size, 224 px": bundles.mobilenet(stage.work),
+        "EfficientNet-lite0, 224 px": bundles.efficientnet(stage.work),
+    }
+    return {name: model for name, model in known.items() if model is not None}
+
+
+def _node(stage: Stage, tier: str, served: Sequence[Served]) -> Server:
+    directories = [str(model.packed.directory) for model in served]
+    config = {"tier": tier, "bundles": directories, "hop_key": "00" * 32}
+    return stage.start_node(tier, config, core=stage.cores.server)
+
+
+def _cases(stage: Stage, model: Served, edge: Server, cloud: Server, canned: Server) -> dict[_Question, Case]:
+    asked = {EDGE: (edge, model.infer)}
+    if model.packed.manifest.model == "digits":
+        asked |= {CLOUD: (cloud, model.infer), PREDICT: (edge, bundles.digits_png())}
+    cases = {
+        _Question(case, concurrency): _asking(stage, *asked[case], concurrency)
+        for case in asked
+        for concurrency in CONCURRENCIES
+    }
+    return {**cases, _LIMIT: _asking(stage, canned, model.infer, _LIMIT.concurrency)}
+
+
+def _asking(stage: Stage, server: Server, body: Body, concurrency: int) -> Case:
+    return stage.asking(server, post(server.url, body.path, body.headers, body.content), concurrency)
+
+
+_RAW = _Question(RAW, 1)
+_LIMIT = _Question(LIMIT, max(CONCURRENCIES))
+
+
+def _row(model: str, question: _Question, runs: Mapping[_Question, Sequence[Run]]) -> ServingRow:
+    own, raw = runs[question], runs[_RAW]
+    served = question not in (_RAW, _LIMIT)
+    return ServingRow(
+        model=model,
+        case=question.case,
+        concurrency=question.concurrency,
+        of_raw=ratio(own, raw, lambda run: run.rate) if served else None,
+        p50_of_raw=ratio(own, raw, lambda run: run.p50_ms) if served else None,
+        cpu_of_raw=ratio(own, raw, lambda run: run.cpu_us) if served else None,
+        requests_per_s=middle(own, lambda run: run.rate),
+        p50_ms=percentile_ms(own, 50),
+        p99_ms=percentile_ms(own, 99),
+        cpu_us=middle(own, lambda run: run.cpu_us),
+        client_busy=client_busy(own),
+    )

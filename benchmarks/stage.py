@@ -1,0 +1,128 @@
+"""Where a benchmark plays: its processes, started, pinned to their core, and stopped with it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+import msgspec
+import numpy as np
+import uvloop
+
+from benchmarks import machine
+from benchmarks.load import Target, drive
+from benchmarks.machine import Cores, cpu_s, pin
+from benchmarks.report import Report
+from benchmarks.rounds import Case, Profile, Run
+from benchmarks.told import Calls
+from foothill import toml
+from foothill.processes import Processes, file_ready
+
+ROOT = Path(__file__).resolve().parents[1]
+_MAX_LINE_BYTES = 64 << 20
+
+
+class Server:
+    """A process that answers HTTP at `url`."""
+
+    def __init__(self, pid: int, url: str) -> None:
+        self.pid = pid
+        self.url = url
+
+
+class Stage:
+    """A work directory, the processes started so far, and the two cores. `digits` holds the compiled digits bundles."""
+
+    def __init__(self, work: Path, digits: Path, processes: Processes, cores: Cores) -> None:
+        self.work = work
+        self.digits = digits
+        self.cores = cores
+        self.pids: list[int] = []
+        self._processes = processes
+
+    def start(self, name: str, *arguments: str, core: int) -> Server:
+        """`python -m ARGUMENTS... READY_FILE`, ready when it has told its URL."""
+        ready = self.work / f"{name}.url"
+        return self._started(name, [*arguments, str(ready)], ready, core)
+
+    def start_node(self, name: str, config: dict[str, Any], *, core: int) -> Server:
+        ready, path = self.work / f"{name}.url", self.work / f"{name}.json"
+        path.write_bytes(msgspec.json.encode({**config, "ready": str(ready)}))
+        return self._started(name, ["benchmarks.node", str(path)], ready, core)
+
+    def start_router(self, config: dict[str, Any], *, core: int) -> Server:
+        ready, path = self.work / "router.url", self.work / "router.toml"
+        path.write_text(toml.dumps({**config, "port": 0}))
+        return self._started("router", ["benchmarks.router_process", str(path), str(ready)], ready, core)
+
+    @asynccontextmanager
+    async def engine(self, model: Path, tensor: np.ndarray[Any, Any]) -> AsyncIterator[Case]:
+        """A case that runs `model` through ONNX Runtime alone, on the server's core."""
+        path = self.work / f"{model.parent.name}.npy"
+        np.save(path, tensor)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "benchmarks.engine", str(model), str(path)),
+            stdin=PIPE,
+            stdout=PIPE,
+            cwd=ROOT,
+            limit=_MAX_LINE_BYTES,
+        )
+        pin(process.pid, self.cores.server)
+        self.pids.append(process.pid)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield _calling(process.stdin, process.stdout)
+        finally:
+            process.stdin.close()
+            await process.wait()
+
+    def asking(self, server: Server, target: Target, concurrency: int) -> Case:
+        """A case whose cost is that of `server`."""
+
+        async def case(seconds: float) -> Run:
+            before_s = cpu_s(server.pid)
+            load = await drive(target, concurrency=concurrency, seconds=seconds)
+            return Run(load.wall_s, cpu_s(server.pid) - before_s, load.client_cpu_s, load.latencies_ms)
+
+        return case
+
+    def _started(self, name: str, module: Sequence[str], ready: Path, core: int) -> Server:
+        child = self._processes.start(name, [sys.executable, "-m", *module], cwd=ROOT)
+        pin(child.pid, core)
+        self.pids.append(child.pid)
+        self._processes.wait_ready(child, file_ready(ready))
+        return Server(child.pid, ready.read_text())
+
+
+def _calling(to: asyncio.StreamWriter, answers: asyncio.StreamReader) -> Case:
+    async def case(seconds: float) -> Run:
+        to.write(f"{seconds}\n".encode())
+        calls = msgspec.json.decode(await answers.readline(), type=Calls)
+        return Run(calls.wall_s, calls.cpu_s, 0.0, np.array(calls.latencies_ms))
+
+    return case
+
+
+Benchmark = Callable[[Stage, Profile], Awaitable[Report]]
+
+
+def perform(benchmark: Benchmark, profile: Profile, digits: Path) -> Report:
+    """One benchmark, with a stage of its own of which nothing is left behind."""
+    cores = machine.cores()
+
+    async def play(stage: Stage) -> Report:
+        return await benchmark(stage, profile)
+
+    with ExitStack() as closing:
+        work = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="foothill-bench-")))
+        closing.enter_context(machine.pinned(cores.client))
+        processes = closing.enter_context(Processes(work / "logs"))
+        report: Report = uvloop.run(play(Stage(work, digits, processes, cores)))
+        return report
