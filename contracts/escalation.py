@@ -32,7 +32,14 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """`certified`: the answer stands under a live certificate. `degraded`: the rule wanted the cloud and could not."""
+    """`certified`: the promise covers the answer. `degraded`: the rule wanted the cloud and could not; never certified.
+
+    The promise: among all requests, at most a share epsilon is answered at the edge while the cloud would have
+    answered otherwise. So it can be broken at the edge only. It covers an edge answer that a live certificate's
+    threshold kept, and a cloud answer that a certificate, live or revoked, or its caller's `always` asked for: that
+    one cannot differ from itself. Without a certificate nothing was promised, whoever answers, and an edge answer
+    that its caller (`never`), a missing confidence, or a cloud that is away kept there is nobody's promise either.
+    """
 
     action: Literal["accept", "escalate"]
     reason: Reason

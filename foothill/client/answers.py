@@ -37,7 +37,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What every answer says of itself.
 
     `bundle` is the name@version that answered. `confidence` is in 0..1, or None when the model reports none.
-    `certified`: it stands under a live certificate. `degraded`: it should have been escalated and could not be.
+    `certified`: the promise of a certificate covers it. `degraded`: it should have been escalated and could not be.
     `timings_ms` has the server's phases and `network` (time under way, connecting included); with `lease` and
     `retry`, where spent, they add up to about `total_ms`. `sent_bytes` and `received_bytes` are the lengths of the
     bodies.

@@ -52,7 +52,10 @@ class Certificates:
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """The final answer of one request and why it is that one. `phases` in ms, without the total."""
+    """The final answer of one request and why it is that one. `phases` in ms, without the total.
+
+    `certified` and `degraded` are those of `contracts.escalation.Verdict`, and never both.
+    """
 
     answer: Answer
     tier: Literal["edge", "cloud"]
@@ -191,12 +194,13 @@ class Holder:
         """
         if headers.LOAD in answer.headers or headers.ANSWER in answer.headers:
             return None
+        degraded = answer.headers.get(headers.DEGRADED) == "true"
         return Settled(
             answer,
             "cloud" if answer.headers.get(headers.TIER) == "cloud" else "edge",
             answer.headers.get(headers.REASON, ""),
-            answer.headers.get(headers.CERTIFIED) == "true",
-            answer.headers.get(headers.DEGRADED) == "true",
+            answer.headers.get(headers.CERTIFIED) == "true" and not degraded,
+            degraded,
             _edge_phases(answer),
         )
 

@@ -70,6 +70,26 @@ def test_an_accepted_answer_is_certified_only_under_a_live_certificate(
 
 
 @given(confidences, certificates, times, policies)
+def test_no_answer_is_both_degraded_and_certified(
+    confidence: float | None, certificate: Certificate | None, left_ms: float, policy: Policy
+) -> None:
+    verdict = decide(confidence, certificate, left_ms, policy)
+    assert not (verdict.degraded and verdict.certified)
+    if certificate is None and policy.asked != "always":
+        assert not verdict.certified
+
+
+@given(st.floats(0, 1), certificates)
+def test_what_goes_to_the_cloud_by_certificate_or_wish_cannot_break_the_promise(
+    confidence: float, certificate: Certificate | None
+) -> None:
+    for asked in ("auto", "always"):
+        verdict = decide(confidence, certificate, math.inf, Policy(asked))
+        if verdict.action == "escalate":
+            assert verdict.certified == (verdict.reason != "uncertified")
+
+
+@given(confidences, certificates, times, policies)
 def test_a_callers_wish_comes_first(
     confidence: float | None, certificate: Certificate | None, left_ms: float, policy: Policy
 ) -> None:

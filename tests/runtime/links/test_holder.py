@@ -347,6 +347,10 @@ async def test_an_answer_that_its_server_settled_is_left_alone(held: Held) -> No
     settled = held.holder.settled_by(Answer(200, own, b"", 1.0))
     assert settled is not None
     assert (settled.tier, settled.reason, settled.certified, settled.degraded) == ("cloud", "doubtful", True, False)
+    both = answer_headers({headers.CERTIFIED: "true", headers.DEGRADED: "true"})
+    claimed = held.holder.settled_by(Answer(200, both, b"", 1.0))
+    assert claimed is not None
+    assert (claimed.certified, claimed.degraded) == (False, True)
 
 
 @given(st.permutations(range(6)))
