@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,18 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _can_be_written(file: Path | None) -> Path | None:
+    """Asked before minutes of work, whose result would have nowhere to go."""
+    if file is None:
+        return None
+    folder = file.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise typer.BadParameter(f"{folder} is no folder that can be written. Make it, or name another.")
+    if file.is_dir():
+        raise typer.BadParameter(f"{file} is a folder. Name a file in it.")
+    return file
+
+
 def foothill(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
@@ -62,7 +75,11 @@ def foothill(
 def up(
     state: State = Path("state/up"),
     ready_file: Annotated[
-        Path | None, typer.Option(help="Written as JSON with every URL once everything answers; removed at the end.")
+        Path | None,
+        typer.Option(
+            callback=_can_be_written,
+            help="Written as JSON with every URL once everything answers; removed at the end.",
+        ),
     ] = None,
     wan: Annotated[bool, typer.Option("--wan/--no-wan", help="Emulate the distances between the parts.")] = False,
     quick: Quick = False,
@@ -81,7 +98,7 @@ def demo(
         Path | None,
         typer.Option("--state", help="A new or empty directory to keep; without it, one that is removed at the end."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the report as JSON too.")] = None,
+    report: Annotated[Path | None, typer.Option(callback=_can_be_written, help="Write the report as JSON too.")] = None,
     requests: Annotated[int, typer.Option(min=_FEWEST_REQUESTS, help="Requests of each pass.")] = _FEWEST_REQUESTS,
     wan: Annotated[bool, typer.Option("--wan/--no-wan", help="Emulate the distances between places.")] = True,
     quick: Quick = False,

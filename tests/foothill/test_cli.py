@@ -125,3 +125,11 @@ def test_the_explanation_names_package_and_extra() -> None:
         "foothill edge: needs onnxruntime, which is not installed. In Foothill's folder type: pip install '.[edge]'"
     )
     assert "'.[all]'" in explain_missing("doctor", "rich")
+
+
+@pytest.mark.parametrize("command", [("up", "--ready-file"), ("demo", "--report")])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(command: tuple[str, str], tmp_path: Path) -> None:
+    for file in (tmp_path / "absent" / "file.json", tmp_path):
+        told = run(*command, str(file), "--state", str(tmp_path / "state"))
+        assert (told.returncode, "folder" in told.stderr) == (2, True)
+    assert not (tmp_path / "state").exists()
