@@ -111,6 +111,8 @@ class Processes:
     ) -> Child:
         """Starts a program and returns at once. `env` is added to this process's environment.
 
+        A Python program takes no modules from the working directory, where a user may have a `router.py` too.
+
         Raises RuntimeError off the main thread: the kernel ties a child to the thread that started it.
         """
         if threading.current_thread() is not threading.main_thread():
@@ -124,7 +126,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
+                env={**os.environ, "PYTHONSAFEPATH": "1", **(env or {})},
                 cwd=cwd,
                 start_new_session=True,
             )

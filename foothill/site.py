@@ -6,6 +6,7 @@ distances on, parts and clients that are far apart connect through a relay that 
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -207,7 +208,8 @@ class Machine:
         fleet = self._seen_from(EDGES[name], "fleet")
         command = [sys.executable, "-m", "foothill", "edge", "enrol", "--fleet", fleet, "--token", token]
         command += ["--url", self._url(name), "--state", str(state)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        env = {**os.environ, "PYTHONSAFEPATH": "1"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise MachineError(f"{name} could not join the fleet:\n{done.stdout}{done.stderr}")
 

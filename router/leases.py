@@ -11,6 +11,8 @@ from router.nodes import Node, Nodes
 from router.selection import Distance, Query, Ranked, rank
 
 MAX_CANDIDATES = 16
+CLOUD_ALONE_TTL_S = 2.0
+"""A lease without a node is asked for again soon: nodes that come back should not wait for their callers."""
 
 
 def give(
@@ -35,7 +37,8 @@ def give(
         raise nodes.nowhere(asked.model, terms.residency)
     count = min(max(asked.candidates, 1), MAX_CANDIDATES)
     leased = tuple(_leased(each) for each in ranked[:count])
-    return Lease(model=asked.model, nodes=leased, cloud=cloud, ttl_s=ttl_s, place=place)
+    lasts_s = ttl_s if leased else min(ttl_s, CLOUD_ALONE_TTL_S)
+    return Lease(model=asked.model, nodes=leased, cloud=cloud, ttl_s=lasts_s, place=place)
 
 
 def ranking(

@@ -213,6 +213,13 @@ def test_readiness_over_http(tmp_path: Path) -> None:
         assert not http_ready(f"http://127.0.0.1:{port}/")()
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH is of Python 3.11")
+def test_a_users_own_modules_stay_out(tmp_path: Path) -> None:
+    (tmp_path / "this.py").write_text("raise SystemExit(3)")
+    with Processes(tmp_path) as processes:
+        assert processes.start("zen", [PYTHON, "-m", "this"], cwd=tmp_path).reap() == 0
+
+
 def test_environment_is_added_to(tmp_path: Path) -> None:
     program = "import os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(os.environ['ADDED'] + os.environ['PATH'])"
     with Processes(tmp_path) as processes:

@@ -13,7 +13,7 @@ from contracts.headers import Terms
 from contracts.leases import Lease, RouteRequest
 from contracts.messages import Status
 from contracts.places import Place, prior_rtt_ms
-from router.leases import MAX_CANDIDATES, give
+from router.leases import CLOUD_ALONE_TTL_S, MAX_CANDIDATES, give
 from router.nodes import Nodes
 from tests.router.rig import ASHBURN, DUBLIN, FRANKFURT, TOKYO
 from tests.router.test_selection import NOW_S, identity, reported
@@ -118,7 +118,8 @@ def test_all_nodes_away_and_no_cloud_is_worth_a_retry() -> None:
     with pytest.raises(FoothillError) as raised:
         given_lease(FRANKFURT, nodes=nodes, cloud="")
     assert (raised.value.code, raised.value.retryable) == ("unavailable", True)
-    assert given_lease(FRANKFURT, nodes=nodes).nodes == ()
+    lease = given_lease(FRANKFURT, nodes=nodes)
+    assert (lease.nodes, lease.ttl_s) == ((), CLOUD_ALONE_TTL_S)
 
 
 def test_a_model_that_only_the_cloud_may_know_gets_a_lease_with_the_cloud_alone() -> None:
