@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,9 +16,6 @@ from benchmarks.report import Report, Reports, markdown
 from benchmarks.rounds import FULL, Profile
 from benchmarks.stage import Benchmark, perform
 
-CALM_CORES = 0.1
-_LOOK_S = 3.0
-
 BENCHMARKS: Mapping[str, Benchmark] = {module.NAME: module.measure for module in (serving, router, client, mqtt)}
 
 
@@ -28,16 +24,17 @@ def main(
     json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
     rounds: Annotated[int, typer.Option(help="How often every case is measured.", min=1)] = FULL.rounds,
     seconds: Annotated[float, typer.Option(help="How long a case is measured each time.", min=0.05)] = FULL.seconds,
-    calm_within: Annotated[float, typer.Option(help="Wait at most so many seconds for other processes to rest.")] = 0,
+    patience: Annotated[
+        float, typer.Option(help="For so many seconds, measure again where other processes were busy.", min=0)
+    ] = FULL.patience_s,
 ) -> None:
     """Measures on two cores of this machine and prints tables; ratios of interleaved rounds, since machines drift."""
     if name and name not in BENCHMARKS:
         raise typer.BadParameter(f"{name!r} is no benchmark. Use one of {', '.join(BENCHMARKS)}.")
-    profile = Profile(rounds, seconds, FULL.warm_s)
+    profile = Profile(rounds, seconds, FULL.warm_s, patience)
     told: dict[str, Report] = {}
     with tempfile.TemporaryDirectory(prefix="foothill-digits-") as digits:
         for each in [name] if name else BENCHMARKS:
-            _wait_for_calm(calm_within)
             told[each] = perform(BENCHMARKS[each], profile, Path(digits))
             print(markdown(told[each]), end="\n\n", flush=True)
     if json is not None:
@@ -45,14 +42,7 @@ def main(
         json.write_bytes(msgspec.json.encode(Reports(machine.describe(), profile, date, told)))
 
 
-def _wait_for_calm(seconds: float) -> None:
-    """The report tells how busy others were; this only gives them time to end."""
-    until_s = time.monotonic() + seconds
-    while time.monotonic() < until_s and machine.busy_cores(_LOOK_S) > CALM_CORES:
-        pass
-
-
 if __name__ == "__main__":
-    app = typer.Typer(pretty_exceptions_enable=False)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     app()

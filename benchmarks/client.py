@@ -13,8 +13,7 @@ import msgspec
 import numpy as np
 
 from benchmarks import bundles, router
-from benchmarks.machine import Watch
-from benchmarks.report import Report
+from benchmarks.report import Report, report
 from benchmarks.rounds import Case, Profile, Ratio, Run, interleaved, middle, percentile_ms, ratio
 from benchmarks.stage import Server, Stage
 from foothill import AsyncClient, Client
@@ -54,11 +53,11 @@ async def measure(stage: Stage, profile: Profile) -> Report:
     model = bundles.digits(stage.digits)
     node = router.start_node(stage, [model], core=stage.cores.server)
     routing = router.start_router(stage, node, [model])
-    watch = Watch(stage.pids)
     async with AsyncExitStack() as closing:
         ways = await _ways(closing, node, routing)
-        runs = await interleaved({name: _calling(way.call) for name, way in ways.items()}, profile)
-    return Report(NAME, [_row(name, way, runs) for name, way in ways.items()], NOTES, watch.read())
+        cases = {name: _calling(way.call) for name, way in ways.items()}
+        rounds = await interleaved(cases, profile, stage.pids)
+    return report(NAME, [_row(name, way, rounds.runs) for name, way in ways.items()], NOTES, [rounds])
 
 
 async def _ways(closing: AsyncExitStack, node: Server, routing: Server) -> dict[str, _Way]:

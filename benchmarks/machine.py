@@ -98,13 +98,6 @@ class Watch:
         return time.process_time() + sum(cpu_s(pid) for pid in self._children)
 
 
-def busy_cores(seconds: float) -> float:
-    """How many cores others keep busy, measured for `seconds`."""
-    watch = Watch(())
-    time.sleep(seconds)
-    return watch.read().other_processes
-
-
 def _kernel_times() -> tuple[float, float]:
     """Seconds that all cores together were busy, and that the hypervisor took: the first line of /proc/stat."""
     fields = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]

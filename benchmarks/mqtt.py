@@ -13,8 +13,8 @@ import numpy as np
 from paho.mqtt.client import Client, MQTTMessage
 
 from benchmarks.follower import ECHO_BACK, ECHO_OUT, connect
-from benchmarks.machine import Watch, cpu_s, pin
-from benchmarks.report import Report
+from benchmarks.machine import cpu_s, pin
+from benchmarks.report import Report, report
 from benchmarks.rounds import Case, Profile, Ratio, Run, interleaved, middle, percentile_ms, ratio
 from benchmarks.stage import Stage
 from contracts import topics
@@ -106,14 +106,13 @@ async def measure(stage: Stage, profile: Profile) -> Report:
         public = signatures.public_key(private)
         stage.start("follower", "benchmarks.follower", broker.url, public, core=stage.cores.client)
         rallies = {DESIRED: await _desired(closing, broker.url, private), PAHO: _paho(closing, broker.url, private)}
-        watch = Watch(stage.pids)
         cases = {
             _Question(case, outstanding): _playing(rally, outstanding, pid)
             for case, rally in rallies.items()
             for outstanding in OUTSTANDING
         }
-        runs = await interleaved(cases, profile)
-        return Report(NAME, [_row(question, runs) for question in runs], NOTES, watch.read())
+        rounds = await interleaved(cases, profile, stage.pids)
+    return report(NAME, [_row(question, rounds.runs) for question in cases], NOTES, [rounds])
 
 
 async def _desired(closing: AsyncExitStack, broker_url: str, private: bytes) -> _Rally:

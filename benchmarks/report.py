@@ -8,16 +8,20 @@ from typing import Any
 import msgspec
 
 from benchmarks.machine import Machine, Meanwhile
-from benchmarks.rounds import Profile, Ratio, shown
+from benchmarks.rounds import Profile, Ratio, Rounds, shown
 
 
 class Report(msgspec.Struct, frozen=True):
-    """One benchmark. All rows are of one kind, whose field names are the columns; `notes` say how to read them."""
+    """One benchmark. All rows are of one kind, whose field names are the columns; `notes` say how to read them.
+
+    `meanwhile` is the mean of the rounds that count; `repeated` rounds were measured again since others were busy.
+    """
 
     name: str
     rows: Sequence[msgspec.Struct]
     notes: Sequence[str]
     meanwhile: Meanwhile
+    repeated: int
 
 
 class Reports(msgspec.Struct, frozen=True):
@@ -29,6 +33,16 @@ class Reports(msgspec.Struct, frozen=True):
     benchmarks: Mapping[str, Report]
 
 
+def report(name: str, rows: Sequence[msgspec.Struct], notes: Sequence[str], rounds: Sequence[Rounds[Any]]) -> Report:
+    """`rounds` of all parts of the benchmark."""
+    seen = [meanwhile for part in rounds for meanwhile in part.meanwhile]
+    mean = Meanwhile(
+        sum(one.other_processes for one in seen) / len(seen),
+        sum(one.stolen for one in seen) / len(seen),
+    )
+    return Report(name, rows, notes, mean, sum(part.repeated for part in rounds))
+
+
 def table(rows: Sequence[msgspec.Struct]) -> str:
     """A Markdown table."""
     heads = [field.name.replace("_", " ") for field in msgspec.structs.fields(rows[0])]
@@ -38,7 +52,10 @@ def table(rows: Sequence[msgspec.Struct]) -> str:
 
 def markdown(report: Report) -> str:
     others, stolen = report.meanwhile.other_processes, report.meanwhile.stolen
-    busy = f"Meanwhile other processes took {others:.2f} cores, the hypervisor {stolen:.2f}."
+    busy = (
+        f"In the rounds that count other processes took {others:.2f} cores and the hypervisor {stolen:.2f}; "
+        f"{report.repeated} rounds were measured again because others were busy."
+    )
     notes = (f"- {note}" for note in [*report.notes, busy])
     return "\n".join([f"## {report.name}", "", table(report.rows), "", *notes])
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from benchmarks.machine import Meanwhile, Watch
 
 
 class Run(NamedTuple):
@@ -43,15 +47,21 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """How long to measure: `rounds` of `seconds` a case, after one of `warm_s` that does not count."""
+    """How long to measure: `rounds` of `seconds` a case, after one of `warm_s` that does not count.
+
+    A round in which other processes took more than CALM_CORES is measured again, as long as `patience_s` lasts.
+    """
 
     rounds: int
     seconds: float
     warm_s: float
+    patience_s: float = 0.0
 
 
-FULL = Profile(rounds=9, seconds=1.0, warm_s=0.5)
+FULL = Profile(rounds=15, seconds=0.5, warm_s=0.5)
 MINIMAL = Profile(rounds=1, seconds=0.1, warm_s=0.02)
+CALM_CORES = 0.1
+_LOOK_S = 0.5
 
 
 class Ratio(msgspec.Struct, frozen=True):
@@ -70,15 +80,46 @@ def shown(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-async def interleaved(cases: Mapping[Name, Case], profile: Profile) -> dict[Name, list[Run]]:
-    """Every round takes the cases in the opposite order of the one before."""
+class Rounds(Generic[Name]):
+    """The rounds that count, of one benchmark or of a part of it. `meanwhile` has one entry a round."""
+
+    def __init__(self, names: Iterable[Name]) -> None:
+        self.runs: dict[Name, list[Run]] = {name: [] for name in names}
+        self.meanwhile: list[Meanwhile] = []
+        self.repeated = 0
+
+    def keep(self, measured: Mapping[Name, Run], meanwhile: Meanwhile) -> None:
+        for name, run in measured.items():
+            self.runs[name].append(run)
+        self.meanwhile.append(meanwhile)
+
+
+async def interleaved(cases: Mapping[Name, Case], profile: Profile, children: Sequence[int]) -> Rounds[Name]:
+    """Every round takes the cases in the opposite order of the one before. `children` are processes of one's own."""
     for case in cases.values():
         await case(profile.warm_s)
-    runs: dict[Name, list[Run]] = {name: [] for name in cases}
-    for number in range(profile.rounds):
-        for name in list(cases)[:: -1 if number % 2 else 1]:
-            runs[name].append(await cases[name](profile.seconds))
-    return runs
+    rounds = Rounds(cases)
+    until_s = time.monotonic() + profile.patience_s
+    while len(rounds.meanwhile) < profile.rounds:
+        await _calm(children, until_s)
+        watch = Watch(children)
+        forwards = len(rounds.meanwhile) % 2 == 0
+        measured = {name: await cases[name](profile.seconds) for name in (cases if forwards else reversed([*cases]))}
+        meanwhile = watch.read()
+        if meanwhile.other_processes <= CALM_CORES or time.monotonic() > until_s:
+            rounds.keep(measured, meanwhile)
+        else:
+            rounds.repeated += 1
+    return rounds
+
+
+async def _calm(children: Sequence[int], until_s: float) -> None:
+    """Returns when other processes rest, at the latest at `until_s`: those who work should not wait for a benchmark."""
+    while time.monotonic() < until_s:
+        watch = Watch(children)
+        await asyncio.sleep(_LOOK_S)
+        if watch.read().other_processes <= CALM_CORES:
+            return
 
 
 def ratio(case: Sequence[Run], baseline: Sequence[Run], figure: Figure) -> Ratio:

@@ -10,9 +10,20 @@ import msgspec
 from benchmarks import bundles
 from benchmarks.bundles import Body, Served
 from benchmarks.load import post
-from benchmarks.machine import Watch
-from benchmarks.report import Report
-from benchmarks.rounds import Case, Profile, Ratio, Run, client_busy, interleaved, middle, percentile_ms, ratio, spread
+from benchmarks.report import Report, report
+from benchmarks.rounds import (
+    Case,
+    Profile,
+    Ratio,
+    Rounds,
+    Run,
+    client_busy,
+    interleaved,
+    middle,
+    percentile_ms,
+    ratio,
+    spread,
+)
 from benchmarks.stage import Server, Stage
 from contracts.leases import RouteRequest
 from foothill.demo.places import GeoDatabaseError, database_path
@@ -61,8 +72,8 @@ async def measure(stage: Stage, profile: Profile) -> Report:
     node = start_node(stage, [*models.values()], core=stage.cores.client)
     router = start_router(stage, node, [*models.values()])
     bare = stage.start("bare", "benchmarks.bare_proxy", node.url, core=stage.cores.server)
-    watch = Watch(stage.pids)
     rows: list[RouterRow] = []
+    rounds: list[Rounds[_Question]] = []
     for size, model in models.items():
         asked = {DIRECT: (node, model.infer), PROXIED: (router, model.infer), BARE: (bare, model.infer)}
         if size == SMALL:
@@ -72,9 +83,9 @@ async def measure(stage: Stage, profile: Profile) -> Report:
             for case in asked
             for concurrency in CONCURRENCIES
         }
-        runs = await interleaved(cases, profile)
-        rows += [_row(size, question, runs) for question in runs]
-    return Report(NAME, rows, NOTES, watch.read())
+        rounds.append(await interleaved(cases, profile, stage.pids))
+        rows += [_row(size, question, rounds[-1].runs) for question in cases]
+    return report(NAME, rows, NOTES, rounds)
 
 
 def start_node(stage: Stage, served: Sequence[Served], *, core: int) -> Server:

@@ -11,12 +11,12 @@ import msgspec
 from benchmarks import bundles
 from benchmarks.bundles import Body, Served
 from benchmarks.load import post
-from benchmarks.machine import Watch
-from benchmarks.report import Report
+from benchmarks.report import Report, report
 from benchmarks.rounds import (
     Case,
     Profile,
     Ratio,
+    Rounds,
     Run,
     client_busy,
     interleaved,
@@ -72,17 +72,17 @@ async def measure(stage: Stage, profile: Profile) -> Report:
     edge, cloud = (_node(stage, tier, [*served.values()]) for tier in ("edge", "cloud"))
     canned = stage.start("canned", "benchmarks.canned", core=stage.cores.server)
     rows: list[ServingRow] = []
+    rounds: list[Rounds[_Question]] = []
     async with AsyncExitStack() as closing:
         engines = {
             name: await closing.enter_async_context(stage.engine(model.packed.first_artifact, model.tensor))
             for name, model in served.items()
         }
-        watch = Watch(stage.pids)
         for name, model in served.items():
             cases = {_RAW: engines[name], **_cases(stage, model, edge, cloud, canned)}
-            runs = await interleaved(cases, profile)
-            rows += [_row(name, question, runs) for question in runs]
-        return Report(NAME, rows, NOTES, watch.read())
+            rounds.append(await interleaved(cases, profile, stage.pids))
+            rows += [_row(name, question, rounds[-1].runs) for question in cases]
+    return report(NAME, rows, NOTES, rounds)
 
 
 def _models(stage: Stage) -> dict[str, Served]:

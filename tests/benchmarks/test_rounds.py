@@ -21,10 +21,12 @@ async def test_every_round_takes_all_cases_and_turns_their_order_round() -> None
 
         return measured
 
-    runs = await interleaved({name: case(name) for name in "abc"}, Profile(rounds=3, seconds=0.5, warm_s=0.1))
+    profile = Profile(rounds=3, seconds=0.5, warm_s=0.1)
+    rounds = await interleaved({name: case(name) for name in "abc"}, profile, children=())
     assert "".join(name for name, _ in asked) == "abc" + "abc" + "cba" + "abc"
     assert [seconds for _, seconds in asked] == [0.1] * 3 + [0.5] * 9
-    assert [len(each) for each in runs.values()] == [3, 3, 3]
+    assert [len(each) for each in rounds.runs.values()] == [3, 3, 3]
+    assert len(rounds.meanwhile) == 3
 
 
 def test_a_ratio_compares_within_each_round() -> None:
