@@ -52,7 +52,7 @@ async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> 
         enrolment = load_enrolment(state_dir)
         node = await build(config, enrolment, state_dir)
         await node.updater.restore()
-        await serve_app(node.app, config.host, config.port, name=f"edge node {enrolment.node}", ready=ready)
+        await serve_app(node.app, config.host, config.port, name=enrolment.node, ready=ready)
 
 
 class Node(NamedTuple):
