@@ -189,10 +189,11 @@ def test_bundle_files_are_handed_to_the_admin_only(fleet: Fleet, tmp_path: Path)
     try:
         digest = pack(tmp_path / "bundle")
         fleet.publish(tmp_path / "bundle")
-        file = f"{node.url()}/v1/bundles/{digest}/{FILE}"
+        url = node.url()
+        file = f"{url}/v1/bundles/{digest}/{FILE}"
         fleet.roll_out("digits-edge@1")
         assert httpx.get(file).status_code in (401, 403)
-        assert httpx.request("BREW", node.url()).json()["source"] == httpx.get(file).json()["source"]
+        assert httpx.request("BREW", url).json()["source"] == httpx.get(file).json()["source"]
         answer = httpx.get(file, headers={"Authorization": "Bearer node-secret"})
         assert answer.content == (tmp_path / "bundle" / FILE).read_bytes()
     finally:
