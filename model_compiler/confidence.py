@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from contracts.manifest import ConfidenceRule
 from contracts.risk import threshold
-from model_compiler.samples import Floats
+from model_compiler.data.samples import Floats
 from runtime.serving.confidence import softmax
 
 _COLDEST, _HOTTEST = 0.05, 20.0

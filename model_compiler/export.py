@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contracts.manifest import Precision
+from model_compiler.data.samples import Floats
 from model_compiler.errors import CompileError
+from model_compiler.learning.train import threads
 from model_compiler.replay import Ends, outputs_of
-from model_compiler.samples import Floats
-from model_compiler.train import one_thread
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def export_onnx(net: torch.nn.Module, sample: Floats, path: Path, ends: Ends) ->
             opset_version=OPSET,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             input_names=[ends.input],
-            output_names=[ends.output],
+            output_names=list(ends.outputs),
             verbose=False,
         )
     model = onnxslim.slim(program.model_proto)
@@ -57,7 +57,7 @@ def predict(net: torch.nn.Module, inputs: Floats) -> Floats:
     """The network's own outputs for `inputs`."""
     import torch
 
-    with one_thread(), torch.inference_mode():
+    with threads(1), torch.inference_mode():
         batches = [net(batch) for batch in torch.from_numpy(inputs).split(256)]
     return np.asarray(torch.cat(batches), np.float32)
 

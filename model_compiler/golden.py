@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from model_compiler.data.samples import Floats
 from model_compiler.errors import CompileError
-from model_compiler.samples import Floats
 
 ROWS = 16
 

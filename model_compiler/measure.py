@@ -16,11 +16,11 @@ import onnxruntime
 
 from contracts.manifest import ConfidenceRule, Measured, Measurements
 from model_compiler.confidence import confidence_of
+from model_compiler.data.samples import Floats, first
 from model_compiler.pack import Packed
 from model_compiler.plan import Plan
 from model_compiler.progress import Advance, unwatched
 from model_compiler.replay import Ends, open_engine, outputs_of
-from model_compiler.samples import Floats
 
 _ROUNDS = 150
 _WARM_UP = 20
@@ -38,9 +38,9 @@ def measure(plan: Plan, packed: Packed, advance: Advance = unwatched) -> Measure
     if plan.cloud is not None:
         paths[_TEACHER] = plan.cloud.first_artifact
     test = plan.data.test
-    logits = {name: outputs_of(path, test.inputs, plan.ends) for name, path in paths.items()}
+    logits = {name: outputs_of(path, test, plan.ends) for name, path in paths.items()}
     advance(0.5)
-    taken = latencies_ms(paths, test.inputs, plan.ends)
+    taken = latencies_ms(paths, first(test, _ROUNDS), plan.ends)
     measured = {
         name: Measured(
             accuracy=share_equal(values.argmax(axis=1), test.labels),

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 from contracts.manifest import ConfidenceRule, digest_of
 from contracts.strata import stratum_of
 from model_compiler.confidence import fit_rule
+from model_compiler.data.samples import first
 from model_compiler.describe import describe
-from model_compiler.distil import distil
 from model_compiler.export import check_parity, export_onnx, predict
+from model_compiler.learning.distil import distil
+from model_compiler.learning.train import seeded, train
 from model_compiler.measure import measure
 from model_compiler.pack import Packed, attach, pack
 from model_compiler.plan import Plan
 from model_compiler.progress import Progress, silent, stage_of
-from model_compiler.quantize import quantize_cpu
+from model_compiler.quantizing.int8 import quantize_cpu
 from model_compiler.replay import outputs_of
-from model_compiler.train import seeded, train
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,7 @@ def learn(plan: Plan, progress: Progress) -> torch.nn.Module:
         train(net, plan.data.train, plan.schedule, seed=plan.seed, advance=advance)
         return net
     advance = stage_of(progress, plan.reference, "distil")
-    teacher_logits = outputs_of(plan.cloud.first_artifact, plan.data.train.inputs, plan.ends)
+    teacher_logits = outputs_of(plan.cloud.first_artifact, plan.data.train, plan.ends)
     distil(net, plan.data.train, teacher_logits, plan.schedule, seed=plan.seed, advance=advance)
     return net
 
@@ -58,14 +59,14 @@ def learn(plan: Plan, progress: Progress) -> torch.nn.Module:
 def build_artifacts(plan: Plan, net: torch.nn.Module, work: Path, progress: Progress) -> dict[str, Path]:
     """Exports and quantizes into `work`, each artifact checked against `net` on real inputs. File name to path."""
     advance = stage_of(progress, plan.reference, "export")
-    exported, real = work / "exported.onnx", plan.data.fit.inputs[:_PARITY_ROWS]
+    exported, real = work / "exported.onnx", first(plan.data.fit, _PARITY_ROWS)
     export_onnx(net, real[:2], exported, plan.ends)
     expected = predict(net, real)
     files = {artifact.file: work / artifact.file for artifact in plan.artifacts}
     for index, artifact in enumerate(plan.artifacts):
         path = files[artifact.file]
         if artifact.precision == "int8":
-            quantize_cpu(exported, path, plan.data.ranges.inputs, input_name=plan.ends.input)
+            quantize_cpu(exported, path, first(plan.data.ranges, len(plan.data.ranges)), input_name=plan.ends.input)
         else:
             path.write_bytes(exported.read_bytes())
         check_parity(path, plan.ends, real, expected, precision=artifact.precision)
@@ -78,7 +79,7 @@ def fit_rules(plan: Plan, files: Mapping[str, Path], progress: Progress) -> dict
     if plan.cloud is None:
         return {}
     advance = stage_of(progress, plan.reference, "confidence")
-    teacher, fit, threshold = plan.cloud.first_artifact, plan.data.fit.inputs, plan.data.threshold.inputs
+    teacher, fit, threshold = plan.cloud.first_artifact, plan.data.fit, plan.data.threshold
     fit_answers = outputs_of(teacher, fit, plan.ends).argmax(axis=1)
     threshold_answers = outputs_of(teacher, threshold, plan.ends).argmax(axis=1)
     rules = {}

@@ -9,10 +9,10 @@ import msgspec
 
 from contracts.manifest import Precision, Preprocess, Task
 from model_compiler.confidence import Promise
+from model_compiler.data.samples import Data
+from model_compiler.learning.train import Schedule
 from model_compiler.pack import Packed
 from model_compiler.replay import Ends
-from model_compiler.samples import Data
-from model_compiler.train import Schedule
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ class Plan(msgspec.Struct, frozen=True):
     how: str
     cloud: Packed | None = None
     promise: Promise = Promise()
-    ends: Ends = Ends("image", "logits")
+    ends: Ends = Ends("image", ("logits",))
     seed: int = 0
 
     @property

@@ -7,17 +7,21 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from model_compiler.samples import Floats
+from model_compiler.data.samples import Arrays, Floats, Samples, batches
 from runtime.serving.onnx_engine import OnnxEngine, provider_for
 
 _BATCH = 64
 
 
 class Ends(msgspec.Struct, frozen=True):
-    """The names of a model's one input and one output."""
+    """The names of a model's one input and of its outputs; the first output is the one that answers."""
 
     input: str
-    output: str
+    outputs: tuple[str, ...]
+
+    @property
+    def output(self) -> str:
+        return self.outputs[0]
 
 
 def open_engine(artifact: Path) -> OnnxEngine:
@@ -25,10 +29,17 @@ def open_engine(artifact: Path) -> OnnxEngine:
     return OnnxEngine(artifact, provider=provider_for("cpu-x86"), threads=1)
 
 
-def outputs_of(artifact: Path, inputs: Floats, ends: Ends) -> Floats:
-    """The output for `inputs` (n, ...), run in batches: (n, ...) float32."""
+def outputs_of(artifact: Path, inputs: Floats | Samples, ends: Ends) -> Floats:
+    """The answering output for `inputs` (n, ...), run in batches: (n, ...) float32."""
+    return all_outputs_of(artifact, inputs, ends)[ends.output]
+
+
+def all_outputs_of(artifact: Path, inputs: Floats | Samples, ends: Ends) -> dict[str, Floats]:
+    """Every output for `inputs` (n, ...), run in batches: (n, ...) float32 each."""
+    samples = Arrays(inputs, np.zeros(len(inputs), np.int64)) if isinstance(inputs, np.ndarray) else inputs
     engine = open_engine(artifact)
-    batches = [inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH)]
-    outputs = [engine.run({ends.input: batch})[ends.output] for batch in batches]
-    engine.close()
-    return np.concatenate(outputs)
+    try:
+        runs = [engine.run({ends.input: batch}) for batch in batches(samples, _BATCH)]
+    finally:
+        engine.close()
+    return {name: np.concatenate([run[name] for run in runs]) for name in ends.outputs}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from foothill.demo.traffic import Sample
+from model_compiler.data.samples import to_samples
 from model_compiler.digits.camera import test_frames
 from model_compiler.digits.recipe import PREPROCESS
 from model_compiler.digits.splits import LABELS
-from model_compiler.samples import to_samples
 
 
 def digit_samples(count: int, seed: int) -> tuple[Sample, ...]:

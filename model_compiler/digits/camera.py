@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from model_compiler.data.samples import Floats, Labels, Pictures
 from model_compiler.digits import splits
-from model_compiler.samples import Floats, Labels, Pictures
 
 SIDE = 32
 _GREYS_PER_LEVEL = 255.0 / 16.0

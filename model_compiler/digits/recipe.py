@@ -9,14 +9,14 @@ import numpy as np
 
 from contracts.boards import BOARDS
 from contracts.manifest import Preprocess
+from model_compiler.data.samples import Arrays, Data, to_samples
 from model_compiler.digits import camera, nets, splits
 from model_compiler.digits.splits import LABELS, Digits, Part
+from model_compiler.learning.train import Schedule
 from model_compiler.pack import Packed
 from model_compiler.pipeline import compile_bundle
 from model_compiler.plan import ArtifactPlan, Plan
 from model_compiler.progress import Progress, silent
-from model_compiler.samples import Data, Samples, to_samples
-from model_compiler.train import Schedule
 
 MODEL = "digits"
 CLOUD, EDGE, BAD = "digits-cloud@1", "digits-edge@1", "digits-edge@2"
@@ -89,6 +89,7 @@ def camera_data(parts: dict[Part, Digits], profile: Profile) -> Data:
     return Data(
         train=_shoot(parts["train"], profile.train_draws, seed=1),
         ranges=_shoot(parts["fit"], 1, seed=2),
+        validation=_shoot(parts["fit"], 2, seed=6),
         fit=_shoot(parts["fit"], profile.fit_draws, seed=3),
         threshold=_shoot(parts["threshold"], 1, seed=4),
         test=_shoot(parts["test"], profile.test_draws, seed=5),
@@ -101,11 +102,16 @@ def clean_data(parts: dict[Part, Digits]) -> Data:
         part: to_samples(camera.clean(digits.pictures), digits.labels, PREPROCESS) for part, digits in parts.items()
     }
     return Data(
-        train=scans["train"], ranges=scans["fit"], fit=scans["fit"], threshold=scans["threshold"], test=scans["test"]
+        train=scans["train"],
+        ranges=scans["fit"],
+        validation=scans["fit"],
+        fit=scans["fit"],
+        threshold=scans["threshold"],
+        test=scans["test"],
     )
 
 
-def _shoot(digits: Digits, draws: int, *, seed: int) -> Samples:
+def _shoot(digits: Digits, draws: int, *, seed: int) -> Arrays:
     repeated = digits.take(np.tile(np.arange(len(digits)), draws))
     return to_samples(camera.shoot(repeated.pictures, np.random.default_rng(seed)), repeated.labels, PREPROCESS)
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from model_compiler.samples import Floats, Labels
+from model_compiler.data.samples import Floats, Labels
 
 LABELS = tuple(str(digit) for digit in range(10))
 Part = Literal["train", "fit", "threshold", "test"]

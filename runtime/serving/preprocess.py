@@ -6,6 +6,7 @@ import math
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from contracts.manifest import Preprocess
 from runtime.serving import images
@@ -27,7 +28,8 @@ class Preprocessor:
         self._spec = spec
         levels = np.arange(256, dtype=np.float64) * spec.scale
         tables = [(levels - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True)]
-        self._tables = np.array(tables, dtype=np.float32)
+        self.tables: npt.NDArray[np.float32] = np.array(tables, dtype=np.float32)
+        """What becomes of each of the 256 levels: (channels, 256)."""
 
     def tensor(self, data: bytes, media_type: str) -> Array:
         """float32 [1, channels, height, width]. Raises FoothillError `bad_image`."""
@@ -52,7 +54,7 @@ class Preprocessor:
         planes = [picture] if picture.ndim == 2 else [cv2.extractChannel(picture, channel) for channel in range(3)]
         tensor = np.empty((1, len(planes), *picture.shape[:2]), dtype=np.float32)
         for channel, plane in enumerate(planes):
-            tensor[0, channel] = cv2.LUT(np.ascontiguousarray(plane), self._tables[channel])
+            tensor[0, channel] = cv2.LUT(np.ascontiguousarray(plane), self.tables[channel])
         return tensor
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from contracts.risk import threshold
 from model_compiler.confidence import Promise, confidence_of, fit_rule, fit_temperature
-from model_compiler.samples import Floats
+from model_compiler.data.samples import Floats
 
 DIGEST = "sha256:" + "0" * 64
 

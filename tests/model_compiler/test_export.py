@@ -9,16 +9,16 @@ import onnx
 import pytest
 import torch
 
+from model_compiler.data.samples import Floats
 from model_compiler.digits import nets
 from model_compiler.errors import CompileError
 from model_compiler.export import MAX_IR_VERSION, OPSET, check_parity, export_onnx, predict
+from model_compiler.learning.train import seeded
 from model_compiler.replay import Ends, outputs_of
-from model_compiler.samples import Floats
-from model_compiler.train import seeded
 
 pytestmark = pytest.mark.integration
 
-ENDS = Ends("image", "logits")
+ENDS = Ends("image", ("logits",))
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from model_compiler.data.samples import Floats
 from model_compiler.errors import CompileError
 from model_compiler.golden import ROWS, Tolerance, choose_rows, tolerance_for
-from model_compiler.samples import Floats
 
 
 def logits_for(labels: np.ndarray, margin: float) -> Floats:

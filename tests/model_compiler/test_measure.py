@@ -25,7 +25,7 @@ def test_artifacts_take_turns_and_the_median_is_reported(bundles: DigitsBundles)
 
     paths = {"a": bundles.edge.file("cpu.u8s8.onnx"), "b": bundles.edge.file("fp32.onnx")}
     inputs = np.zeros((3, 1, 32, 32), np.float32)
-    assert latencies_ms(paths, inputs, Ends("image", "logits"), clock=clock) == {"a": 1.0, "b": 3.0}
+    assert latencies_ms(paths, inputs, Ends("image", ("logits",)), clock=clock) == {"a": 1.0, "b": 3.0}
 
 
 def test_shares_count_equal_answers() -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from model_compiler.digits import recipe, splits
 from model_compiler.digits.recipe import DigitsBundles, Profile
+from model_compiler.learning.train import Schedule
 from model_compiler.pack import read
 from model_compiler.progress import Step
-from model_compiler.train import Schedule
 
 pytestmark = pytest.mark.integration
 
@@ -62,5 +62,8 @@ def test_no_part_of_the_digits_serves_two_purposes() -> None:
     brief = Profile(1, 4, Schedule(1, 1e-2), Schedule(1, 1e-2), Schedule(1, 1e-2), fit_draws=1, test_draws=1)
     parts = splits.split(splits.load())
     for data in (recipe.camera_data(parts, brief), recipe.clean_data(parts)):
-        seen = [{row.tobytes() for row in part.inputs} for part in (data.train, data.fit, data.threshold, data.test)]
+        seen = [
+            {row.tobytes() for row in first(part, len(part))}
+            for part in (data.train, data.fit, data.threshold, data.test)
+        ]
         assert sum(map(len, seen)) == len(set().union(*seen)) == 1797

@@ -10,17 +10,17 @@ from contracts.boards import BOARDS
 from contracts.manifest import Measurements
 from contracts.strata import stratum_of
 from model_compiler.confidence import confidence_of
+from model_compiler.data.samples import to_samples
 from model_compiler.digits import camera, recipe, splits
 from model_compiler.digits.recipe import DigitsBundles
 from model_compiler.pack import Packed, read, read_measurements
 from model_compiler.replay import Ends, outputs_of
-from model_compiler.samples import to_samples
 from runtime.serving.golden import check_golden
 from runtime.serving.loaded import LoadedModel
 
 pytestmark = pytest.mark.integration
 
-ENDS = Ends("image", "logits")
+ENDS = Ends("image", ("logits",))
 
 
 def each(bundles: DigitsBundles) -> tuple[Packed, ...]:

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from model_compiler.samples import Samples
-from model_compiler.train import Schedule, seeded, train
+from model_compiler.data.samples import Arrays
+from model_compiler.learning.train import Schedule, seeded, train
 
 
-def blobs(n: int, seed: int) -> Samples:
+def blobs(n: int, seed: int) -> Arrays:
     """Two classes that a line separates."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, n)
     inputs = rng.standard_normal((n, 4)).astype(np.float32) + 3 * labels[:, None].astype(np.float32)
-    return Samples(inputs, labels)
+    return Arrays(inputs, labels)
 
 
 def trained(seed: int) -> tuple[torch.nn.Module, list[float]]:

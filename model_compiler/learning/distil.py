@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from model_compiler.data.samples import Floats, Numbers, Samples
+from model_compiler.learning.train import Schedule, run
 from model_compiler.progress import Advance, unwatched
-from model_compiler.samples import Floats, Samples
-from model_compiler.train import Schedule, run
 
 if TYPE_CHECKING:
     import torch
@@ -45,10 +45,11 @@ def distil(
     labels, share, heat = torch.from_numpy(samples.labels), distillation.teacher_share, distillation.temperature
     soft = functional.log_softmax(torch.from_numpy(teacher_logits) / heat, dim=1)
 
-    def loss(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        hard = functional.cross_entropy(logits, labels[rows])
+    def loss(net: torch.nn.Module, inputs: torch.Tensor, rows: Numbers, view: int) -> torch.Tensor:
+        logits = net(inputs)
+        hard = functional.cross_entropy(logits, labels[torch.from_numpy(rows)])
         student_soft = functional.log_softmax(logits / heat, dim=1)
         divergence = functional.kl_div(student_soft, soft[rows], log_target=True, reduction="batchmean")
         return (1 - share) * hard + share * heat * heat * divergence
 
-    run(student, samples.inputs, loss, schedule, seed=seed, advance=advance)
+    run(student, samples, loss, schedule, seed=seed, advance=advance)

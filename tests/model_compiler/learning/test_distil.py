@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from model_compiler.distil import Distillation, distil
-from model_compiler.samples import Samples
-from model_compiler.train import Schedule
+from model_compiler.data.samples import Arrays
+from model_compiler.learning.distil import Distillation, distil
+from model_compiler.learning.train import Schedule
 
 
 def agreement_with_teacher(teacher_share: float) -> float:
@@ -15,7 +15,7 @@ def agreement_with_teacher(teacher_share: float) -> float:
     rng = np.random.default_rng(0)
     inputs = rng.standard_normal((512, 4)).astype(np.float32)
     teacher_logits = np.stack([inputs[:, 0], -inputs[:, 0]], axis=1) * 5
-    samples = Samples(inputs, teacher_logits.argmin(axis=1))
+    samples = Arrays(inputs, teacher_logits.argmin(axis=1))
     student = torch.nn.Linear(4, 2)
     distillation = Distillation(temperature=2.0, teacher_share=teacher_share)
     distil(student, samples, teacher_logits, Schedule(epochs=20, peak=0.1), seed=0, distillation=distillation)

@@ -10,7 +10,7 @@ import pytest
 
 from model_compiler.digits.recipe import DigitsBundles
 from model_compiler.errors import CompileError
-from model_compiler.quantize import quantize_cpu
+from model_compiler.quantizing.int8 import quantize_cpu
 
 
 def test_weights_are_signed_seven_bit_per_channel_and_activations_unsigned(bundles: DigitsBundles) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from model_compiler.data.samples import Floats
 from model_compiler.errors import CompileError
 from model_compiler.export import strip
-from model_compiler.samples import Floats
 
 _BATCH = 64
 

@@ -1,0 +1,114 @@
+"""Folders of pictures, one folder a label or all loose without labels: decoded once, kept as one array on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from contracts.errors import FoothillError
+from contracts.manifest import Preprocess
+from model_compiler.data.samples import Pictures, PictureSamples
+from model_compiler.errors import CompileError
+from runtime.serving import images
+from runtime.serving.preprocess import Preprocessor, least_size
+
+_MEDIA_TYPES = {".jpg": images.JPEG, ".jpeg": images.JPEG, ".png": images.PNG}
+UNLABELLED = -1
+_MAX_PICTURES = 10_000_000
+
+
+class Folder(NamedTuple):
+    """`labels` are the sorted names of the folders; empty, and every sample's label -1, where pictures lie loose."""
+
+    samples: PictureSamples
+    labels: tuple[str, ...]
+
+
+def read_folder(directory: Path, preprocess: Preprocess, cache: Path) -> Folder:
+    """Every JPEG and PNG below `directory`, in the order of their paths, each decoded and resized as on a node.
+
+    The decoded pictures are kept in `cache` and mapped, not read: they may be larger than the memory.
+    Raises CompileError for a folder without pictures, a mixture of loose and labelled ones, or a damaged picture.
+    """
+    files = _files(directory)
+    labels = _labels(directory, files)
+    numbers = {label: number for number, label in enumerate(labels)}
+    answers = [numbers.get(file.relative_to(directory).parts[0], UNLABELLED) for file in files]
+    pictures = _cached(files, preprocess, cache)
+    return Folder(PictureSamples(pictures, np.asarray(answers, np.int64), preprocess), labels)
+
+
+def _files(directory: Path) -> list[Path]:
+    try:
+        found = sorted(path for path in directory.rglob("*") if path.suffix.lower() in _MEDIA_TYPES and path.is_file())
+    except OSError as error:
+        raise CompileError(f"{directory} cannot be read ({error.strerror}). Name a folder of pictures.") from error
+    if not found:
+        raise CompileError(f"{directory} holds no .jpg, .jpeg or .png file. Name a folder of pictures.")
+    if len(found) > _MAX_PICTURES:
+        raise CompileError(f"{directory} holds {len(found)} pictures; at most {_MAX_PICTURES} are taken.")
+    return found
+
+
+def _labels(directory: Path, files: Sequence[Path]) -> tuple[str, ...]:
+    depths = [len(path.relative_to(directory).parts) for path in files]
+    if max(depths) == 1:
+        return ()
+    if min(depths) == 1:
+        loose = files[depths.index(1)]
+        raise CompileError(
+            f"{loose} lies loose beside folders of pictures. Put every picture in the folder of its label, or none."
+        )
+    return tuple(sorted({path.relative_to(directory).parts[0] for path in files}))
+
+
+def _cached(files: Sequence[Path], preprocess: Preprocess, cache: Path) -> Pictures:
+    kept = cache / f"pictures-{_key(files, preprocess)}.npy"
+    if not kept.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        _decode_all(files, preprocess, kept)
+    return np.load(kept, mmap_mode="r")  # type: ignore[no-any-return]
+
+
+def _key(files: Sequence[Path], preprocess: Preprocess) -> str:
+    """What the decoded pictures depend on: names, sizes and times of the files, and how they are resized."""
+    sha256 = hashlib.sha256(msgspec.json.encode([preprocess.width, preprocess.height, preprocess.colour]))
+    sha256.update(preprocess.resize.encode())
+    for path in files:
+        status = path.stat()
+        sha256.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return sha256.hexdigest()[:16]
+
+
+def _decode_all(files: Sequence[Path], preprocess: Preprocess, kept: Path) -> None:
+    """Into a file of its own first: a run that is cut short leaves nothing that looks finished."""
+    channels = () if preprocess.colour == "grey" else (3,)
+    shape = (len(files), preprocess.height, preprocess.width, *channels)
+    unfinished = kept.with_suffix(f".{os.getpid()}.part")
+    try:
+        pictures = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+        preprocessor = Preprocessor(preprocess)
+        for row, path in enumerate(files):
+            pictures[row] = _decode(path, preprocess, preprocessor)
+        pictures.flush()
+        unfinished.replace(kept)
+    except OSError as error:
+        raise CompileError(f"{kept} cannot be written ({error.strerror}). Free space there.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _decode(path: Path, preprocess: Preprocess, preprocessor: Preprocessor) -> Pictures:
+    data, media_type = path.read_bytes(), _MEDIA_TYPES[path.suffix.lower()]
+    try:
+        size = images.read_size(data, media_type)
+        picture = images.decode(data, media_type, preprocess.colour, at_least=least_size(size, preprocess))
+        return preprocessor.resize(picture)
+    except FoothillError as error:
+        raise CompileError(f"{path}: {error.message} Mend or remove it.") from error
