@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 import pytest
 
+from model_compiler.data.samples import first
 from model_compiler.digits import recipe, splits
 from model_compiler.digits.recipe import DigitsBundles, Profile
 from model_compiler.learning.train import Schedule
