@@ -1,0 +1,136 @@
+"""Stages that need not run twice: what each made is kept under the digest of what it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from contracts.decoding import UNREADABLE
+from model_compiler.errors import CompileError
+from model_compiler.progress import Advance, Progress, stage_of
+
+_RECORD = "stage.json"
+_TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "torch-pruning", "torchao", "numpy")
+FORM = 1
+"""Raised when a stage of the same inputs would come out otherwise than before."""
+
+Produce = Callable[[Path, Advance], None]
+"""Writes a stage's files into an empty directory, and tells how far it is."""
+
+
+class Ran(msgspec.Struct, frozen=True):
+    """One stage of one compilation: `took_s` is what it took when it ran, now or, where `reused`, before."""
+
+    bundle: str
+    stage: str
+    took_s: float
+    reused: bool
+
+
+class Record(msgspec.Struct, frozen=True):
+    """Beside a stage's files: what they were made from, with what, and their SHA-256."""
+
+    stage: str
+    inputs: dict[str, Any]
+    tools: dict[str, str]
+    files: dict[str, str]
+    took_s: float
+
+
+class Stages:
+    """The finished stages in `directory`, which may be shared by compilations one after the other.
+
+    A stage that was cut short leaves nothing that counts; one whose files were changed afterwards runs again.
+    """
+
+    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._tools = {name: _version(name) for name in _TOOLS}
+        self.ran: list[Ran] = []
+
+    def run(self, bundle: str, stage: str, inputs: Mapping[str, Any], produce: Produce, progress: Progress) -> Path:
+        """The directory of the stage's files, made by `produce` unless it was made from equal `inputs` before.
+
+        `inputs`: names to digests, numbers, texts, and lists or dicts of these. Raises CompileError where the disk does
+        not take the files.
+        """
+        key = _key(stage, inputs, self._tools)
+        kept = self._directory / f"{stage.replace(' ', '-')}-{key}"
+        advance = stage_of(progress, bundle, stage)
+        record = _finished(kept)
+        if record is not None:
+            advance(1.0)
+            self.ran.append(Ran(bundle, stage, record.took_s, True))
+            return kept
+        try:
+            took_s = self._produce(kept, stage, inputs, produce, advance)
+        except OSError as error:
+            raise CompileError(
+                f"{self._directory} does not take what stage {stage!r} makes ({error.strerror or error}). "
+                "Free space there, or name another directory with --stages."
+            ) from error
+        self.ran.append(Ran(bundle, stage, took_s, False))
+        return kept
+
+    def _produce(self, kept: Path, stage: str, inputs: Mapping[str, Any], produce: Produce, advance: Advance) -> float:
+        """Into a directory of its own, which takes the stage's name when everything is in it."""
+        work = kept.with_name(f"{kept.name}.{os.getpid()}.part")
+        work.mkdir(parents=True)
+        try:
+            start = self._clock()
+            produce(work, advance)
+            took_s = round(self._clock() - start, 3)
+            record = Record(stage, dict(inputs), self._tools, _digests(work), took_s)
+            (work / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record, order="sorted")))
+            shutil.rmtree(kept, ignore_errors=True)
+            work.replace(kept)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        advance(1.0)
+        return took_s
+
+
+def file_digest(path: Path) -> str:
+    """Hex SHA-256 of a file. Raises CompileError when it cannot be read."""
+    sha256 = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                sha256.update(block)
+    except OSError as error:
+        raise CompileError(f"{path} cannot be read ({error.strerror}). Give the path of an existing file.") from error
+    return sha256.hexdigest()
+
+
+def _key(stage: str, inputs: Mapping[str, Any], tools: Mapping[str, str]) -> str:
+    told = msgspec.json.encode([FORM, stage, dict(inputs), dict(tools)], order="sorted")
+    return hashlib.sha256(told).hexdigest()[:20]
+
+
+def _finished(kept: Path) -> Record | None:
+    try:
+        record = msgspec.json.decode((kept / _RECORD).read_bytes(), type=Record)
+        return record if _digests(kept) == record.files else None
+    except (OSError, *UNREADABLE):
+        return None
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != _RECORD)
+    return {str(path.relative_to(directory)): file_digest(path) for path in files}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
