@@ -14,14 +14,23 @@ _BATCH = 64
 
 
 class Ends(msgspec.Struct, frozen=True):
-    """The names of a model's one input and of its outputs; the first output is the one that answers."""
+    """The names of a model's one input and of its outputs; the first output is the one that answers.
+
+    `batch`: how many rows every run must have; None where the model takes any number.
+    """
 
     input: str
     outputs: tuple[str, ...]
+    batch: int | None = None
 
     @property
     def output(self) -> str:
         return self.outputs[0]
+
+    @property
+    def rows(self) -> int:
+        """How many rows to run at a time."""
+        return self.batch or _BATCH
 
 
 def open_engine(artifact: Path) -> OnnxEngine:
@@ -39,7 +48,7 @@ def all_outputs_of(artifact: Path, inputs: Floats | Samples, ends: Ends) -> dict
     samples = Arrays(inputs, np.zeros(len(inputs), np.int64)) if isinstance(inputs, np.ndarray) else inputs
     engine = open_engine(artifact)
     try:
-        runs = [engine.run({ends.input: batch}) for batch in batches(samples, _BATCH)]
+        runs = [engine.run({ends.input: batch}) for batch in batches(samples, ends.rows)]
     finally:
         engine.close()
     return {name: np.concatenate([run[name] for run in runs]) for name in ends.outputs}
