@@ -8,10 +8,15 @@ from typing import NamedTuple
 import msgspec
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from model_compiler import pack
 from model_compiler.digits.recipe import BAD, CLOUD, EDGE, DigitsBundles, compile_quick
 from model_compiler.progress import Step
+
+# How long one example takes says more of the machine than of the rule.
+settings.register_profile("foothill", deadline=None)
+settings.load_profile("foothill")
 
 
 class Compiled(NamedTuple):
