@@ -12,6 +12,9 @@ from model_compiler.data.samples import Floats
 from model_compiler.errors import CompileError
 
 ROWS = 16
+MAX_BYTES = 4 << 20
+"""Of golden inputs: a bundle of large pictures would otherwise be mostly golden rows."""
+_LEAST_ROWS = 4
 
 
 class Tolerance(msgspec.Struct, frozen=True):
@@ -32,10 +35,15 @@ def tolerance_for(outputs: Mapping[str, Floats], *, quantized: bool) -> Toleranc
     return Tolerance(round(share * widest, 3), share)
 
 
+def rows_for(row_bytes: int) -> int:
+    """How many golden rows of so many bytes: ROWS, fewer where rows are large."""
+    return max(_LEAST_ROWS, min(ROWS, MAX_BYTES // max(row_bytes, 1)))
+
+
 def choose_rows(
-    outputs: Mapping[str, Floats], labels: npt.NDArray[np.int64], tolerance: Tolerance
+    outputs: Mapping[str, Floats], labels: npt.NDArray[np.int64], tolerance: Tolerance, count: int = ROWS
 ) -> npt.NDArray[np.int64]:
-    """ROWS row numbers on which every artifact is right beyond the tolerance, taking turns through the labels.
+    """`count` row numbers on which every artifact is right beyond the tolerance, taking turns through the labels.
 
     Then the top label must agree in every row, on every machine that computes within the tolerance.
     """
@@ -43,12 +51,12 @@ def choose_rows(
     by_label = [np.flatnonzero(sure & (labels == label)) for label in np.unique(labels)]
     deepest = max(len(rows) for rows in by_label)
     turns = [rows[turn] for turn in range(deepest) for rows in by_label if turn < len(rows)]
-    if len(turns) < ROWS:
+    if len(turns) < count:
         raise CompileError(
             f"Only {len(turns)} of {len(labels)} candidate rows are answered rightly by every artifact with room to "
-            f"spare; {ROWS} golden rows are needed. Give more `fit` samples, or train longer."
+            f"spare; {count} golden rows are needed. Give more `fit` samples, or train longer."
         )
-    return np.sort(np.asarray(turns[:ROWS], np.int64))
+    return np.sort(np.asarray(turns[:count], np.int64))
 
 
 def _sure(values: Floats, labels: npt.NDArray[np.int64], tolerance: Tolerance) -> npt.NDArray[np.bool_]:
