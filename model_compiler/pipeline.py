@@ -20,6 +20,8 @@ from model_compiler.pack import Packed, attach, pack
 from model_compiler.plan import Plan
 from model_compiler.progress import Progress, silent, stage_of
 from model_compiler.quantizing.int8 import quantize_cpu
+from model_compiler.quantizing.observe import observe
+from model_compiler.quantizing.ranges import table_of
 from model_compiler.replay import outputs_of
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def build_artifacts(plan: Plan, net: torch.nn.Module, work: Path, progress: Prog
     for index, artifact in enumerate(plan.artifacts):
         path = files[artifact.file]
         if artifact.precision == "int8":
-            quantize_cpu(exported, path, first(plan.data.ranges, len(plan.data.ranges)), input_name=plan.ends.input)
+            quantize_cpu(exported, path, table_of(observe(exported, plan.data.ranges, plan.ends), "minmax"))
         else:
             path.write_bytes(exported.read_bytes())
         check_parity(path, plan.ends, real, expected, precision=artifact.precision)

@@ -1,59 +1,102 @@
-"""Post-training int8 quantization for ONNX Runtime on CPUs."""
+"""Post-training int8 quantization: two files from one calibration table, for CPUs and for TensorRT."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
-from model_compiler.data.samples import Floats
+import numpy as np
+
 from model_compiler.errors import CompileError
-from model_compiler.export import strip
+from model_compiler.quantizing.prepare import load_prepared, save
+from model_compiler.quantizing.ranges import Table
 
-_BATCH = 64
+Keep = Literal["fp16", "fp32"]
+"""What a layer that is not quantized is stored in."""
+
+_NOTHING: Mapping[str, Keep] = {}
+_TENSORRT_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def quantize_cpu(fp32: Path, out: Path, ranges: Floats, *, input_name: str) -> None:
-    """Writes `out`: QDQ, activations uint8, weights int8 per channel, ranges by min-max over `ranges` (n, ...).
+def quantize_cpu(fp32: Path, out: Path, table: Table, *, keep: Mapping[str, Keep] = _NOTHING) -> None:
+    """Writes `out`: QDQ, activations uint8, weights int8 per channel.
 
     Weights use 7 of their 8 bits (`reduce_range`): x86 without VNNI adds pairs of products in 16 bits and saturates
     with 8, so the same file would answer differently on another CPU. The last Gemm or MatMul writes float: rounded
     logits would make confidences collide.
     """
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    from onnxruntime.quantization import QuantType
 
-    with TemporaryDirectory() as work:
-        prepared, quantized = Path(work) / "prepared.onnx", Path(work) / "quantized.onnx"
-        # ONNX's own shape inference follows a dynamic batch through convolutions; the symbolic one is for transformers.
-        quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
-            str(prepared),
-            str(quantized),
-            _Batches(ranges, input_name),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
-        )
-        model = onnx.load(str(quantized))
+    _quantize(
+        fp32,
+        out,
+        table,
+        keep,
+        activations=QuantType.QUInt8,
+        reduce_range=True,
+        options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+    )
+
+
+def quantize_tensorrt(fp32: Path, out: Path, table: Table, *, keep: Mapping[str, Keep] = _NOTHING) -> None:
+    """Writes `out`: QDQ around what TensorRT computes in int8, all symmetric int8, biases in float."""
+    from onnxruntime.quantization import QuantType
+
+    _quantize(
+        fp32,
+        out,
+        table,
+        keep,
+        activations=QuantType.QInt8,
+        reduce_range=False,
+        options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
+            "OpTypesToExcludeOutputQuantization": list(_TENSORRT_OPS),
+        },
+        operators=_TENSORRT_OPS,
+    )
+
+
+def _quantize(
+    fp32: Path,
+    out: Path,
+    table: Table,
+    keep: Mapping[str, Keep],
+    *,
+    activations: Any,
+    reduce_range: bool,
+    options: dict[str, Any],
+    operators: tuple[str, ...] = (),
+) -> None:
+    from onnxruntime.quantization import QDQQuantizer, QuantType
+    from onnxruntime.quantization.calibrate import TensorData
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    model = load_prepared(fp32)
+    ranges = {
+        name: TensorData(lowest=np.float32(each.low), highest=np.float32(each.high))
+        for name, each in table.ranges.items()
+    }
+    quantizer = QDQQuantizer(
+        model,
+        True,
+        reduce_range,
+        QuantType.QInt8,
+        activations,
+        ranges,
+        [],
+        sorted(keep),
+        list(operators) or sorted({*QLinearOpsRegistry, *QDQRegistry}),
+        options,
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    model = quantizer.model.model
     _check_quantized(model)
-    strip(model)
-    out.write_bytes(model.SerializeToString(deterministic=True))
-
-
-class _Batches:
-    """A calibration data reader, as ONNX Runtime knows one by its `get_next`."""
-
-    def __init__(self, ranges: Floats, input_name: str) -> None:
-        self._left = [{input_name: ranges[start : start + _BATCH]} for start in range(0, len(ranges), _BATCH)][::-1]
-
-    def get_next(self) -> dict[str, Floats] | None:
-        return self._left.pop() if self._left else None
+    save(model, out)
 
 
 def _check_quantized(model: Any) -> None:

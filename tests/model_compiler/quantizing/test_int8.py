@@ -8,9 +8,13 @@ import numpy as np
 import onnx
 import pytest
 
+from model_compiler.data.samples import Arrays
 from model_compiler.digits.recipe import DigitsBundles
 from model_compiler.errors import CompileError
 from model_compiler.quantizing.int8 import quantize_cpu
+from model_compiler.quantizing.observe import observe
+from model_compiler.quantizing.ranges import Table, table_of
+from model_compiler.replay import Ends
 
 
 def test_weights_are_signed_seven_bit_per_channel_and_activations_unsigned(bundles: DigitsBundles) -> None:
@@ -39,9 +43,11 @@ def test_only_operator_sets_in_use_are_named(bundles: DigitsBundles) -> None:
 
 
 def test_quantizing_again_gives_the_same_bytes(bundles: DigitsBundles, tmp_path: Path) -> None:
-    ranges = np.random.default_rng(0).standard_normal((8, 1, 32, 32), np.float32)
+    inputs = np.random.default_rng(0).standard_normal((8, 1, 32, 32), np.float32)
+    fp32 = bundles.edge.file("fp32.onnx")
+    table = table_of(observe(fp32, Arrays(inputs, np.zeros(8, np.int64)), Ends("image", ("logits",))), "minmax")
     for name in ("a.onnx", "b.onnx"):
-        quantize_cpu(bundles.edge.file("fp32.onnx"), tmp_path / name, ranges, input_name="image")
+        quantize_cpu(fp32, tmp_path / name, table)
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
@@ -55,4 +61,4 @@ def test_a_model_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
         onnx.helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
     )
     with pytest.raises(CompileError, match="changed nothing"):
-        quantize_cpu(tmp_path / "neg.onnx", tmp_path / "int8.onnx", np.zeros((2, 4), np.float32), input_name="image")
+        quantize_cpu(tmp_path / "neg.onnx", tmp_path / "int8.onnx", Table("minmax", {}, 1))

@@ -1,0 +1,102 @@
+"""A float model as every quantizer and the diagnosis see it: folded, shapes inferred, every node with its own name."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from model_compiler.errors import CompileError
+from model_compiler.export import MAX_IR_VERSION, strip
+
+MIN_OPSET = 13
+"""The first in which QuantizeLinear takes one scale a channel."""
+
+_MARK = "foothill.prepared"
+
+
+def prepare(model: Path, out: Path) -> None:
+    """Writes `out`: constants folded, batch norms fused, shapes inferred, opset at least 13, nodes named.
+
+    Preparing a prepared model changes nothing. Raises CompileError for a file that ONNX Runtime cannot read.
+    """
+    out.write_bytes(load_prepared(model).SerializeToString(deterministic=True))
+
+
+def load_prepared(path: Path) -> Any:
+    """The onnx.ModelProto of a float model, prepared; a file that `prepare` wrote is taken as it is."""
+    import onnx
+
+    model = onnx.load(str(path))
+    if any(entry.key == _MARK for entry in model.metadata_props):
+        return model
+    with TemporaryDirectory() as work:
+        model = _optimized(_upgraded(model, path), path, Path(work))
+    strip(model)
+    model.ir_version = min(model.ir_version, MAX_IR_VERSION)
+    name_nodes(model.graph)
+    model.metadata_props.add(key=_MARK, value="1")
+    return model
+
+
+def save(model: Any, out: Path) -> None:
+    """Writes a finished artifact: without marks and build paths, the same bytes for the same model."""
+    strip(model)
+    out.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def name_nodes(graph: Any) -> None:
+    """Gives every node a name of its own: its own name where nobody else has it, else its operator and place."""
+    count = Counter(node.name for node in graph.node)
+    taken = {name for name, uses in count.items() if uses == 1}
+    for index, node in enumerate(graph.node):
+        if not node.name or count[node.name] > 1:
+            name = f"{node.op_type}_{index}"
+            while name in taken:
+                name += "_"
+            node.name = name
+            taken.add(name)
+
+
+def _upgraded(model: Any, path: Path) -> Any:
+    from onnx import version_converter
+
+    opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+    if opset >= MIN_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, MIN_OPSET)
+    except Exception as error:
+        raise CompileError(
+            f"{path.name} uses opset {opset}, and ONNX cannot lift it to {MIN_OPSET} ({_line(error)}). "
+            f"Export the model again with opset {MIN_OPSET} or later."
+        ) from error
+
+
+def _optimized(model: Any, path: Path, work: Path) -> Any:
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    initializers = {each.name for each in model.graph.initializer}
+    for value in [each for each in model.graph.input if each.name in initializers]:
+        model.graph.input.remove(value)  # IR 3 lists weights as inputs, and what may be fed is not folded
+    onnx.save(model, str(work / "in.onnx"))
+    logger = logging.getLogger("onnxruntime.quantization.shape_inference")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        # ONNX's own shape inference follows a dynamic batch through convolutions; the symbolic one is for transformers.
+        quant_pre_process(str(work / "in.onnx"), str(work / "out.onnx"), skip_symbolic_shape=True)
+    except Exception as error:
+        raise CompileError(
+            f"{path.name} cannot be prepared for quantization: {_line(error)}. Check the file with onnx.checker."
+        ) from error
+    finally:
+        logger.disabled = before
+    return onnx.load(str(work / "out.onnx"))
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]
