@@ -1,0 +1,97 @@
+"""An ONNX graph by name: who makes a tensor, who takes it, what is constant."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model_compiler.errors import CompileError
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = npt.NDArray[Any]
+
+
+class Graph:
+    """A view of `model` that follows changes of constants made through it, not changes of nodes."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.nodes: dict[str, onnx.NodeProto] = {node.name: node for node in model.graph.node}
+        self.outputs = tuple(output.name for output in model.graph.output)
+        self._constants = {each.name: each for each in model.graph.initializer}
+        self._producers = {name: node for node in model.graph.node for name in node.output if name}
+        self._consumers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in dict.fromkeys(node.input):
+                self._consumers.setdefault(name, []).append(node)
+
+    @classmethod
+    def read(cls, path: Path) -> Graph:
+        """Raises CompileError for a file that is no ONNX model."""
+        import onnx
+        from google.protobuf.message import DecodeError
+
+        try:
+            return cls(onnx.load(str(path)))
+        except DecodeError as error:
+            raise CompileError(f"{path} is no ONNX model: {error}. Export it again.") from error
+
+    def producer(self, tensor: str) -> onnx.NodeProto | None:
+        """None for an input or a constant of the graph."""
+        return self._producers.get(tensor)
+
+    def consumers(self, tensor: str) -> list[onnx.NodeProto]:
+        return self._consumers.get(tensor, [])
+
+    def only_consumer(self, tensor: str) -> onnx.NodeProto | None:
+        """The one node that takes `tensor`; None where several do or where it is an output of the graph."""
+        takers = self.consumers(tensor)
+        return takers[0] if len(takers) == 1 and tensor not in self.outputs else None
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """As ONNX infers it, 0 for what is free; empty for a tensor of unknown rank."""
+        found = self._shapes.get(tensor)
+        return () if found is None else tuple(dim.dim_value for dim in found.tensor_type.shape.dim)
+
+    @cached_property
+    def _shapes(self) -> dict[str, onnx.TypeProto]:
+        import onnx
+
+        inferred = onnx.shape_inference.infer_shapes(self.model).graph
+        return {each.name: each.type for each in (*inferred.input, *inferred.value_info, *inferred.output)}
+
+    def constant(self, tensor: str) -> Array | None:
+        import onnx
+
+        found = self._constants.get(tensor)
+        return None if found is None else onnx.numpy_helper.to_array(found)
+
+    def set_constant(self, tensor: str, values: Array) -> None:
+        """Keeps the element type. Raises KeyError for a tensor that is no constant."""
+        import onnx
+
+        old = self._constants[tensor]
+        array = np.ascontiguousarray(values, dtype=onnx.helper.tensor_dtype_to_np_dtype(old.data_type))
+        old.CopyFrom(onnx.numpy_helper.from_array(array, tensor))
+
+    def add_constant(self, tensor: str, values: Array) -> None:
+        import onnx
+
+        self.model.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values), tensor))
+        self._constants[tensor] = self.model.graph.initializer[-1]
+
+
+def attribute(node: onnx.NodeProto, name: str, otherwise: Any) -> Any:
+    """The value of a node's attribute as Python knows it, `otherwise` where it is not set."""
+    import onnx
+
+    for each in node.attribute:
+        if each.name == name:
+            return onnx.helper.get_attribute_value(each)
+    return otherwise
