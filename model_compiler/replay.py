@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -33,22 +34,25 @@ class Ends(msgspec.Struct, frozen=True):
         return self.batch or _BATCH
 
 
-def open_engine(artifact: Path) -> OnnxEngine:
-    """One thread, so that timings compare and sums do not depend on the number of cores."""
-    return OnnxEngine(artifact, provider=provider_for("cpu-x86"), threads=1)
+def open_engine(artifact: Path, *, literal: bool = False) -> OnnxEngine:
+    """One thread, so that timings compare and sums do not depend on the number of cores. Whoever opened it closes it.
+
+    `literal`: every operator computed as it is written. TensorRT's artifacts are checked so, since ONNX Runtime's own
+    rewrites around their rounding lose what TensorRT keeps.
+    """
+    return OnnxEngine(artifact, provider=provider_for("cpu-x86"), threads=1, literal=literal)
 
 
-def outputs_of(artifact: Path, inputs: Floats | Samples, ends: Ends) -> Floats:
+def outputs_of(artifact: Path, inputs: Floats | Samples, ends: Ends, *, literal: bool = False) -> Floats:
     """The answering output for `inputs` (n, ...), run in batches: (n, ...) float32."""
-    return all_outputs_of(artifact, inputs, ends)[ends.output]
+    return all_outputs_of(artifact, inputs, ends, literal=literal)[ends.output]
 
 
-def all_outputs_of(artifact: Path, inputs: Floats | Samples, ends: Ends) -> dict[str, Floats]:
+def all_outputs_of(
+    artifact: Path, inputs: Floats | Samples, ends: Ends, *, literal: bool = False
+) -> dict[str, Floats]:
     """Every output for `inputs` (n, ...), run in batches: (n, ...) float32 each."""
     samples = Arrays(inputs, np.zeros(len(inputs), np.int64)) if isinstance(inputs, np.ndarray) else inputs
-    engine = open_engine(artifact)
-    try:
+    with closing(open_engine(artifact, literal=literal)) as engine:
         runs = [engine.run({ends.input: batch}) for batch in batches(samples, ends.rows)]
-    finally:
-        engine.close()
     return {name: np.concatenate([run[name] for run in runs]) for name in ends.outputs}

@@ -49,14 +49,19 @@ _FAILURES = (
 
 
 class OnnxEngine:
-    """One ONNX Runtime session. `threads` is the number of threads inside one operator."""
+    """One ONNX Runtime session. `threads` is the number of threads inside one operator.
 
-    def __init__(self, path: Path, *, provider: str, threads: int) -> None:
+    `literal` runs every operator as the file says, without fusing any: slower, for checks.
+    """
+
+    def __init__(self, path: Path, *, provider: str, threads: int, literal: bool = False) -> None:
         """Raises FoothillError `bad_bundle` for a file that does not load, or when `provider` would not run it."""
         _check_provider(path, provider, ort.get_available_providers())
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        if literal:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         # A spinning pool takes the core that the event loop needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Failures are raised; a caller must not be able to write into the log.
