@@ -40,7 +40,12 @@ BOARDS: dict[str, Board] = {
 
 
 class Fingerprint(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a node says its machine is. An engine file is valid only for one exact fingerprint."""
+    """What a node says its machine is. An engine file is valid only for one exact fingerprint.
+
+    `sm` is the compute capability times ten, `sm_count` the multiprocessors that run (a Jetson's power mode may switch
+    some off), `gpu` the name that CUDA gives. `tensorrt` and `tensorrt_rtx` are full versions, with the build where the
+    machine tells it; `cuda` is the CUDA that TensorRT was built for. None: not there, or not found out.
+    """
 
     target: str
     arch: str
@@ -54,3 +59,7 @@ class Fingerprint(msgspec.Struct, frozen=True, omit_defaults=True):
     tensorrt: str | None = None
     jetpack: str | None = None
     power_mode: str | None = None
+    gpu: str | None = None
+    cuda: str | None = None
+    tensorrt_rtx: str | None = None
+    dla_cores: int = 0
