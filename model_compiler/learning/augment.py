@@ -76,6 +76,6 @@ def _covered(inputs: torch.Tensor, holes: torch.Tensor, size: int) -> torch.Tens
 
     height, width = inputs.shape[2:]
     top, left = (holes[:, 0] * height).long(), (holes[:, 1] * width).long()
-    down = (torch.arange(height) - top[:, None]).abs() < (size + 1) // 2
-    across = (torch.arange(width) - left[:, None]).abs() < (size + 1) // 2
-    return inputs * ~(down[:, None, :, None] & across[:, None, None, :])
+    down, across = torch.arange(height) - top[:, None], torch.arange(width) - left[:, None]
+    rows, columns = ((each >= -(size // 2)) & (each < (size + 1) // 2) for each in (down, across))
+    return inputs * ~(rows[:, None, :, None] & columns[:, None, None, :])
