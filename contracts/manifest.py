@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -22,6 +23,7 @@ MAX_FILES = 256
 MAX_PIXELS = 64_000_000
 MAX_THRESHOLD = 2.0
 """A confidence is at most 1: a threshold above it escalates everything."""
+MAX_KNOTS = 64
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 Runtime = Literal["onnxruntime", "tensorrt"]
@@ -64,18 +66,39 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Postprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How `output` becomes an answer: `logits` (softmax, top label), `probabilities`, or `vector` (embedding)."""
+    """How `output` becomes an answer: `logits` (softmax, top label), `probabilities`, or `vector` (embedding).
+
+    `tensors`: all outputs as they are, whichever of them is named here; no head makes an answer of them.
+    """
 
     output: str
-    kind: Literal["logits", "probabilities", "vector"]
+    kind: Literal["logits", "probabilities", "vector", "tensors"]
+
+    @property
+    def scores_classes(self) -> bool:
+        """Whether each row of `output` scores classes, so that its largest value names a label."""
+        return self.kind in ("logits", "probabilities")
 
 
-class ConfidenceRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Isotonic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A strictly rising map, linear between its 2 to 64 knots: `scores` run from 0 to 1, `probabilities` lie within.
+
+    Rising strictly, it keeps the order of what it maps.
+    """
+
+    scores: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+
+class ConfidenceRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The confidence of one artifact, and the seed threshold fitted on it for the joint risk.
 
-    confidence = max softmax(logits / temperature); accept at the edge when confidence >= threshold.
+    confidence = isotonic(max softmax(logits / temperature)), the probability that the cloud would answer the same;
+    without `isotonic` it is the softmax itself. Accept at the edge when confidence >= threshold.
     `threshold` above 1 escalates everything (`feasible` is then False). `n` calibration samples; joint risk at most
     `epsilon` with confidence 1 - `delta`, against the cloud bundle `cloud_digest`.
+
+    A rule without a map is encoded without that field: manifests older than the map keep their bytes.
     """
 
     temperature: float
@@ -86,6 +109,7 @@ class ConfidenceRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     feasible: bool
     stratum: str
     cloud_digest: str
+    isotonic: Isotonic | None = None
 
 
 class Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -267,6 +291,23 @@ def _check_rule(manifest: Manifest, file: str, rule: ConfidenceRule) -> None:
         raise _bad(f"confidence of {file}: cloud_digest must be sha256:<64 hex digits>")
     if rule.stratum != stratum_of(manifest.files[file].sha256, rule.cloud_digest, manifest.task):
         raise _bad(f"confidence of {file}: stratum must be that of the artifact, the cloud bundle and the task")
+    if not manifest.postprocess.scores_classes:
+        raise _bad(f"confidence of {file}: it needs logits or probabilities, not {manifest.postprocess.kind}")
+    if rule.isotonic is not None:
+        _check_isotonic(file, rule.isotonic)
+
+
+def _check_isotonic(file: str, isotonic: Isotonic) -> None:
+    scores, probabilities = isotonic.scores, isotonic.probabilities
+    if not 2 <= len(scores) == len(probabilities) <= MAX_KNOTS:
+        raise _bad(f"confidence of {file}: isotonic must have 2 to {MAX_KNOTS} scores and as many probabilities")
+    if not (_rises(scores) and _rises(probabilities) and (scores[0], scores[-1]) == (0.0, 1.0)):
+        raise _bad(f"confidence of {file}: isotonic must rise strictly, scores from 0 to 1, probabilities within 0..1")
+
+
+def _rises(values: tuple[float, ...]) -> bool:
+    # Not-a-number compares false, so it is refused here.
+    return all(0.0 <= low < high <= 1.0 for low, high in pairwise(values))
 
 
 def _check_golden(manifest: Manifest) -> None:

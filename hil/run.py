@@ -101,8 +101,10 @@ async def _check_golden(node: NodeUnderTest, subject: Subject) -> Check:
     inputs = await _load(node, subject, manifest, manifest.golden.inputs)
     expected = await _load(node, subject, manifest, manifest.golden.outputs[subject.config.default_model_filename])
     got = await _run(node, subject, inputs)
+    head = manifest.postprocess
     for name, wanted in expected.items():
-        fault = compare(got.get(name), wanted, manifest.golden, labels=name == manifest.postprocess.output)
+        labels = head.scores_classes and name == head.output
+        fault = compare(got.get(name), wanted, manifest.golden, labels=labels)
         if fault:
             return Check("", "failed", f"output {name}: {fault}")
     rows = len(next(iter(inputs.values())))

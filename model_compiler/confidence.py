@@ -1,67 +1,105 @@
-"""The confidence rule of one artifact: a temperature, then the threshold that holds the joint risk."""
+"""The confidence rule of one artifact: maps fitted on some samples, a threshold that holds the joint risk on others."""
 
 from __future__ import annotations
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from contracts.manifest import ConfidenceRule
 from contracts.risk import threshold
-from model_compiler.data.samples import Floats
-from runtime.serving.confidence import softmax
-
-_COLDEST, _HOTTEST = 0.05, 20.0
+from model_compiler.calibration import Chosen, Maps, Reliability, choose_maps, confidence_of, reliability
+from model_compiler.data.samples import Floats, Numbers
 
 
 class Promise(msgspec.Struct, frozen=True):
-    """At most a share `epsilon` is kept at the edge and differs from the cloud, with confidence 1 - `delta`."""
+    """At most a share `epsilon` is kept at the edge and differs from the cloud, with confidence 1 - `delta`.
+
+    At most the share `max_escalation` may escalate for it; what needs more is no promise.
+    """
 
     epsilon: float = 0.03
     delta: float = 0.05
+    max_escalation: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.epsilon < 1 and 0 < self.delta < 1 and 0 <= self.max_escalation <= 1):
+            raise ValueError(
+                f"A promise needs epsilon and delta between 0 and 1, and max_escalation from 0 to 1, not {self}."
+            )
 
 
-def confidence_of(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
-    """max softmax(logits / temperature) of each row: (n,) float64 in 0..1."""
-    return np.asarray(softmax(logits, temperature).max(axis=1))
+class Certification(msgspec.Struct, frozen=True):
+    """What `n` threshold samples certify: of them `kept_wrong` are kept and differ, and a share `escalation` escalates.
 
-
-def fit_temperature(logits: Floats, answers: npt.NDArray[np.int64]) -> float:
-    """The temperature T that minimises the cross-entropy of softmax(logits / T) with `answers` (n,).
-
-    Guo et al. 2017, "On Calibration of Modern Neural Networks". In 1/T the loss is convex with the slope
-    mean(E[logit] - logit of the answer), so bisection on the slope finds the minimum. Kept within 0.05..20.
+    Not `feasible`: everything escalates; `smallest_epsilon` is then the least joint risk that the samples certify
+    at confidence 1 - `promise.delta` while no more escalates than the budget; else it is the promised one. Which
+    thresholds the budget leaves is settled on the samples that fit the maps: `escalation`, seen on others, may lie a
+    little above it. A promise that is changed after this was seen is sound on samples that were not used for it.
+    `disagreement`: the share of all of them that differs, kept or not.
     """
-    low, high = 1.0 / _HOTTEST, 1.0 / _COLDEST
-    for _ in range(60):
-        middle = (low + high) / 2
-        if _slope(logits, answers, middle) < 0:
-            low = middle
-        else:
-            high = middle
-    return round(2.0 / (low + high), 6)
+
+    promise: Promise
+    feasible: bool
+    smallest_epsilon: float
+    escalation: float
+    n: int
+    kept_wrong: int
+    disagreement: float
+
+    @property
+    def message(self) -> str:
+        """One or two sentences for whoever compiles."""
+        promise, sure = self.promise, f"at confidence {1 - self.promise.delta:.4g}"
+        if self.feasible:
+            return (
+                f"At most {promise.epsilon:.4g} of all requests are kept at the edge and answered unlike the cloud, "
+                f"{sure}: {self.kept_wrong} of {self.n} samples are, and {self.escalation:.1%} of them escalate."
+            )
+        within = f" with at most {promise.max_escalation:.1%} escalating" if promise.max_escalation < 1 else ""
+        return (
+            f"INFEASIBLE: {self.n} samples do not certify a joint risk of {promise.epsilon:.4g} {sure}{within}. "
+            f"The smallest they certify is {self.smallest_epsilon:.4g}. Everything escalates until you allow that much"
+            f"{' or a larger max_escalation' if within else ''}, give more threshold samples, or a student that "
+            f"differs from the cloud less often than in {self.disagreement:.1%} of cases."
+        )
+
+
+class FittedRule(msgspec.Struct, frozen=True):
+    """A rule and what is known of it.
+
+    `reliability`, on the threshold samples: of the bare softmax ("none"), and of each way that was considered.
+    """
+
+    rule: ConfidenceRule
+    certification: Certification
+    chosen: Chosen
+    reliability: dict[str, Reliability]
 
 
 def fit_rule(
     fit_logits: Floats,
-    fit_answers: npt.NDArray[np.int64],
+    fit_answers: Numbers,
     threshold_logits: Floats,
-    threshold_answers: npt.NDArray[np.int64],
+    threshold_answers: Numbers,
     promise: Promise,
     *,
     stratum: str,
     cloud_digest: str,
-) -> ConfidenceRule:
-    """Logits are the artifact's, answers the cloud bundle's, on two disjoint sets of samples."""
-    temperature = fit_temperature(fit_logits, fit_answers)
+) -> FittedRule:
+    """Logits (n, classes) are the artifact's, answers (n,) the cloud bundle's, on two disjoint sets of samples.
+
+    The first set fits the maps and says which thresholds keep within the budget; the second certifies one.
+    """
+    chosen = choose_maps(fit_logits, fit_answers)
+    differs = threshold_logits.argmax(axis=1) != threshold_answers
     fitted = threshold.fit(
-        confidence_of(threshold_logits, temperature),
-        threshold_logits.argmax(axis=1) != threshold_answers,
+        confidence_of(threshold_logits, chosen.maps),
+        differs,
         epsilon=promise.epsilon,
         delta=promise.delta,
+        strictest=threshold.strictest_within(confidence_of(fit_logits, chosen.maps), promise.max_escalation),
     )
-    return ConfidenceRule(
-        temperature=temperature,
+    rule = ConfidenceRule(
+        temperature=chosen.maps.temperature,
         threshold=fitted.threshold,
         epsilon=promise.epsilon,
         delta=promise.delta,
@@ -69,9 +107,22 @@ def fit_rule(
         feasible=fitted.feasible,
         stratum=stratum,
         cloud_digest=cloud_digest,
+        isotonic=chosen.maps.isotonic,
     )
+    certification = Certification(
+        promise=promise,
+        feasible=fitted.feasible,
+        smallest_epsilon=fitted.smallest_epsilon,
+        escalation=fitted.escalation,
+        n=fitted.n,
+        kept_wrong=fitted.kept_wrong,
+        disagreement=float(differs.mean()) if fitted.n else 0.0,
+    )
+    return FittedRule(rule, certification, chosen, _reliability(chosen, threshold_logits, threshold_answers))
 
 
-def _slope(logits: Floats, answers: npt.NDArray[np.int64], inverse: float) -> float:
-    expected = (softmax(logits, 1.0 / inverse) * logits).sum(axis=1)
-    return float((expected - logits[np.arange(len(logits)), answers]).mean())
+def _reliability(chosen: Chosen, logits: Floats, answers: Numbers) -> dict[str, Reliability]:
+    """Before and after the maps, on samples that fitted none of them."""
+    agrees = logits.argmax(axis=1) == answers
+    steps = [("none", Maps()), *chosen.ways.items()]
+    return {name: reliability(confidence_of(logits, maps), agrees) for name, maps in steps}

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from contracts.manifest import ConfidenceRule, Measured, Measurements
-from model_compiler.confidence import confidence_of
+from model_compiler.calibration import confidence_of
 from model_compiler.data.samples import Floats, first
 from model_compiler.pack import Packed
 from model_compiler.plan import Plan
@@ -64,7 +64,7 @@ def _against_cloud(measured: Measured, rule: ConfidenceRule, edge: Floats, cloud
     return msgspec.structs.replace(
         measured,
         agreement=share_equal(edge.argmax(axis=1), cloud.argmax(axis=1)),
-        escalation=float((confidence_of(edge, rule.temperature) < rule.threshold).mean()),
+        escalation=1.0 - float((confidence_of(edge, rule) >= rule.threshold).mean()),
     )
 
 

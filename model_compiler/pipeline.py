@@ -94,6 +94,6 @@ def fit_rules(plan: Plan, files: Mapping[str, Path], progress: Progress) -> dict
             plan.promise,
             stratum=stratum_of(digest_of(path.read_bytes()), plan.cloud.digest, plan.task),
             cloud_digest=plan.cloud.digest,
-        )
+        ).rule
         advance(len(rules) / len(files))
     return rules

@@ -38,6 +38,16 @@ def lower_bound(k: int, n: int, delta: float) -> float:
     return 0.0 if k <= 0 else _bisect(lambda p: delta - (1.0 - cdf(k - 1, n, p)))
 
 
+def critical_count(n: int, p: float, delta: float) -> int:
+    """The largest k with P(Bin(n, p) <= k) <= delta, or -1 where none is: up to k failures in n trials reject, at
+    level `delta`, that the rate is `p` or more."""
+    low, high = -1, n
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cdf(middle, n, p) <= delta else (low, middle)
+    return low
+
+
 def _log_mass(k: int, n: int, p: float) -> float:
     ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
     return ways + k * math.log(p) + (n - k) * math.log1p(-p)

@@ -1,9 +1,10 @@
-"""How sure an answer is: the temperature softmax of the artifact's rule, and the least sure row of a batch."""
+"""How sure an answer is: the temperature softmax and the map of the artifact's rule, and a batch's least sure row."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from contracts.manifest import Isotonic
 from runtime.serving.tensors import Array
 
 
@@ -23,10 +24,19 @@ def sharpen(probabilities: Array, temperature: float) -> Array:
     return softmax(np.log(np.maximum(probabilities.astype(np.float64), smallest)), temperature)
 
 
-def of_rows(probabilities: Array) -> float:
-    """A batch is as sure as its least sure row: the smallest of the rows' largest probabilities.
+def calibrated(confidence: Array, isotonic: Isotonic | None) -> Array:
+    """The probability that the cloud would answer the same: `confidence` (n,) through the rule's map, float64 (n,)."""
+    if isotonic is None:
+        return confidence
+    return np.asarray(np.interp(confidence, isotonic.scores, isotonic.probabilities))
 
-    0 when a value is not finite: an answer that is no number must never pass for a sure one.
+
+def of_rows(probabilities: Array, isotonic: Isotonic | None = None) -> float:
+    """A batch is as sure as its least sure row: the smallest of the rows' largest probabilities, calibrated.
+
+    The map rises, so the least sure row is so before and after it. 0 when a value is not finite: an answer that is no
+    number must never pass for a sure one.
     """
-    least = float(probabilities.max(axis=1).min())
-    return least if np.isfinite(probabilities).all() else 0.0
+    if not np.isfinite(probabilities).all():
+        return 0.0
+    return float(calibrated(probabilities.max(axis=1).min(), isotonic))

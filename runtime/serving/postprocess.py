@@ -1,4 +1,4 @@
-"""From output tensors to an answer: labels with probabilities, or a vector."""
+"""From output tensors to an answer: labels with probabilities, a vector, or the tensors themselves."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Stamp(msgspec.Struct, frozen=True):
 def read(outputs: Mapping[str, Array], manifest: Manifest, artifact: Artifact) -> Reading:
     """Probabilities, confidence under the artifact's rule, and the top labels of all rows."""
     head = manifest.postprocess
-    if head.kind == "vector":
+    if not head.scores_classes:
         return Reading()
     rule = artifact.confidence
     temperature = rule.temperature if rule is not None else 1.0
     soften = confidence.softmax if head.kind == "logits" else confidence.sharpen
     probabilities = soften(outputs[head.output], temperature)
     return Reading(
-        confidence=confidence.of_rows(probabilities) if rule is not None else None,
+        confidence=confidence.of_rows(probabilities, rule.isotonic) if rule is not None else None,
         answer=label_answer(np.argmax(probabilities, axis=1).tolist()),
         probabilities=probabilities,
     )
@@ -104,10 +104,10 @@ def check_head(manifest: Manifest) -> None:
     """Raises FoothillError `bad_bundle` when the task and its post-processing do not fit."""
     head = manifest.postprocess
     spec = next(spec for spec in manifest.outputs if spec.name == head.output)
-    if head.kind != "vector" and len(spec.shape) != 2:
+    if head.scores_classes and len(spec.shape) != 2:
         raise _unfit(manifest, f"{head.kind} need an output of shape [rows, classes], not {list(spec.shape)}")
-    if manifest.task == "classification" and head.kind == "vector":
-        raise _unfit(manifest, "a classification needs logits or probabilities, not a vector")
+    if manifest.task == "classification" and not head.scores_classes:
+        raise _unfit(manifest, f"a classification needs logits or probabilities, not {head.kind}")
     if manifest.task == "embedding" and head.kind != "vector":
         raise _unfit(manifest, f"an embedding needs a vector, not {head.kind}")
     classes = spec.shape[-1]

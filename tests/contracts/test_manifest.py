@@ -15,6 +15,7 @@ from contracts.manifest import (
     ConfidenceRule,
     File,
     Golden,
+    Isotonic,
     Manifest,
     Postprocess,
     Preprocess,
@@ -65,6 +66,10 @@ def with_file(path: str, file: File | None = None) -> dict[str, Any]:
 def with_rule(**changes: Any) -> dict[str, Any]:
     rule = msgspec.structs.replace(RULE, **changes)
     return {"artifacts": (msgspec.structs.replace(GOOD.artifacts[0], confidence=rule),)}
+
+
+def with_isotonic(scores: tuple[float, ...], probabilities: tuple[float, ...]) -> dict[str, Any]:
+    return with_rule(isotonic=Isotonic(scores, probabilities))
 
 
 def with_preprocess(**changes: Any) -> dict[str, Any]:
@@ -156,6 +161,24 @@ def test_every_accepted_path_stays_inside(path: str) -> None:
         (with_rule(n=-1), "n >= 0"),
         (with_rule(cloud_digest="x"), "cloud_digest"),
         (with_rule(stratum="0" * 32), "stratum"),
+        (with_isotonic((0.0, 1.0), (0.5,)), "as many probabilities"),
+        (with_isotonic((), ()), "2 to 64 scores"),
+        (
+            with_isotonic(tuple(knot / 64 for knot in range(65)), tuple(knot / 64 for knot in range(65))),
+            "2 to 64 scores",
+        ),
+        (with_isotonic((0.1, 1.0), (0.0, 1.0)), "scores from 0 to 1"),
+        (with_isotonic((0.0, 0.9), (0.0, 1.0)), "scores from 0 to 1"),
+        (with_isotonic((0.0, 0.5, 0.5, 1.0), (0.1, 0.2, 0.3, 0.4)), "rise strictly"),
+        (with_isotonic((0.0, 0.5, 1.0), (0.1, 0.1, 0.4)), "rise strictly"),
+        (with_isotonic((0.0, 0.5, 1.0), (0.4, 0.2, 0.1)), "rise strictly"),
+        (with_isotonic((0.0, 1.0), (-0.1, 1.0)), "within 0..1"),
+        (with_isotonic((0.0, 1.0), (0.0, 1.1)), "within 0..1"),
+        (with_isotonic((0.0, float("nan"), 1.0), (0.0, 0.5, 1.0)), "rise strictly"),
+        (with_isotonic((0.0, 0.5, 1.0), (0.0, float("nan"), 1.0)), "rise strictly"),
+        (with_isotonic((0.0, 1.0), (0.0, float("inf"))), "within 0..1"),
+        ({"postprocess": Postprocess("out", "tensors")}, "needs logits or probabilities, not tensors"),
+        ({"postprocess": Postprocess("out", "vector")}, "needs logits or probabilities, not vector"),
         ({"golden": Golden({"in": "gone.npy"}, GOOD.golden.outputs, 0, 0)}, "gone.npy"),
         ({"golden": Golden({}, GOOD.golden.outputs, 0, 0)}, "golden inputs"),
         ({"golden": Golden(GOOD.golden.inputs, {}, 0, 0)}, "no golden outputs"),
@@ -201,6 +224,24 @@ def test_arbitrary_bytes_are_refused_and_nothing_else(data: bytes) -> None:
 def test_a_bundle_without_pictures_or_rules_is_fine() -> None:
     artifact = msgspec.structs.replace(GOOD.artifacts[0], confidence=None)
     check(msgspec.structs.replace(GOOD, preprocess=None, labels=(), artifacts=(artifact,)))
+
+
+def test_a_rule_with_a_map_is_fine_and_one_without_has_the_bytes_of_before_there_were_maps() -> None:
+    mapped = msgspec.structs.replace(GOOD, **with_isotonic((0.0, 0.4, 1.0), (0.2, 0.7, 1.0)))
+    assert decode(encode(mapped)) == mapped
+    assert b'"isotonic":{"probabilities":[0.2,0.7,1.0],"scores":[0.0,0.4,1.0]}' in encode(mapped)
+    assert b"isotonic" not in encode(GOOD)
+
+
+def test_a_detector_without_a_head_gives_its_tensors() -> None:
+    artifact = msgspec.structs.replace(GOOD.artifacts[0], confidence=None)
+    outputs = (*GOOD.outputs, TensorSpec("boxes", "FP32", (-1, 100, 4)))
+    bare = msgspec.structs.replace(
+        GOOD, task="detection", artifacts=(artifact,), outputs=outputs, postprocess=Postprocess("boxes", "tensors")
+    )
+    check(bare)
+    assert not bare.postprocess.scores_classes
+    assert GOOD.postprocess.scores_classes
 
 
 @pytest.mark.parametrize("text", ["sha256:" + "0" * 64, digest_of(b"")])

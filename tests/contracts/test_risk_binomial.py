@@ -58,3 +58,11 @@ def test_no_trials_bound_nothing() -> None:
 
 def test_no_failure_in_n_is_the_rule_of_three() -> None:
     assert binomial.upper_bound(0, 300, 0.05) == pytest.approx(3 / 300, rel=0.01)
+
+
+@given(st.integers(0, 3000), chances, levels)
+def test_the_critical_count_is_the_last_that_rejects(n: int, p: float, delta: float) -> None:
+    critical = binomial.critical_count(n, p, delta)
+    assert -1 <= critical < max(n, 1)
+    assert critical == -1 or binomial.cdf(critical, n, p) <= delta
+    assert binomial.cdf(critical + 1, n, p) > delta

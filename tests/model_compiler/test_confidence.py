@@ -1,71 +1,108 @@
-"""Temperature and rule."""
+"""The rule of an artifact: its maps, its threshold, its budget, and what is said of it."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from contracts.risk import threshold
-from model_compiler.confidence import Promise, confidence_of, fit_rule, fit_temperature
-from model_compiler.data.samples import Floats
+from model_compiler.calibration import Maps, choose_maps, confidence_of
+from model_compiler.confidence import FittedRule, Promise, fit_rule
+from model_compiler.data.samples import Floats, Numbers
+from tests.model_compiler.drawn import drawn
 
 DIGEST = "sha256:" + "0" * 64
 
 
-def drawn(n: int, heat: float, seed: int) -> tuple[Floats, np.ndarray]:
-    """Logits, and answers drawn from softmax(logits / heat): `heat` is the right temperature."""
-    rng = np.random.default_rng(seed)
-    logits = (3 * rng.standard_normal((n, 10))).astype(np.float32)
-    gumbel = rng.gumbel(size=logits.shape)
-    return logits, (logits / heat + gumbel).argmax(axis=1)
+def fitted(promise: Promise, *, n: int = 2000, fit_seed: int = 4, seed: int = 5) -> FittedRule:
+    fit, certify = drawn(1000, 1.0, fit_seed), drawn(n, 1.0, seed)
+    return fit_rule(*fit, *certify, promise, stratum="s", cloud_digest=DIGEST)
 
 
-@pytest.mark.parametrize("heat", [0.5, 1.0, 3.0])
-def test_the_temperature_that_drew_the_answers_is_found(heat: float) -> None:
-    assert fit_temperature(*drawn(20_000, heat, seed=1)) == pytest.approx(heat, rel=0.05)
-
-
-def test_the_fitted_temperature_is_the_least_loss() -> None:
-    logits, answers = drawn(500, 2.0, seed=2)
-
-    def loss(temperature: float) -> float:
-        scaled = logits.astype(np.float64) / temperature
-        return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(logits)), answers]).mean())
-
-    fitted = fit_temperature(logits, answers)
-    assert loss(fitted) <= min(loss(fitted * 0.99), loss(fitted * 1.01))
-
-
-@pytest.mark.parametrize(("sign", "bound"), [(1, 0.05), (-1, 20.0)])
-def test_answers_that_never_or_always_differ_stop_at_the_bounds(sign: int, bound: float) -> None:
-    logits, _ = drawn(50, 1.0, seed=3)
-    assert fit_temperature(logits, (sign * logits).argmax(axis=1)) == pytest.approx(bound, rel=1e-3)
-
-
-@given(st.integers(0, 10_000), st.floats(0.05, 20.0))
-def test_confidence_lies_between_even_and_certain(seed: int, temperature: float) -> None:
-    logits, _ = drawn(20, 1.0, seed)
-    confidence = confidence_of(logits * 100, temperature)
-    assert ((confidence >= 0.1 - 1e-12) & (confidence <= 1.0)).all()
-
-
-def test_the_rule_is_the_threshold_fit_at_the_fitted_temperature() -> None:
-    fit_logits, fit_answers = drawn(400, 1.0, seed=4)
-    logits, answers = drawn(800, 1.0, seed=5)
-    promise = Promise(epsilon=0.1, delta=0.05)
-    rule = fit_rule(fit_logits, fit_answers, logits, answers, promise, stratum="s", cloud_digest=DIGEST)
-    expected = threshold.fit(
-        confidence_of(logits, rule.temperature), logits.argmax(axis=1) != answers, epsilon=0.1, delta=0.05
-    )
-    assert rule.temperature == fit_temperature(fit_logits, fit_answers)
-    assert (rule.threshold, rule.n, rule.feasible) == (expected.threshold, 800, True)
+def test_the_rule_is_the_threshold_fit_under_the_fitted_maps() -> None:
+    fit, (logits, answers) = drawn(1000, 1.0, seed=4), drawn(2000, 1.0, seed=5)
+    told = fitted(Promise(epsilon=0.1, delta=0.05))
+    maps = choose_maps(*fit).maps
+    differs = logits.argmax(axis=1) != answers
+    expected = threshold.fit(confidence_of(logits, maps), differs, epsilon=0.1, delta=0.05)
+    rule = told.rule
+    assert (rule.temperature, rule.isotonic) == (maps.temperature, maps.isotonic)
+    assert (rule.threshold, rule.n, rule.feasible) == (expected.threshold, 2000, True)
     assert (rule.epsilon, rule.delta, rule.stratum, rule.cloud_digest) == (0.1, 0.05, "s", DIGEST)
+    kept = confidence_of(logits, rule) >= rule.threshold
+    certified = told.certification
+    assert certified.kept_wrong == np.count_nonzero(kept & differs)
+    assert certified.escalation == pytest.approx(1 - kept.mean())
+    assert certified.disagreement == pytest.approx(differs.mean())
+    assert "At most 0.1 of all requests" in certified.message
 
 
-def test_a_promise_that_cannot_be_kept_escalates_everything() -> None:
-    logits, answers = drawn(40, 1.0, seed=6)
-    rule = fit_rule(logits, answers, logits, answers, Promise(), stratum="s", cloud_digest=DIGEST)
-    assert not rule.feasible
-    assert rule.threshold > 1.0
+def spoilt(n: int, seed: int) -> tuple[Floats, Numbers]:
+    """The surest rows are wrong by chance in a third of the cases, which a map tells and a temperature cannot."""
+    logits, answers = drawn(n, 1.0, seed)
+    lost = (confidence_of(logits, Maps()) > 0.97) & (np.random.default_rng(seed).random(n) < 1 / 3)
+    return logits, np.where(lost, (logits.argmax(axis=1) + 1) % 10, answers)
+
+
+def test_a_chosen_map_is_in_the_rule_and_the_threshold_on_its_scale() -> None:
+    told = fit_rule(*spoilt(4000, 1), *spoilt(4000, 2), Promise(epsilon=0.1), stratum="s", cloud_digest=DIGEST)
+    assert told.rule.isotonic == told.chosen.maps.isotonic
+    assert told.rule.isotonic is not None
+    logits, answers = spoilt(4000, 2)
+    kept = confidence_of(logits, told.rule) >= told.rule.threshold
+    assert np.count_nonzero(kept & (logits.argmax(axis=1) != answers)) == told.certification.kept_wrong
+    assert list(told.reliability) == ["none", "temperature", "isotonic"]
+    assert told.reliability["isotonic"].ece < told.reliability["temperature"].ece
+
+
+def test_a_promise_that_cannot_be_kept_escalates_everything_and_says_what_can() -> None:
+    told = fitted(Promise(epsilon=0.001), n=400)
+    assert not told.rule.feasible
+    assert told.rule.threshold > 1.0
+    certified = told.certification
+    assert (certified.feasible, certified.escalation) == (False, 1.0)
+    assert 0.001 < certified.smallest_epsilon < 0.02
+    assert certified.message.startswith("INFEASIBLE: 400 samples do not certify a joint risk of 0.001 at confidence 0.95.")
+    assert f"{certified.smallest_epsilon:.4g}" in certified.message
+
+
+def test_a_budget_of_escalations_that_would_break_is_infeasible_with_the_smallest_risk_within_it() -> None:
+    free = fitted(Promise(epsilon=0.05))
+    assert free.rule.feasible
+    needed = free.certification.escalation
+    assert 0.1 < needed < 0.9
+    enough = fitted(Promise(epsilon=0.05, max_escalation=needed + 0.1))
+    assert enough.rule == free.rule
+    tight = Promise(epsilon=0.05, max_escalation=needed / 2)
+    refused = fitted(tight)
+    assert not refused.rule.feasible
+    assert refused.rule.threshold > 1.0
+    assert "escalating" in refused.certification.message
+    least = refused.certification.smallest_epsilon
+    assert 0.05 < least < free.certification.disagreement
+    allowed = fitted(Promise(epsilon=least * 1.001, max_escalation=needed / 2))
+    assert allowed.rule.feasible
+    # The budget is settled on the other samples; these tell the same share but for chance.
+    assert allowed.certification.escalation == pytest.approx(needed / 2, abs=0.04)
+    assert not fitted(Promise(epsilon=least * 0.999, max_escalation=needed / 2)).rule.feasible
+
+
+def test_no_threshold_samples_certify_nothing() -> None:
+    told = fitted(Promise(), n=0)
+    assert not told.rule.feasible
+    assert (told.certification.smallest_epsilon, told.certification.n) == (1.0, 0)
+
+
+def test_answers_that_are_no_numbers_are_never_kept() -> None:
+    fit, (logits, answers) = drawn(1000, 1.0, seed=4), drawn(1000, 1.0, seed=5)
+    logits[:900] = np.nan
+    told = fit_rule(*fit, logits, answers, Promise(epsilon=0.2), stratum="s", cloud_digest=DIGEST)
+    assert told.rule.feasible
+    assert told.certification.escalation >= 0.9
+    assert told.certification.kept_wrong <= 100
+
+
+@pytest.mark.parametrize("changes", [{"epsilon": 0.0}, {"delta": 1.0}, {"max_escalation": 1.1}, {"epsilon": float("nan")}])
+def test_a_promise_beyond_reason_is_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="A promise needs"):
+        Promise(**changes)

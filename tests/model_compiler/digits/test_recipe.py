@@ -9,7 +9,7 @@ from contracts import manifest as manifests
 from contracts.boards import BOARDS
 from contracts.manifest import Measurements
 from contracts.strata import stratum_of
-from model_compiler.confidence import confidence_of
+from model_compiler.calibration import confidence_of
 from model_compiler.data.samples import to_samples
 from model_compiler.digits import camera, recipe, splits
 from model_compiler.digits.recipe import DigitsBundles
@@ -108,7 +108,7 @@ def field(packed: Packed, cloud: Packed, seed: int) -> tuple[float, float]:
     same = logits.argmax(axis=1) == outputs_of(cloud.first_artifact, inputs, ENDS).argmax(axis=1)
     rule = packed.manifest.artifacts[0].confidence
     assert rule is not None
-    kept = confidence_of(logits, rule.temperature) >= rule.threshold
+    kept = confidence_of(logits, rule) >= rule.threshold
     return float(same.mean()), float((kept & ~same).mean())
 
 
@@ -143,7 +143,7 @@ def test_a_served_confidence_is_the_one_the_threshold_was_fitted_on(bundles: Dig
     loaded = LoadedModel.open(bundles.edge.directory, bundles.edge.digest, target="cpu-x86", threads=1)
     rule = loaded.artifact.confidence
     assert rule is not None
-    fitted_on = confidence_of(outputs_of(bundles.edge.first_artifact, inputs, ENDS), rule.temperature)
+    fitted_on = confidence_of(outputs_of(bundles.edge.first_artifact, inputs, ENDS), rule)
     served = [loaded.read(loaded.run({"image": row[None]})).confidence for row in inputs]
     assert served == pytest.approx(fitted_on.tolist(), rel=1e-9)
     loaded.close()

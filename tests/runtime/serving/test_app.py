@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from contracts.manifest import Postprocess
 from contracts.messages import Audit, Certificate
 from contracts.predictions import Classification, Embedding, Prediction
 from contracts.timing import parse_server_timing
@@ -116,7 +117,7 @@ async def test_messagepack_in_and_out(
 
 
 REFUSED: list[tuple[str, str, bytes, dict[str, str], int, str, str]] = [
-    ("unknown model", "nope", b"", PNG, 404, "model_not_found", "Served: detector, digits, echo, lookup"),
+    ("unknown model", "nope", b"", PNG, 404, "model_not_found", "Served: boxes, detector, digits, echo, lookup"),
     ("no picture", "digits", b"junk", PNG, 400, "bad_image", "does not start like image/png"),
     ("half a picture", "digits", picture()[:80], PNG, 400, "bad_image", "Is the file whole"),
     ("form", "digits", picture(), {"Content-Type": "application/x-www-form-urlencoded"}, 415,
@@ -126,6 +127,7 @@ REFUSED: list[tuple[str, str, bytes, dict[str, str], int, str, str]] = [
     ("other tensor", "lookup", packed(wrong=np.array([[1]])), MSGPACK, 400, "bad_tensor", "expected 'index'"),
     ("other shape", "lookup", packed(index=np.array([1])), MSGPACK, 400, "bad_tensor", "shape [batch,1]"),
     ("two rows", "lookup", packed(index=np.array([[1], [2]])), MSGPACK, 400, "bad_tensor", "1 row, got 2"),
+    ("tensors", "boxes", packed(x_FP32=np.array([[1, 2]], np.float32)), MSGPACK, 400, "bad_request", "no head that"),
     ("a detector", "detector", packed(index=np.array([[1]])), MSGPACK, 400, "bad_request", "defines no head"),
     ("deadline", "digits", picture(), PNG | {"Foothill-Deadline-Ms": "-1"}, 400, "bad_header", "above 0"),
     ("escalation", "digits", picture(), PNG | {"Foothill-Escalation": "x"}, 400, "bad_header", "auto, never, always"),
@@ -157,6 +159,10 @@ async def test_what_cannot_be_answered_is_refused_in_form(
     await host.activate("lookup", load(make_lookup))
     await host.activate("detector", load(make_lookup, model="detector", task="detection"))
     await host.activate("echo", load(make_echo, datatypes=("FP32",)))
+    bare = Postprocess("y_FP32", "tensors")
+    await host.activate(
+        "boxes", load(make_echo, datatypes=("FP32",), model="boxes", task="detection", postprocess=bare)
+    )
     url = await serve(max_body_bytes=65_536)
     async with session.post(f"{url}/v1/predict/{model}", data=body, headers=sent) as answer:
         told = json.loads(await answer.read())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from contracts.errors import FoothillError
+from contracts.manifest import Postprocess
 from runtime.serving.golden import GoldenMismatch, check_golden
 from runtime.serving.loaded import LoadedModel
 from tests.runtime.serving.bundle_factory import MODEL_FILE, TARGET, make_classifier, make_echo, make_lookup
@@ -45,6 +46,31 @@ def test_an_error_beyond_the_tolerance_is_named_with_its_size(load: Load) -> Non
 def test_other_labels_fail_even_within_the_tolerance(load: Load) -> None:
     loaded = load(make_lookup, golden_scale=-1.0, golden_atol=1e9)
     with pytest.raises(GoldenMismatch, match=r"top labels of 'logits' agree in 0\.00% of rows, not 100\.00%"):
+        check_golden(loaded)
+    loaded.close()
+
+
+@pytest.mark.parametrize("kind", ["tensors", "logits"])
+def test_tensors_that_are_no_scores_of_classes_are_compared_as_numbers_alone(load: Load, kind: str) -> None:
+    """Within the tolerance the largest value of a row may be another one; only of classes is it an answer."""
+    head = Postprocess("y_FP32", kind)  # type: ignore[arg-type]
+    options = {"datatypes": ("FP32",), "task": "detection", "golden_scale": -1.0, "golden_atol": 1e9}
+    loaded = load(make_echo, postprocess=head, **options)
+    if kind == "tensors":
+        check_golden(loaded)
+    else:
+        with pytest.raises(GoldenMismatch, match="top labels of 'y_FP32'"):
+            check_golden(loaded)
+    loaded.close()
+
+
+def test_every_tensor_of_an_answer_of_tensors_is_compared(load: Load) -> None:
+    loaded = load(
+        make_echo, datatypes=("FP32", "INT32"), task="detection", postprocess=Postprocess("y_FP32", "tensors")
+    )
+    check_golden(loaded)
+    np.save(loaded.directory / f"golden/{MODEL_FILE}/y_INT32.npy", np.array([[0, 2]], np.int32))
+    with pytest.raises(GoldenMismatch, match="tensor 'y_INT32' is off by up to 1"):
         check_golden(loaded)
     loaded.close()
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from contracts.errors import FoothillError
-from contracts.manifest import Artifact, Manifest, Postprocess, Preprocess, TensorSpec
+from contracts.manifest import Artifact, Isotonic, Manifest, Postprocess, Preprocess, TensorSpec
 from contracts.predictions import label_answer
 from runtime.serving.loaded import LoadedModel, pick_artifact
+from runtime.serving.postprocess import Reading
 from tests.runtime.serving.bundle_factory import (
     MODEL_FILE,
     TARGET,
@@ -42,6 +43,32 @@ def test_an_edge_artifact_brings_its_stratum_and_its_confidence(load: Load) -> N
     assert len(loaded.stratum) == 32
     assert reading.answer == "0,0"
     assert reading.confidence == pytest.approx(np.exp(9) / (np.exp(9) + 9))
+    loaded.close()
+
+
+def test_a_confidence_goes_through_the_map_of_the_artifacts_rule(load: Load) -> None:
+    logits = {"image": np.zeros((1, 1, 8, 8), np.float32)}
+    plain = load(bias=[3.0] + [0.0] * 9)
+    rule = plain.artifact.confidence
+    assert rule is not None
+    mapped = msgspec.structs.replace(rule, isotonic=Isotonic((0.0, 1.0), (0.4, 0.9)))
+    digest = change_manifest(plain.directory, artifacts=(msgspec.structs.replace(plain.artifact, confidence=mapped),))
+    loaded = LoadedModel.open(plain.directory, digest, target=TARGET, threads=1)
+    before, after = plain.read(plain.run(logits)), loaded.read(loaded.run(logits))
+    assert before.confidence is not None
+    assert after.confidence == pytest.approx(0.4 + 0.5 * before.confidence)
+    assert after.probabilities == pytest.approx(before.probabilities)
+    plain.close()
+    loaded.close()
+
+
+def test_the_tensors_of_a_detector_without_a_head_are_read_as_nothing_more(load: Load) -> None:
+    loaded = load(
+        make_echo, datatypes=("FP32", "INT64"), task="detection", postprocess=Postprocess("y_FP32", "tensors")
+    )
+    outputs = loaded.run({"x_FP32": np.ones((1, 2), np.float32), "x_INT64": np.ones((1, 2), np.int64)})
+    assert set(outputs) == {"y_FP32", "y_INT64"}
+    assert loaded.read(outputs) == Reading()
     loaded.close()
 
 
@@ -76,6 +103,8 @@ BROKEN: list[tuple[str, Callable[..., str], dict[str, Any], str]] = [
     ("unknown type", make_echo, {"inputs": (TensorSpec("x_INT8", "BF16", (-1, 2)),)}, "x_INT8 is BF16; served are"),
     ("picture", make_classifier, {"preprocess": Preprocess(9, 9, "grey", 1.0, (0.0,), (1.0,))}, "preprocess gives"),
     ("vector of classes", make_classifier, {"postprocess": Postprocess("logits", "vector")}, "needs logits or prob"),
+    ("tensors of classes", make_lookup, {"postprocess": Postprocess("logits", "tensors")}, "needs logits or prob"),
+    ("tensors of an embedding", make_echo, {"postprocess": Postprocess("y_INT8", "tensors")}, "needs a vector"),
     ("logits of an embedding", partial(make_classifier, tier="cloud"), {"task": "embedding"}, "needs a vector"),
     ("labels", make_classifier, {"labels": ("a", "b")}, "2 labels for 10 classes"),
 ]  # fmt: skip
