@@ -107,7 +107,7 @@ def test_cutout_covers_a_square_in_all_channels(size: int) -> None:
             assert torch.equal(after[~hole], before[~hole])
             down, across = int(hole[0].any(dim=1).sum()), int(hole[0].any(dim=0).sum())
             assert int(hole[0].sum()) == down * across
-            assert 0 < min(down, across)
+            assert min(down, across) > 0
             widest = max(widest, down, across)
     assert widest == size
 
