@@ -14,10 +14,16 @@ import msgspec
 import onnxruntime
 
 from contracts.boards import BOARDS, Fingerprint
+from runtime.serving import cuda
+from runtime.serving.cuda import CudaGpu
 from runtime.serving.onnx_engine import provider_for
 
 Run = Callable[[Sequence[str]], str]
 """A command's standard output; "" where there is no such command or it fails."""
+
+Probe = Callable[[], "CudaGpu | None"]
+Versions = Callable[[str], "str | None"]
+"""A Python distribution's version; None where it is not installed."""
 
 _JETSONS = (
     ("thor", "jetson-thor"),
@@ -28,6 +34,11 @@ _JETSONS = (
 _L4T = re.compile(r"# R([0-9]+) \(release\), REVISION: ([0-9.]+)")
 _MEM_TOTAL = re.compile(r"MemTotal:\s+([0-9]+) kB")
 _NVPMODEL = re.compile(r"NV Power Mode: (\S+)")
+_NVINFER = re.compile(r"([0-9]+(?:\.[0-9]+){2,3})-[0-9]+\+cuda([0-9]+\.[0-9]+)")
+_TENSORRT = {"tensorrt": None, "tensorrt-cu13": "13", "tensorrt-cu12": "12"}
+"""Distributions of TensorRT, and the CUDA that their name stands for."""
+_TENSORRT_RTX = ("tensorrt-rtx", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings")
+_DLA = ("proc/device-tree/host1x@*/nvdla*", "proc/device-tree/bus@0/host1x@*/nvdla*")
 _COMMAND_S = 5.0
 
 
@@ -39,17 +50,33 @@ class Gpu(msgspec.Struct, frozen=True):
     memory_bytes: int
 
 
-def detect(*, target: str = "", root: Path = Path("/"), run: Run | None = None) -> Fingerprint:
+class TensorRt(msgspec.Struct, frozen=True):
+    """What is installed: the version with its build number where the machine tells it, and the CUDA it is built for."""
+
+    version: str | None = None
+    cuda: str | None = None
+
+
+def detect(
+    *,
+    target: str = "",
+    root: Path = Path("/"),
+    run: Run | None = None,
+    probe: Probe = cuda.probe,
+    versions: Versions | None = None,
+) -> Fingerprint:
     """Looks at this machine. `target` overrides what it would be taken for."""
-    run = run or run_command
+    run, versions = run or run_command, versions or _version
     arch = platform.machine()
-    board = _read(root / "proc/device-tree/model")
+    jetson = jetson_target(_read(root / "proc/device-tree/model"))
     gpus = parse_nvidia_smi(
         run(["nvidia-smi", "--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits"])
     )
-    providers = tuple(onnxruntime.get_available_providers())
-    target = target or pick_target(arch, jetson_target(board), gpus, providers)
-    gpu = gpus[0] if gpus and BOARDS[target].family == "gpu" else None
+    target = target or pick_target(arch, jetson, gpus, tuple(onnxruntime.get_available_providers()))
+    board = BOARDS[target]
+    gpu = probe() if board.family != "cpu" else None
+    listed = gpus[0].sm if gpus and board.family == "gpu" else board.sm
+    tensorrt = find_tensorrt(run, versions)
     return Fingerprint(
         target=target,
         arch=arch,
@@ -58,11 +85,35 @@ def detect(*, target: str = "", root: Path = Path("/"), run: Run | None = None) 
         memory_bytes=parse_mem_total(_read(root / "proc/meminfo")),
         provider=provider_for(target),
         runtime=f"onnxruntime {onnxruntime.__version__}",
-        sm=gpu.sm if gpu else BOARDS[target].sm,
-        tensorrt=_version("tensorrt"),
+        sm=gpu.sm if gpu else listed,
+        sm_count=gpu.sm_count if gpu else None,
+        tensorrt=tensorrt.version,
         jetpack=parse_l4t(_read(root / "etc/nv_tegra_release")),
-        power_mode=parse_power_mode(run(["nvpmodel", "-q"])) if jetson_target(board) else None,
+        power_mode=parse_power_mode(run(["nvpmodel", "-q"])) if jetson else None,
+        gpu=gpu.name if gpu else None,
+        cuda=tensorrt.cuda,
+        tensorrt_rtx=next(filter(None, map(versions, _TENSORRT_RTX)), None),
+        dla_cores=count_dla_cores(root) if jetson else 0,
     )
+
+
+def find_tensorrt(run: Run, versions: Versions) -> TensorRt:
+    """The Python package's version; Debian's package knows the build number and the CUDA as well."""
+    found = {name: version for name in _TENSORRT if (version := versions(name))}
+    if not found:
+        return TensorRt()
+    version = next(iter(found.values()))
+    by_name = next((_TENSORRT[name] for name in found if _TENSORRT[name]), None)
+    package = _NVINFER.match(run(["dpkg-query", "-W", "-f=${Version}", f"libnvinfer{version.partition('.')[0]}"]))
+    if package is not None and f"{package.group(1)}.".startswith(f"{version}."):
+        return TensorRt(package.group(1), package.group(2))
+    return TensorRt(version, by_name)
+
+
+def count_dla_cores(root: Path) -> int:
+    """Deep learning accelerators in the device tree that are not switched off. Not measured on a board."""
+    cores = [path for pattern in _DLA for path in root.glob(pattern)]
+    return sum(_read(core / "status") != "disabled" for core in cores)
 
 
 def pick_target(arch: str, jetson: str | None, gpus: Sequence[Gpu], providers: Sequence[str]) -> str:

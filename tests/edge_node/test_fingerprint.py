@@ -9,7 +9,10 @@ import pytest
 from contracts.boards import BOARDS
 from edge_node.fingerprint import (
     Gpu,
+    TensorRt,
+    count_dla_cores,
     detect,
+    find_tensorrt,
     jetson_target,
     parse_l4t,
     parse_mem_total,
@@ -18,6 +21,7 @@ from edge_node.fingerprint import (
     pick_target,
     run_command,
 )
+from runtime.serving.cuda import CudaGpu
 
 CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
 CPU = ("CPUExecutionProvider",)
@@ -101,6 +105,41 @@ def test_a_board_is_put_together_from_its_files(tmp_path: Path) -> None:
     )
     assert (found.target, found.sm, found.jetpack, found.power_mode) == ("jetson-orin-nano", 87, "L4T 36.4.3", "MAXN")
     assert found.memory_bytes == 7620912 * 1024
+
+
+def test_a_gpu_that_cuda_sees_is_described_by_cuda(tmp_path: Path) -> None:
+    gpu = CudaGpu("NVIDIA GeForce RTX 4090", 89, 128, 24 << 30, "12.6")
+    found = detect(target="rtx-sm86", root=tmp_path, run=lambda _: "", probe=lambda: gpu, versions=lambda _: None)
+    assert (found.gpu, found.sm, found.sm_count) == ("NVIDIA GeForce RTX 4090", 89, 128)
+    found = detect(target="cpu-x86", root=tmp_path, run=lambda _: "", probe=lambda: gpu, versions=lambda _: None)
+    assert (found.gpu, found.sm, found.sm_count) == (None, None, None)
+    assert (found.tensorrt, found.tensorrt_rtx) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("installed", "debian", "found"),
+    [
+        ({}, "10.3.0.30-1+cuda12.5", TensorRt()),
+        ({"tensorrt": "10.3.0"}, "10.3.0.30-1+cuda12.5", TensorRt("10.3.0.30", "12.5")),
+        ({"tensorrt": "10.3.0"}, "10.30.0.1-1+cuda12.5", TensorRt("10.3.0")),
+        ({"tensorrt": "10.3.0"}, "", TensorRt("10.3.0")),
+        ({"tensorrt": "10.16.1.11", "tensorrt-cu13": "10.16.1.11"}, "", TensorRt("10.16.1.11", "13")),
+        ({"tensorrt-cu12": "10.16.1.11"}, "", TensorRt("10.16.1.11", "12")),
+    ],
+)
+def test_tensorrt_is_known_by_its_build_where_the_machine_tells_it(
+    installed: dict[str, str], debian: str, found: TensorRt
+) -> None:
+    assert find_tensorrt(lambda command: debian if command[-1] == "libnvinfer10" else "", installed.get) == found
+
+
+def test_dla_cores_are_counted_but_for_those_that_are_off(tmp_path: Path) -> None:
+    for core, status in {"nvdla0@15880000": "okay", "nvdla1@158c0000": "disabled"}.items():
+        node = tmp_path / "proc/device-tree/bus@0/host1x@13e00000" / core
+        node.mkdir(parents=True)
+        (node / "status").write_text(f"{status}\0")
+    assert count_dla_cores(tmp_path) == 1
+    assert count_dla_cores(tmp_path / "proc") == 0
 
 
 def test_this_machine_has_a_fingerprint() -> None:
