@@ -27,6 +27,7 @@ MAX_KNOTS = 64
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 Runtime = Literal["onnxruntime", "tensorrt"]
+PostprocessKind = Literal["logits", "probabilities", "vector", "tensors"]
 Task = Literal["classification", "detection", "embedding"]
 Tier = Literal["edge", "cloud"]
 
@@ -72,7 +73,7 @@ class Postprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     output: str
-    kind: Literal["logits", "probabilities", "vector", "tensors"]
+    kind: PostprocessKind
 
     @property
     def scores_classes(self) -> bool:
@@ -162,11 +163,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one artifact did when it was compiled: `accuracy` over `samples`, latency in ms at batch 1, one thread."""
+    """What one artifact did when it was compiled.
 
-    accuracy: float
+    `accuracy`: a share of 1 by the metric that the measurements name, over `samples`; None where there were none.
+    `latency_ms`: at batch 1 on one thread; None for an artifact that the compiling machine cannot run.
+    """
+
+    accuracy: float | None
     samples: int
-    latency_ms: float
+    latency_ms: float | None
     bytes: int
     agreement: float | None = None
     escalation: float | None = None
@@ -175,7 +180,8 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Measurements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The attached file, outside the content address, so that a bundle rebuilds byte for byte.
 
-    `teacher` is the cloud bundle's first artifact on the same samples, timed in turns with this bundle's artifacts.
+    `teacher` is the cloud bundle's first artifact, or the teacher's fp32 form, on the same samples, timed in turns with
+    this bundle's artifacts.
     """
 
     bundle: str
@@ -183,6 +189,7 @@ class Measurements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     how: str
     machine: str
     teacher: Measured | None = None
+    metric: str = "accuracy"
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -33,7 +33,7 @@ def of_models(models: Sequence[ModelView]) -> RenderableType:
     table = _table("bundle", "model", "tier", "size", "accuracy", "digest")
     for model in models:
         measured = model.measurements.artifacts.values() if model.measurements else ()
-        accuracy = ", ".join(f"{one.accuracy:.1%} of {one.samples}" for one in measured)
+        accuracy = ", ".join(f"{one.accuracy:.1%} of {one.samples}" for one in measured if one.accuracy is not None)
         reference = f"{model.name}@{model.version}"
         table.add_row(reference, model.model, model.tier, f"{model.bytes / 1e6:.2f} MB", accuracy, model.digest[:19])
     return table if models else Text("Nothing is published yet: foothill fleet model publish DIRECTORY")

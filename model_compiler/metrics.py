@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from model_compiler.data.samples import Floats, Labels, Samples
 from model_compiler.replay import Ends, all_outputs_of
@@ -29,7 +30,7 @@ def fidelity(reference: Mapping[str, Floats]) -> Metric:
     """The mean cosine between each row of each output and the same row of `reference`; for models without labels."""
 
     def metric(outputs: Mapping[str, Floats], labels: Labels) -> float:
-        return float(np.mean([_cosines(outputs[name], wanted).mean() for name, wanted in reference.items()]))
+        return float(row_cosines(outputs, reference).mean())
 
     return metric
 
@@ -39,7 +40,12 @@ def score(artifact: Path, samples: Samples, ends: Ends, metric: Metric) -> float
     return metric(all_outputs_of(artifact, samples, ends), samples.labels)
 
 
-def _cosines(values: Floats, wanted: Floats) -> Floats:
+def row_cosines(outputs: Mapping[str, Floats], reference: Mapping[str, Floats]) -> npt.NDArray[np.float64]:
+    """(n,): of each row the mean over the outputs of the cosine with the same row of `reference`."""
+    return np.mean([_cosines(outputs[name], wanted) for name, wanted in reference.items()], axis=0)
+
+
+def _cosines(values: Floats, wanted: Floats) -> npt.NDArray[np.float64]:
     one, other = (each.reshape(len(each), -1).astype(np.float64) for each in (values, wanted))
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return np.asarray((one * other).sum(axis=1) / np.maximum(lengths, 1e-12), np.float32)
+    return np.asarray((one * other).sum(axis=1) / np.maximum(lengths, 1e-12))

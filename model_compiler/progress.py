@@ -32,3 +32,8 @@ def stage_of(progress: Progress, bundle: str, stage: str) -> Advance:
     """Announces the stage and returns what the stage calls as it advances."""
     progress(Step(bundle, stage, 0.0))
     return lambda done: progress(Step(bundle, stage, done))
+
+
+def part_of(advance: Advance, start: float, end: float) -> Advance:
+    """What a step calls whose whole is the stretch of `advance` from `start` to `end`."""
+    return lambda done: advance(start + done * (end - start))

@@ -246,6 +246,8 @@ def _report(
     if measured.teacher is None:
         raise MachineError(f"{bundles.edge.manifest.reference} was not measured beside its teacher.")
     small, big = measured.artifacts[student.file], measured.teacher
+    if small.latency_ms is None or big.latency_ms is None:
+        raise MachineError(f"{bundles.edge.manifest.reference} was not timed on this machine.")
     bad = told.bad
     story = figures.Story(
         epsilon=student.confidence.epsilon,
