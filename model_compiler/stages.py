@@ -52,9 +52,9 @@ class Stages:
     """
 
     def __init__(self, directory: Path, *, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._directory = directory
+        self.directory = directory
         self._clock = clock
-        self._tools = {name: _version(name) for name in _TOOLS}
+        self.tools = {name: _version(name) for name in _TOOLS}
         self.ran: list[Ran] = []
 
     def run(self, bundle: str, stage: str, inputs: Mapping[str, Any], produce: Produce, progress: Progress) -> Path:
@@ -63,8 +63,8 @@ class Stages:
         `inputs`: names to digests, numbers, texts, and lists or dicts of these. Raises CompileError where the disk does
         not take the files.
         """
-        key = _key(stage, inputs, self._tools)
-        kept = self._directory / f"{stage.replace(' ', '-')}-{key}"
+        key = _key(stage, inputs, self.tools)
+        kept = self.directory / f"{stage.replace(' ', '-')}-{key}"
         advance = stage_of(progress, bundle, stage)
         record = _finished(kept)
         if record is not None:
@@ -75,7 +75,7 @@ class Stages:
             took_s = self._produce(kept, stage, inputs, produce, advance)
         except OSError as error:
             raise CompileError(
-                f"{self._directory} does not take what stage {stage!r} makes ({error.strerror or error}). "
+                f"{self.directory} does not take what stage {stage!r} makes ({error.strerror or error}). "
                 "Free space there, or name another directory with --stages."
             ) from error
         self.ran.append(Ran(bundle, stage, took_s, False))
@@ -89,7 +89,7 @@ class Stages:
             start = self._clock()
             produce(work, advance)
             took_s = round(self._clock() - start, 3)
-            record = Record(stage, dict(inputs), self._tools, _digests(work), took_s)
+            record = Record(stage, dict(inputs), self.tools, _digests(work), took_s)
             (work / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record, order="sorted")))
             shutil.rmtree(kept, ignore_errors=True)
             work.replace(kept)
