@@ -4,103 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
 
 from model_compiler.errors import CompileError
+from model_compiler.quantizing.graph import Graph
+from model_compiler.quantizing.half import lower
+from model_compiler.quantizing.placement import Keep as Keep
+from model_compiler.quantizing.placement import Placement, place_cpu, place_tensorrt
 from model_compiler.quantizing.prepare import load_prepared, save
+from model_compiler.quantizing.qdq import CPU, TENSORRT, write
 from model_compiler.quantizing.ranges import Table
 
-Keep = Literal["fp16", "fp32"]
-"""What a layer that is not quantized is stored in."""
-
 _NOTHING: Mapping[str, Keep] = {}
-_TENSORRT_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def quantize_cpu(fp32: Path, out: Path, table: Table, *, keep: Mapping[str, Keep] = _NOTHING) -> None:
-    """Writes `out`: QDQ, activations uint8, weights int8 per channel.
+    """Writes `out`: QDQ, activations uint8, weights int8 per channel, biases int32.
 
-    Weights use 7 of their 8 bits (`reduce_range`): x86 without VNNI adds pairs of products in 16 bits and saturates
-    with 8, so the same file would answer differently on another CPU. The last Gemm or MatMul writes float: rounded
-    logits would make confidences collide.
+    No two weights of a channel add up to more than 7 bits (depthwise convolutions use all 8): x86 without VNNI adds
+    pairs of products in 16 bits and saturates, so the same file would answer differently on another CPU. The last
+    layers write float: rounded logits would make confidences collide.
+
+    A node named in `keep` reads float, computes in float, and stores its weights as float32 or float16 (ONNX Runtime
+    casts them back once, at load). ONNX Runtime cannot convolve in int8 and write float: what writes the input of a
+    kept node is kept with it, see `place_cpu`. Raises CompileError for a name that the prepared model does not have,
+    and where nothing was quantized.
     """
-    from onnxruntime.quantization import QuantType
-
-    _quantize(
-        fp32,
-        out,
-        table,
-        keep,
-        activations=QuantType.QUInt8,
-        reduce_range=True,
-        options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
-    )
+    graph = Graph(load_prepared(fp32))
+    placement = place_cpu(graph, table.ranges, keep)
+    _check_quantized(graph, placement)
+    save(write(graph, placement, table, CPU), out)
 
 
 def quantize_tensorrt(fp32: Path, out: Path, table: Table, *, keep: Mapping[str, Keep] = _NOTHING) -> None:
-    """Writes `out`: QDQ around what TensorRT computes in int8, all symmetric int8, biases in float."""
-    from onnxruntime.quantization import QuantType
+    """Writes `out`: QDQ in front of what TensorRT computes in int8, all symmetric int8, biases in float.
 
-    _quantize(
-        fp32,
-        out,
-        table,
-        keep,
-        activations=QuantType.QInt8,
-        reduce_range=False,
-        options={
-            "ActivationSymmetric": True,
-            "WeightSymmetric": True,
-            "QuantizeBias": False,
-            "OpTypesToExcludeOutputQuantization": list(_TENSORRT_OPS),
-        },
-        operators=_TENSORRT_OPS,
-    )
-
-
-def _quantize(
-    fp32: Path,
-    out: Path,
-    table: Table,
-    keep: Mapping[str, Keep],
-    *,
-    activations: Any,
-    reduce_range: bool,
-    options: dict[str, Any],
-    operators: tuple[str, ...] = (),
-) -> None:
-    from onnxruntime.quantization import QDQQuantizer, QuantType
-    from onnxruntime.quantization.calibrate import TensorData
-    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
-
-    model = load_prepared(fp32)
-    ranges = {
-        name: TensorData(lowest=np.float32(each.low), highest=np.float32(each.high))
-        for name, each in table.ranges.items()
-    }
-    quantizer = QDQQuantizer(
-        model,
-        True,
-        reduce_range,
-        QuantType.QInt8,
-        activations,
-        ranges,
-        [],
-        sorted(keep),
-        list(operators) or sorted({*QLinearOpsRegistry, *QDQRegistry}),
-        options,
-    )
-    quantizer.quantize_model()
-    quantizer.model.topological_sort()
-    model = quantizer.model.model
-    _check_quantized(model)
+    A node named in `keep` reads float; with fp16 it computes in half precision between two casts, as a strongly typed
+    network wants it. Raises CompileError as `quantize_cpu` does.
+    """
+    graph = Graph(load_prepared(fp32))
+    placement = place_tensorrt(graph, table.ranges, keep)
+    _check_quantized(graph, placement)
+    model = write(graph, placement, table, TENSORRT)
+    lower(model, {name for name, precision in placement.kept.items() if precision == "fp16"})
     save(model, out)
 
 
-def _check_quantized(model: Any) -> None:
+def _check_quantized(graph: Graph, placement: Placement) -> None:
     """A quantizer that changed nothing is an error, not a big file with a small name."""
-    kinds = {node.op_type for node in model.graph.node}
-    if "QuantizeLinear" not in kinds:
-        raise CompileError(f"Quantization changed nothing: none of {', '.join(sorted(kinds))} was quantized.")
+    if placement.int8:
+        return
+    if placement.kept:
+        raise CompileError("Quantization changed nothing: every layer is kept, or writes what a kept one reads.")
+    kinds = sorted({node.op_type for node in graph.nodes.values()})
+    raise CompileError(
+        f"Quantization changed nothing: none of {', '.join(kinds)} was quantized. Convolutions, Gemm and MatMul with "
+        "constant weights are; the calibration table must hold the ranges of what they read."
+    )

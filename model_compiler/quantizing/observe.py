@@ -46,7 +46,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Observations(msgspec.Struct, frozen=True):
-    """Every float activation of the prepared model by name: its input, and what its nodes write; over `rows` samples."""
+    """Every float activation of the prepared model by name, its input and what its nodes write, over `rows` samples."""
 
     tensors: dict[str, Seen]
     rows: int

@@ -10,6 +10,7 @@ from typing import Any
 
 from model_compiler.errors import CompileError
 from model_compiler.export import MAX_IR_VERSION, strip
+from model_compiler.quantizing.rewrites import rewrite
 
 MIN_OPSET = 13
 """The first in which QuantizeLinear takes one scale a channel."""
@@ -37,14 +38,27 @@ def load_prepared(path: Path) -> Any:
     strip(model)
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     name_nodes(model.graph)
+    rewrite(model)
     model.metadata_props.add(key=_MARK, value="1")
     return model
 
 
 def save(model: Any, out: Path) -> None:
-    """Writes a finished artifact: without marks and build paths, the same bytes for the same model."""
+    """Writes a finished artifact: the same bytes for the same model, no marks, no constants that nothing reads."""
     strip(model)
+    used = {value.name for value in model.graph.output}.union(*(names_read(node) for node in model.graph.node))
+    for each in [each for each in model.graph.initializer if each.name not in used]:
+        model.graph.initializer.remove(each)
     out.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def names_read(node: Any) -> set[str]:
+    """The tensors that a node reads, those of the graphs inside it included."""
+    inner = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
+    names = {name for name in node.input if name}
+    for graph in inner:
+        names |= {value.name for value in graph.output}.union(*(names_read(each) for each in graph.node))
+    return names
 
 
 def name_nodes(graph: Any) -> None:
