@@ -230,10 +230,19 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
+def is_name(text: str) -> bool:
+    """Whether `text` can name a bundle or a model."""
+    return NODE_NAME.fullmatch(text) is not None
+
+
+def is_version(text: str) -> bool:
+    return _VERSION.fullmatch(text) is not None
+
+
 def parse_reference(text: str) -> tuple[str, str]:
     """`name@version` as its two parts; raises FoothillError `bad_request`."""
     name, _, version = text.partition("@")
-    if not NODE_NAME.fullmatch(name) or not _VERSION.fullmatch(version):
+    if not is_name(name) or not is_version(version):
         raise FoothillError("bad_request", f"{text!r} is not a bundle: write NAME@VERSION, such as detector@1.4.0.")
     return name, version
 
