@@ -55,6 +55,14 @@ WAYS: dict[Way, Weights] = {
     "hints": Weights(labels=0.1, teacher=0.9, hints=1.0, temperature=4.0),
 }
 
+PAPERS: dict[Way, str] = {
+    "plain": "",
+    "kd": "Hinton, Vinyals, Dean 2015, arXiv:1503.02531",
+    "dkd": "Zhao, Cui, Song, Qiu, Liang 2022, arXiv:2203.08679",
+    "dist": "Huang, You, Wang, Qian, Xu 2022, arXiv:2205.10536",
+    "hints": "Romero, Ballas, Kahou, Chassang, Gatta, Bengio 2015, arXiv:1412.6550",
+}
+
 _OWN: dict[Way, Own] = {
     "kd": lambda student, teacher, labels, given: losses.hinton(student, teacher, given.temperature),
     "dkd": lambda student, teacher, labels, given: losses.decoupled(
