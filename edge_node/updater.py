@@ -125,6 +125,20 @@ class Updater:
             await _whole(asyncio.to_thread(self._slots.take, desired.sequence))
         return all(ends)
 
+    async def promote(self, model: str, loaded: LoadedModel) -> bool:
+        """Serves another artifact of the bundle that is served and has passed probation.
+
+        Takes `loaded` over. False, and it is closed, when that bundle is not served any more.
+        """
+        async with self._loading:
+            if not self._is_current(model, loaded.digest) or not self._slots.get(model).proven:
+                await asyncio.to_thread(loaded.close)
+                return False
+            loaded.engine = WatchedEngine(loaded.engine)
+            await self._serve(model, loaded)
+            self._tell(model, loaded.digest, "active")
+        return True
+
     async def stop(self) -> None:
         """Before a clean end of the process."""
         await self.end_probations()

@@ -14,13 +14,22 @@ from runtime.links.durable import write_file
 log = logging.getLogger(__name__)
 
 MOST_REMEMBERED = 256
+MOST_CRASHES = 1
+"""A power cut may come at any moment; twice at the same one is no chance."""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """The engine that is being loaded, for which build; `crashes` counts the processes that died of it."""
+
+    engine: str
+    build: str
+    crashes: int = 0
 
 
 class Trials(msgspec.Struct, frozen=True):
-    """`trial` is the engine that is being loaded for the first time ("" for none); `refused` says of engines why they
-    are not loaded here, `failed` of wanted engines why they cannot be built."""
+    """`refused` says of engines why they are not loaded here, `failed` of builds why they are not tried."""
 
-    trial: str = ""
+    trial: Trial | None = None
     refused: dict[str, str] = {}
     failed: dict[str, str] = {}
 
@@ -31,34 +40,49 @@ class TrialFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._trials = _read(path)
-        if self._trials.trial:
-            self.refuse(self._trials.trial, "The node died when it was loaded for the first time.")
+        if self._trials.trial is not None:
+            self._count_crash(self._trials.trial)
 
     @property
     def refused(self) -> frozenset[str]:
         """Digests of engines."""
         return frozenset(self._trials.refused)
 
-    def begin(self, engine: str) -> None:
+    def begin(self, engine: str, wanted: Wanted, machine: Machine) -> None:
         """Before an engine is loaded: native code may take the whole process with it."""
-        self._write(msgspec.structs.replace(self._trials, trial=engine))
+        before = self._trials.trial
+        crashes = before.crashes if before is not None and before.engine == engine else 0
+        self._write(msgspec.structs.replace(self._trials, trial=Trial(engine, _build(wanted, machine), crashes)))
 
     def passed(self) -> None:
         """The engine that was begun is loaded and tested."""
-        self._write(msgspec.structs.replace(self._trials, trial=""))
+        self._write(msgspec.structs.replace(self._trials, trial=None))
 
     def refuse(self, engine: str, why: str) -> None:
         """Never loads this engine here again."""
         log.warning("engine %s is not loaded here again: %s", engine, why)
-        self._write(msgspec.structs.replace(self._trials, trial="", refused=_with(self._trials.refused, engine, why)))
+        refused = _with(self._trials.refused, engine, why)
+        self._write(msgspec.structs.replace(self._trials, trial=None, refused=refused))
 
     def fail(self, wanted: Wanted, machine: Machine, why: str) -> None:
         """Does not build this again with this version of the runtime."""
-        failed = _with(self._trials.failed, _build(wanted, machine), why)
-        self._write(msgspec.structs.replace(self._trials, failed=failed))
+        self._fail(_build(wanted, machine), why)
 
     def failed(self, wanted: Wanted, machine: Machine) -> bool:
         return _build(wanted, machine) in self._trials.failed
+
+    def _count_crash(self, trial: Trial) -> None:
+        crashes = trial.crashes + 1
+        if crashes <= MOST_CRASHES:
+            counted = msgspec.structs.replace(trial, crashes=crashes)
+            self._write(msgspec.structs.replace(self._trials, trial=counted))
+            return
+        why = f"The node died {crashes} times when it was loaded for the first time."
+        self._fail(trial.build, why)
+        self.refuse(trial.engine, why)
+
+    def _fail(self, build: str, why: str) -> None:
+        self._write(msgspec.structs.replace(self._trials, failed=_with(self._trials.failed, build, why)))
 
     def _write(self, trials: Trials) -> None:
         self._trials = trials

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,9 @@ from contracts.manifest import FILE
 from edge_node.probation import Rule
 from edge_node.slots import Slot, Trial
 from edge_node.updater import refusal
+from runtime.serving.engine import Engine
+from runtime.serving.golden import open_tested
+from runtime.serving.tensors import Array
 from tests.edge_node.bundle_factory import MODEL_FILE
 from tests.edge_node.workbench import LONG, QUICK, Bench, Warehouse, desired, until
 
@@ -399,3 +402,45 @@ def _damage(bench: Bench, digest: str) -> None:
     path.chmod(0o644)
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert (bench.store.path(digest) / FILE).exists()
+
+
+class Other:
+    """The same model by another runtime."""
+
+    provider = "other"
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.closed = False
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return self._engine.run(inputs)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_another_artifact_of_what_is_served_takes_over_without_a_new_probation(
+    live: Live, warehouse: Warehouse
+) -> None:
+    bench, digest = live(), warehouse.pack("1")
+    await bench.updater.apply(desired(1, {"digits": digest}), {})
+    phases = len(bench.phases)
+    loaded = open_tested(bench.store.path(digest), digest, target="cpu-x86", threads=1)
+    loaded.engine = Other(loaded.engine)
+    assert await bench.updater.promote("digits", loaded)
+    assert bench.host.reports()["digits"].provider == "other"
+    assert (bench.report().phase, len(bench.phases)) == ("active", phases)
+    assert bench.announced[-1] is loaded
+
+
+async def test_another_artifact_of_what_is_no_longer_served_is_closed(live: Live, warehouse: Warehouse) -> None:
+    bench, first, second = live(), warehouse.pack("1"), warehouse.pack("2")
+    await bench.updater.apply(desired(1, {"digits": first}), {})
+    loaded = open_tested(bench.store.path(first), first, target="cpu-x86", threads=1)
+    late = Other(loaded.engine)
+    loaded.engine = late
+    await bench.updater.apply(desired(2, {"digits": second}), {})
+    assert not await bench.updater.promote("digits", loaded)
+    assert late.closed
+    assert bench.serving() == second

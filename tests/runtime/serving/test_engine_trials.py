@@ -17,17 +17,29 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "trials.json"
 
 
-def test_an_engine_that_took_the_process_down_is_never_loaded_again(path: Path) -> None:
-    TrialFile(path).begin("sha256:e")
-    assert TrialFile(path).refused == {"sha256:e"}
-    assert TrialFile(path).refused == {"sha256:e"}
+def test_an_engine_that_twice_took_the_process_down_is_never_loaded_nor_built_again(path: Path) -> None:
+    TrialFile(path).begin("sha256:e", WANTED, HERE)
+    once = TrialFile(path)
+    assert (once.refused, once.failed(WANTED, HERE)) == (frozenset(), False)
+    once.begin("sha256:e", WANTED, HERE)
+    for _ in range(2):
+        twice = TrialFile(path)
+        assert (twice.refused, twice.failed(WANTED, HERE)) == ({"sha256:e"}, True)
+
+
+def test_the_crash_of_one_engine_is_not_counted_against_another(path: Path) -> None:
+    TrialFile(path).begin("sha256:e", WANTED, HERE)
+    TrialFile(path).begin("sha256:other", WANTED, HERE)
+    assert TrialFile(path).refused == frozenset()
 
 
 def test_an_engine_that_was_loaded_and_tested_is_loaded_again(path: Path) -> None:
     trials = TrialFile(path)
-    trials.begin("sha256:e")
-    trials.passed()
-    assert TrialFile(path).refused == frozenset()
+    for _ in range(3):
+        trials.begin("sha256:e", WANTED, HERE)
+        trials.passed()
+        trials = TrialFile(path)
+    assert trials.refused == frozenset()
 
 
 def test_a_failed_build_is_remembered_until_the_runtime_changes(path: Path) -> None:

@@ -1,0 +1,120 @@
+"""Whether an engine may take over: it must load, be the bundle's model, answer like it, and be worth it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from contracts.deadlines import Deadline
+from contracts.engines import EngineRecord, Wanted, engine_artifact, wanted_of
+from contracts.errors import FoothillError
+from contracts.manifest import Artifact, Manifest, TensorSpec
+from runtime.links.bundles import BundleStore
+from runtime.serving.golden import check_golden
+from runtime.serving.hosting import ModelHost
+from runtime.serving.loaded import LoadedModel
+from runtime.serving.tensorrt_errors import EngineRefused
+from runtime.serving.tensors import Array
+
+SLOWEST, SLACK_MS = 1.5, 1.0
+"""An engine that takes this many times longer than what serves now, and this much, is no gain, whatever it is."""
+
+_RUNS = 5
+_PATIENCE_MS = 10_000.0
+
+
+class CheckedEngine(Protocol):
+    """An engine that can be held to a manifest."""
+
+    @property
+    def provider(self) -> str: ...
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
+
+    def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+OpenEngine = Callable[[Path, EngineRecord, Path], CheckedEngine]
+"""From the engine's file, its record, and the ONNX file for the weights of a stripped one. Raises FoothillError."""
+
+
+class Task(NamedTuple):
+    """One served bundle with something to build an engine from."""
+
+    model: str
+    digest: str
+    target: str
+    directory: Path
+    manifest: Manifest
+    artifact: Artifact
+    wanted: Wanted
+
+    @property
+    def onnx(self) -> Path:
+        return self.directory / self.artifact.file
+
+
+def task_of(bundles: BundleStore, model: str, digest: str, target: str) -> Task | None:
+    """Blocks. None where the bundle has nothing to build from for this target; raises FoothillError `bad_bundle`."""
+    manifest = bundles.manifest(digest)
+    artifact = engine_artifact(manifest, target)
+    if artifact is None:
+        return None
+    return Task(model, digest, target, bundles.path(digest), manifest, artifact, wanted_of(manifest, artifact))
+
+
+def open_checked(task: Task, path: Path, record: EngineRecord, open_engine: OpenEngine) -> LoadedModel:
+    """Blocks. Raises FoothillError: `bad_bundle` for what is not the model, others when the GPU has no room now."""
+    engine = open_engine(path, record, task.onnx)
+    loaded = LoadedModel(task.directory, task.digest, task.manifest, task.artifact, engine, task.target)
+    try:
+        engine.check(task.manifest.inputs, task.manifest.outputs)
+        check_golden(loaded)
+    except FoothillError:
+        engine.close()
+        raise
+    return loaded
+
+
+async def check_speed(task: Task, loaded: LoadedModel, host: ModelHost, clock: Callable[[], float]) -> str:
+    """Compares one row with what serves now; returns both times in words. Raises EngineRefused for no gain."""
+    inputs = await asyncio.to_thread(_one_row, loaded)
+    own_ms = await asyncio.to_thread(_fastest_ms, loaded, inputs, clock)
+    served_ms = await _served_ms(task.model, inputs, host, clock)
+    words = f"{own_ms:.2f} ms with the engine, {served_ms:.2f} ms as it is served now"
+    if own_ms > SLOWEST * served_ms + SLACK_MS:
+        raise EngineRefused(f"The engine is no gain: {words}.")
+    return words
+
+
+def _fastest_ms(loaded: LoadedModel, inputs: Mapping[str, Array], clock: Callable[[], float]) -> float:
+    """The best of a few runs, after one that warms up."""
+    loaded.run(inputs)
+    best = float("inf")
+    for _ in range(_RUNS):
+        started_s = clock()
+        loaded.run(inputs)
+        best = min(best, (clock() - started_s) * 1000.0)
+    return best
+
+
+async def _served_ms(model: str, inputs: Mapping[str, Array], host: ModelHost, clock: Callable[[], float]) -> float:
+    """The best of a few runs of what serves now, each waiting its turn among the requests."""
+    best = float("inf")
+    with host.get(model) as served:
+        for _ in range(_RUNS):
+            answer = await served.batcher.submit(inputs, Deadline.after(_PATIENCE_MS, now_s=clock()))
+            best = min(best, answer.infer_ms)
+    return best
+
+
+def _one_row(loaded: LoadedModel) -> dict[str, Array]:
+    """The golden inputs, or their first row where the model takes batches."""
+    inputs = {name: np.load(loaded.directory / path) for name, path in loaded.manifest.golden.inputs.items()}
+    return {name: array[:1] for name, array in inputs.items()} if loaded.batches else inputs

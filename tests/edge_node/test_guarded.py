@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from contracts.errors import FoothillError
+from edge_node.guarded import GuardedEngine
+from runtime.serving.tensors import Array
+
+
+class Failing:
+    provider = "tensorrt 10.3.0"
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        self.closed = False
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        raise FoothillError(self.code, "it broke")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def runs(engine: GuardedEngine, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(FoothillError, match="it broke"):
+            engine.run({})
+
+
+def test_the_first_failure_is_told_once() -> None:
+    told: list[str] = []
+    inner = Failing("internal")
+    engine = GuardedEngine(inner, told.append)
+    runs(engine, 3)
+    assert (told, engine.provider) == (["it broke"], "tensorrt 10.3.0")
+    engine.close()
+    assert inner.closed
+
+
+def test_what_the_caller_did_wrong_is_not_told() -> None:
+    told: list[str] = []
+    runs(GuardedEngine(Failing("bad_tensor"), told.append), 2)
+    assert told == []
