@@ -17,8 +17,9 @@ Way = Literal["temperature", "isotonic"]
 Confidences = npt.NDArray[np.float64]
 Agreements = npt.NDArray[np.bool_]
 
-_WAYS: tuple[Way, ...] = ("temperature", "isotonic")
 _COLDEST, _HOTTEST = 0.05, 20.0
+_HALVINGS = 40
+"""Six decimals of the hottest temperature are settled by then."""
 _FEWEST_FOR_A_MAP = 100
 _POOLS = MAX_KNOTS - 2
 _IDENTITY = 0.01
@@ -96,7 +97,7 @@ def fit_temperature(logits: Floats, answers: Numbers) -> float:
     mean(E[logit] - logit of the answer), so bisection on the slope finds the minimum. Kept within 0.05..20.
     """
     low, high = 1.0 / _HOTTEST, 1.0 / _COLDEST
-    for _ in range(60):
+    for _ in range(_HALVINGS):
         middle = (low + high) / 2
         if _slope(logits, answers, middle) < 0:
             low = middle
@@ -139,10 +140,9 @@ def choose_maps(logits: Floats, answers: Numbers) -> Chosen:
     if not len(logits):
         raise CompileError("There are no samples to fit the confidence on. Give `fit` samples that the model answers.")
     if len(logits) < _FEWEST_FOR_A_MAP:
-        return Chosen("temperature", {"temperature": _fit("temperature", logits, answers)}, {})
-    held_out = {way: _held_out(way, logits, answers) for way in _WAYS}
-    best = min(_WAYS, key=lambda way: held_out[way].brier)
-    return Chosen(best, {way: _fit(way, logits, answers) for way in _WAYS}, held_out)
+        return Chosen("temperature", {"temperature": Maps(fit_temperature(logits, answers))}, {})
+    held_out = _held_out(logits, answers)
+    return Chosen(min(held_out, key=lambda way: held_out[way].brier), _fit_ways(logits, answers), held_out)
 
 
 def reliability(confidence: Confidences, agrees: Agreements) -> Reliability:
@@ -164,21 +164,22 @@ def losses_of(confidence: Confidences, agrees: Agreements) -> Losses:
     return Losses(float(((confidence - agrees) ** 2).mean()), float(-np.log(likely).mean()))
 
 
-def _fit(way: Way, logits: Floats, answers: Numbers) -> Maps:
-    maps = Maps(fit_temperature(logits, answers))
-    if way == "temperature":
-        return maps
-    isotonic = fit_isotonic(confidence_of(logits, maps), logits.argmax(axis=1) == answers)
-    return Maps(maps.temperature, isotonic)
+def _fit_ways(logits: Floats, answers: Numbers) -> dict[Way, Maps]:
+    plain = Maps(fit_temperature(logits, answers))
+    isotonic = fit_isotonic(confidence_of(logits, plain), logits.argmax(axis=1) == answers)
+    return {"temperature": plain, "isotonic": Maps(plain.temperature, isotonic)}
 
 
-def _held_out(way: Way, logits: Floats, answers: Numbers) -> Losses:
+def _held_out(logits: Floats, answers: Numbers) -> dict[Way, Losses]:
+    """What each way loses on either half when it was fitted on the other."""
     order = np.random.default_rng(0).permutation(len(logits))
     halves = order[::2], order[1::2]
-    confidence = np.empty(len(logits))
+    confidence: dict[Way, Confidences] = {"temperature": np.empty(len(logits)), "isotonic": np.empty(len(logits))}
     for fitted, held in (halves, halves[::-1]):
-        confidence[held] = confidence_of(logits[held], _fit(way, logits[fitted], answers[fitted]))
-    return losses_of(confidence, logits.argmax(axis=1) == answers)
+        for way, maps in _fit_ways(logits[fitted], answers[fitted]).items():
+            confidence[way][held] = confidence_of(logits[held], maps)
+    agrees = logits.argmax(axis=1) == answers
+    return {way: losses_of(predicted, agrees) for way, predicted in confidence.items()}
 
 
 def _bin(confidence: Confidences, agrees: Agreements) -> Bin:
