@@ -18,13 +18,13 @@ from aiohttp import web
 from benchmarks.told import tell_ready
 from contracts.messages import Audit
 from edge_node.certificates import seed_certificate
-from edge_node.fingerprint import detect
 from model_compiler import pack
 from runtime.links.holder import Certificates, Holder
 from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.telemetry import Telemetry
 from runtime.links.upstream import Upstreams
 from runtime.serving.app import ServingSettings, create_app
+from runtime.serving.fingerprint import detect
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
 

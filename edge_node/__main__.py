@@ -19,7 +19,6 @@ from edge_node.agent import Agent
 from edge_node.certificates import NodeCertificates, seed_certificate
 from edge_node.config import Config
 from edge_node.enrol import TRUST_DIR, Enrolment, load_enrolment
-from edge_node.fingerprint import detect
 from edge_node.metrics import NodeMetrics
 from edge_node.probation import Rule
 from edge_node.slots import SlotFile
@@ -36,6 +35,7 @@ from runtime.links.telemetry import Telemetry
 from runtime.links.trust import TrustedFleet
 from runtime.links.upstream import Upstreams
 from runtime.serving.app import ServingSettings, create_app
+from runtime.serving.fingerprint import detect
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.repository import StoredBundles

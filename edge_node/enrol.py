@@ -17,10 +17,10 @@ from contracts.enrolment import EnrolAnswer, EnrolRequest
 from contracts.errors import KINDS, ErrorBody, FoothillError
 from contracts.messages import Identity, Signed, decode
 from contracts.topics import NODE_NAME
-from edge_node.fingerprint import detect
 from runtime.links import signatures
 from runtime.links.durable import write_file
 from runtime.links.trust import TrustedFleet
+from runtime.serving.fingerprint import detect
 
 FILE = "enrolment.json"
 TRUST_DIR = "trust"

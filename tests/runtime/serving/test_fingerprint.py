@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from contracts.boards import BOARDS
-from edge_node.fingerprint import (
+from runtime.serving.cuda import CudaGpu
+from runtime.serving.fingerprint import (
     Gpu,
     TensorRt,
     count_dla_cores,
@@ -21,7 +22,6 @@ from edge_node.fingerprint import (
     pick_target,
     run_command,
 )
-from runtime.serving.cuda import CudaGpu
 
 CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
 CPU = ("CPUExecutionProvider",)
