@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -210,7 +210,7 @@ def _ask(teacher: Teacher, inputs: torch.Tensor) -> Answers:
     return answers
 
 
-def _map(path: Path, dtype: type, shape: tuple[int, ...]) -> npt.NDArray[np.floating]:
+def _map(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
 

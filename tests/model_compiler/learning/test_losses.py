@@ -35,7 +35,8 @@ def draw(seed: int, rows: int = 12, classes: int = 5) -> tuple[torch.Tensor, tor
 
 
 def softmax(values: Doubles) -> Doubles:
-    return np.exp(values) / np.exp(values).sum()
+    shares: Doubles = np.exp(values) / np.exp(values).sum()
+    return shares
 
 
 def divergence(theirs: Doubles, mine: Doubles) -> float:

@@ -27,7 +27,7 @@ COUNT = 300
 """More than one batch."""
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module):  # type: ignore[misc]
     """Its layers are named in another order than they run in."""
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ def test_the_last_linear_layer_is_the_one_that_runs_last(net: nn.Module, samples
 def test_features_of_tokens_are_pooled() -> None:
     """A last linear layer that answers for every token: the mean of what it is given stands for the sample."""
 
-    class Tokens(nn.Module):
+    class Tokens(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.head = nn.Linear(5, 4)
@@ -183,7 +183,7 @@ def test_features_of_tokens_are_pooled() -> None:
 
 
 def test_a_network_of_several_outputs_teaches_by_its_first(samples: Arrays) -> None:
-    class Two(nn.Module):
+    class Two(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.first, self.second = nn.Linear(72, 4), nn.Linear(72, 2)
@@ -203,7 +203,7 @@ def test_endless_views_are_not_remembered(net: nn.Module, samples: Arrays, tmp_p
 
 @pytest.mark.parametrize("answer", [torch.zeros(1, 4, 4), torch.full((1, 4), float("nan"))])
 def test_answers_that_are_no_logits_are_refused(answer: torch.Tensor, samples: Arrays, tmp_path: Path) -> None:
-    class Odd(nn.Module):
+    class Odd(nn.Module):  # type: ignore[misc]
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             return answer.expand(len(inputs), *answer.shape[1:])
 
