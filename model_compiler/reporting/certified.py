@@ -1,0 +1,95 @@
+"""The report's section on confidence: each artifact's rule, its calibration, and what its threshold certifies."""
+
+from __future__ import annotations
+
+from model_compiler.reporting import captions, pictures, words
+from model_compiler.reporting.findings import CompileReport, Confidence, Reliability, Rule
+from model_compiler.reporting.markup import Column, Html, element, facts, join, name, paragraph, table
+from model_compiler.reporting.sections import absent, figure, loses, part, section
+
+
+def confidence(report: CompileReport) -> Html:
+    found = report.confidence
+    if not isinstance(found, Confidence):
+        return section("confidence", "Confidence", absent(found))
+    against = (" against the answers of ", name(found.cloud)) if found.cloud else ()
+    said = ("Each artifact has its own rule, fitted on its own scores", *against, ": quantizing moves scores.")
+    return section(
+        "confidence",
+        "Confidence",
+        paragraph(*said),
+        _rules(found.rules) if len(found.rules) > 1 else "",
+        *(_rule(rule) for rule in found.rules),
+    )
+
+
+def _rules(rules: tuple[Rule, ...]) -> Html:
+    columns = (
+        Column("Artifact", "name"),
+        Column("Temperature", "number"),
+        Column("ECE before, %", "number"),
+        Column("After, %", "number"),
+        Column("ε, %", "number"),
+        Column("Escalated, %", "number"),
+        Column("Verdict"),
+    )
+    rows = [
+        (
+            name(rule.artifact),
+            words.number(rule.temperature, 3),
+            _ece(rule.before),
+            _ece(rule.after),
+            words.number(100 * rule.epsilon, 1),
+            words.number(100 * rule.escalation, 1),
+            _verdict(rule),
+        )
+        for rule in rules
+    ]
+    return table(columns, rows)
+
+
+def _rule(rule: Rule) -> Html:
+    promise = f"ε = {words.percent(rule.epsilon)}, δ = {words.percent(rule.delta)}, n = {words.number(rule.n)}"
+    return part(
+        name(rule.artifact),
+        facts(
+            (
+                ("Verdict", _verdict(rule)),
+                ("Threshold", f"λ = {words.number(rule.threshold, 4)}" if rule.feasible else "everything escalates"),
+                ("Promise", promise),
+                ("Temperature", words.number(rule.temperature, 3)),
+                ("Isotonic map", words.counted(len(rule.isotonic), "corner") if rule.isotonic else "none"),
+                ("Stratum", name(rule.stratum) if rule.stratum else ""),
+            )
+        ),
+        element("div", _reliability(rule), _risk(rule), class_="pair"),
+        loses(captions.rule_loses(rule)),
+    )  # fmt: skip
+
+
+def _reliability(rule: Rule) -> Html:
+    if rule.before is None or rule.after is None:
+        return Html()
+    shows = captions.reliability_shows(rule)
+    drawn = pictures.reliability_picture(rule.before, rule.after, told=shows, key=f"reliability-{rule.artifact}")
+    return figure(drawn, "Is it as sure as it is right?", shows)
+
+
+def _risk(rule: Rule) -> Html:
+    if not rule.curve:
+        return Html()
+    shows = captions.risk_shows(rule)
+    return figure(
+        pictures.risk_picture(rule, told=shows, key=f"risk-{rule.artifact}"), "Risk against escalation", shows
+    )
+
+
+def _verdict(rule: Rule) -> Html:
+    if rule.feasible:
+        return element("span", "✓ certified", class_="kept")
+    least = words.percent(rule.smallest_epsilon, 2)
+    return join((element("span", "✗ infeasible", class_="broken"), f", smallest ε {least}"))
+
+
+def _ece(of: Reliability | None) -> str:
+    return words.number(100 * of.ece, 2) if of is not None else "–"

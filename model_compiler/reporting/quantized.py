@@ -1,0 +1,192 @@
+"""The report's section on quantizing: what was tried, what int8 hurts, what was done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from model_compiler.reporting import captions, pictures, words
+from model_compiler.reporting.findings import (
+    EXACT_DB,
+    Absent,
+    BiasCorrection,
+    Calibration,
+    CompileReport,
+    Diagnosis,
+    Equalized,
+    Fallback,
+    Finding,
+    Int4,
+    KeptLayer,
+    NotDone,
+    NotMeasured,
+    Qat,
+    Quantizing,
+)
+from model_compiler.reporting.markup import Column, Html, element, join, name, paragraph, table
+from model_compiler.reporting.sections import absent, figure, folded, loses, part, section
+
+T = TypeVar("T")
+
+
+def quantizing(report: CompileReport) -> Html:
+    found = report.quantizing
+    if not isinstance(found, Quantizing):
+        return section("quantizing", "Quantizing", absent(found))
+    return section(
+        "quantizing",
+        "Quantizing",
+        paragraph(f"The ranges come from {words.counted(found.calibration_rows, 'calibration sample')}."),
+        part("Calibration", _calibrations(found)) if found.calibrations else "",
+        part("Equalized layers", _equalized(found.equalized)) if found.equalized is not None else "",
+        part("Bias correction", _or_absent(found.bias, BiasCorrection, _bias)),
+        part("Diagnosis", _or_absent(found.diagnosis, Diagnosis, _diagnosis)),
+        part("Layers kept in float", _or_absent(found.fallback, Fallback, _fallback)),
+        part("Quantization-aware training", _or_absent(found.qat, Qat, lambda qat: paragraph(captions.qat_tells(qat)))),
+        part("int4", _or_absent(found.int4, Int4, _int4)),
+    )
+
+
+def _or_absent(what: T | Absent, kind: type[T], show: Callable[[T], Html]) -> Html:
+    if isinstance(what, NotMeasured | NotDone):
+        return absent(what)
+    return show(what)
+
+
+def _calibrations(found: Quantizing) -> Html:
+    columns = (Column("Ranges by"), Column("With"), Column("Validation, %", "number"), Column("Lost, points", "number"))
+    ordered = sorted(found.calibrations, key=lambda each: -each.validation)
+    rows = [
+        (
+            join((each.method, element("small", "chosen"))) if each.chosen else each.method,
+            words.listed(each.steps) or "–",
+            words.number(100 * each.validation, 2),
+            _lost(each, found.float_validation),
+        )
+        for each in ordered
+    ]
+    said = f"Scored in int8 on {words.counted(found.validation_samples, 'validation sample')}"
+    said += f"; {words.percent(found.float_validation, 2)} in float." if found.float_validation is not None else "."
+    shown = table(columns, rows, marked=["chosen" if each.chosen else "" for each in ordered])
+    return join((paragraph(said), shown, loses(captions.calibrations_lose(found))))
+
+
+def _lost(each: Calibration, whole: float | None) -> str:
+    return words.number(100 * (whole - each.validation), 2) if whole is not None else "–"
+
+
+def _equalized(pairs: tuple[Equalized, ...]) -> Html:
+    if not pairs:
+        return paragraph("No two layers have nothing between them but what scales pass through: nothing to equalize.")
+    columns = (
+        Column("First layer", "name"),
+        Column("Second layer", "name"),
+        Column("Channels", "number"),
+        Column("Largest factor", "number"),
+        Column("Range used before, %", "number"),
+        Column("After, %", "number"),
+    )
+    rows = [
+        (
+            name(each.first),
+            name(each.second),
+            words.number(each.channels),
+            words.times(each.changed),
+            words.number(100 * each.precision_before, 1),
+            words.number(100 * each.precision_after, 1),
+        )
+        for each in pairs
+    ]
+    return folded(f"{words.counted(len(rows), 'pair')} of layers", table(columns, rows), opened=len(rows) <= 8)
+
+
+def _bias(found: BiasCorrection) -> Html:
+    said = f"The bias of {words.counted(found.layers, 'layer')} was moved by the mean error of its output"
+    if found.validation_before is not None and found.validation_after is not None:
+        said += f"; {_from_to(found.validation_before, found.validation_after)} on validation"
+    return paragraph(f"{said}.")
+
+
+def _diagnosis(found: Diagnosis) -> Html:
+    lost = f"int8 loses {words.points(found.lost_points)} against fp32" if found.lost_points is not None else ""
+    on = f" on {words.counted(found.samples, 'sample')}." if found.samples else "."
+    return join(
+        (
+            paragraph(lost + on) if lost else "",
+            _noise(found) if found.layers else "",
+            _findings(found.findings) if found.findings else paragraph("No layer stands out."),
+            loses(captions.noise_loses(found)),
+        )
+    )
+
+
+def _noise(found: Diagnosis) -> Html:
+    shows = captions.noise_shows(found)
+    drawn = pictures.noise_picture(found, told=shows, key="noise")
+    return element("div", figure(drawn, "Noise of each layer", shows), class_="single")
+
+
+def _findings(findings: tuple[Finding, ...]) -> Html:
+    columns = (
+        Column("", "number"),
+        Column("Node", "name"),
+        Column("Signal to noise, dB", "number"),
+        Column("Won back in float, points", "number"),
+        Column("Cause"),
+        Column("What to do"),
+    )
+    rows = [
+        (
+            str(at),
+            join((name(each.node), element("small", name(each.tensor)))) if each.tensor else name(each.node),
+            _decibel(each.sqnr_db),
+            words.signed(each.gain_points, 2),
+            words.listed(each.causes) or "no known one",
+            each.advice or "–",
+        )
+        for at, each in enumerate(findings, 1)
+    ]
+    return table(columns, rows)
+
+
+def _fallback(found: Fallback) -> Html:
+    said = f"With them validation goes {_from_to(found.validation_before, found.validation_after)}."
+    if not found.kept:
+        return paragraph("No layer had to stay in float.")
+    return join((paragraph(said), _kept(found.kept), loses(captions.fallback_loses(found))))
+
+
+def _kept(kept: tuple[KeptLayer, ...]) -> Html:
+    unit, sizes = words.size_column([each.cost_bytes for each in kept])
+    digits = words.digits_for([each.cost_ms for each in kept], significant=2)
+    columns = (
+        Column("Node", "name"),
+        Column("Kept in"),
+        Column("Costs, ms", "number"),
+        Column(f"Costs, {unit}", "number"),
+        Column("Wins back, points", "number"),
+    )
+    rows = [
+        (name(each.node), each.precision, words.signed(each.cost_ms, digits), size, words.signed(each.gain_points, 2))
+        for each, size in zip(kept, sizes, strict=True)
+    ]
+    return table(columns, rows)
+
+
+def _int4(found: Int4) -> Html:
+    said = (
+        f"Weights of {words.counted(found.nodes, 'node')} in blocks of {found.block}: "
+        f"{words.percent(found.share_smaller)} smaller, scales counted"
+    )
+    said += f"; signal to noise {words.decibel(found.sqnr_db)}" if found.sqnr_db is not None else ""
+    if found.validation_before is not None and found.validation_after is not None:
+        said += f"; {_from_to(found.validation_before, found.validation_after)} on validation"
+    return paragraph(f"{said}.")
+
+
+def _from_to(before: float, after: float) -> str:
+    return f"from {words.percent(before, 2)} to {words.percent(after, 2)}"
+
+
+def _decibel(value: float) -> str:
+    return "exact" if value >= EXACT_DB else words.number(value, 1)
