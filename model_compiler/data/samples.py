@@ -99,6 +99,22 @@ class Rows(msgspec.Struct, frozen=True):
         return hashlib.sha256(self.samples.digest().encode() + self.chosen.tobytes()).hexdigest()
 
 
+class Relabelled(msgspec.Struct, frozen=True):
+    """The inputs of other samples under labels of one's own (n, ...)."""
+
+    samples: Samples
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def batch(self, rows: Numbers) -> Floats:
+        return self.samples.batch(rows)
+
+    def digest(self) -> str:
+        return hashlib.sha256(f"{self.samples.digest()}{_digest(self.labels)}".encode()).hexdigest()
+
+
 class Data(msgspec.Struct, frozen=True):
     """The samples of one compilation, by the one use that each may have.
 
