@@ -4,15 +4,18 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 
-.PHONY: help demo up test check lint types imports unit bench clean
+TRT    := .venv-trt
+
+.PHONY: help demo up test test-trt check lint types imports unit bench clean
 
 help:
 	@echo "make demo    compile, start, roll out, route, break and report, on this machine (about 4 minutes)"
 	@echo "make up      start everything on this machine and keep it running until Ctrl-C"
 	@echo "make test    lint, types, import rules and every test"
+	@echo "make test-trt  NVIDIA's parser and builder take what the compiler makes (TensorRT for RTX, proprietary, 170 MB)"
 	@echo "make check   the fast half of it: lint, types, import rules, unit tests"
 	@echo "make bench   the benchmarks; results go to benchmarks/RESULTS.md by hand"
-	@echo "make clean   remove .venv, state and caches"
+	@echo "make clean   remove .venv, .venv-trt, state and caches"
 
 # Debian splits ensurepip out of python3, so pip stays outside the environment and installs into it.
 $(BIN)/python:
@@ -39,6 +42,20 @@ up: $(VENV)/.installed-all
 test: $(VENV)/.installed-dev lint types imports
 	$(BIN)/pytest
 
+# NVIDIA's libraries are proprietary and lie in an environment of their own; everything else comes from $(VENV).
+$(TRT)/.installed: $(VENV)/.installed-dev
+	$(PYTHON) -m venv --without-pip $(TRT)
+	@$(PYTHON) -m pip --python $(TRT)/bin/python --disable-pip-version-check install --quiet --no-deps \
+		onnxruntime-ep-nv-tensorrt-rtx-cu12==0.5.0 tensorrt-rtx-cu12-bindings==1.7.1.116
+	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		>"$$($(TRT)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/foothill.pth"
+	@touch $@
+
+# First the compiler's own tests, for the files they make; then each of these files, and the gate's own, by NVIDIA.
+test-trt: $(TRT)/.installed
+	$(BIN)/pytest -q tests/model_compiler --basetemp=$(TRT)/artifacts -o tmp_path_retention_policy=all
+	FOOTHILL_TRT_ARTIFACTS=$(TRT)/artifacts $(TRT)/bin/python -m pytest -n 0 -m trt
+
 check: $(VENV)/.installed-dev lint types imports unit
 
 lint: $(VENV)/.installed-dev
@@ -52,11 +69,11 @@ imports: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/pytest -m "not story and not integration and not assets"
+	$(BIN)/pytest -m "not story and not integration and not assets and not trt"
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) state .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(TRT) state .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

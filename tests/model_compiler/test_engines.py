@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from contracts.engines import Machine, Shapes
+from contracts.errors import FoothillError
+from model_compiler.engines import RECORD_FILE, EngineTarget, artifact_for, build_for, read_record
+from model_compiler.errors import CompileError
+from model_compiler.pack import read
+from tests.edge_node.bundle_factory import pack
+from tests.edge_node.test_engines import with_tensorrt
+from tests.runtime.serving.test_tensorrt_build import Stage
+
+HERE = Machine("tensorrt", "10.3.0.30", "linux", "x86_64", "cpu-x86", gpu="g", sm=89, sm_count=128, dla_cores=0)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    directory = tmp_path / "bundle"
+    pack(directory)
+    with_tensorrt(directory)
+    return directory
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """A module `tensorrt` that children of this process import."""
+    stage = Stage(tmp_path)
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (stage.modules, root))))
+    return stage
+
+
+def test_an_engine_is_built_from_the_bundles_tensorrt_artifact(bundle: Path, tmp_path: Path, installed: Stage) -> None:
+    target = EngineTarget(hardware="ampere_plus", workspace_bytes=1 << 20)
+    built = build_for(bundle, target, tmp_path / "out", machine=HERE)
+    packed = read(bundle)
+    assert built.record.onnx == packed.manifest.files["trt.s8.onnx"].sha256
+    assert built.record.profile == (Shapes("image", (1, 1, 8, 8), (8, 1, 8, 8), (32, 1, 8, 8)),)
+    assert (built.record.hardware, built.record.machine) == ("ampere_plus", HERE)
+    told = msgspec.json.decode(built.engine.read_bytes())
+    assert told["pools"] == {"WORKSPACE": 1 << 20}
+    assert read_record(tmp_path / "out") == built.record
+
+
+def test_a_record_of_another_engine_is_noticed(bundle: Path, tmp_path: Path, installed: Stage) -> None:
+    build_for(bundle, EngineTarget(), tmp_path / "out", machine=HERE)
+    (tmp_path / "out" / "engine").write_bytes(b"another")
+    with pytest.raises(CompileError, match=f"is not the engine of {RECORD_FILE}"):
+        read_record(tmp_path / "out")
+
+
+def test_what_the_installed_version_lacks_is_refused(bundle: Path, tmp_path: Path, installed: Stage) -> None:
+    with pytest.raises(FoothillError, match="DLA core 0 was asked for, and this board has 0"):
+        build_for(bundle, EngineTarget(dla_core=0), tmp_path / "out", machine=HERE)
+
+
+def test_a_target_without_a_tensorrt_artifact_is_refused_with_those_there_are(bundle: Path) -> None:
+    with pytest.raises(CompileError, match="no TensorRT artifact for jetson-thor; it has some for cpu-x86"):
+        artifact_for(read(bundle), "jetson-thor")
+    with pytest.raises(CompileError, match="is not in the board table"):
+        artifact_for(read(bundle), "toaster")
