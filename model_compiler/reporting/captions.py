@@ -133,23 +133,35 @@ def noise_shows(diagnosis: Diagnosis) -> str:
     kept = sum(layer.precision not in ("int8", "int4") for layer in diagnosis.layers)
     exact = sum(layer.sqnr_db >= EXACT_DB for layer in diagnosis.layers)
     return (
-        f"One stem a layer, of {words.counted(len(diagnosis.layers), 'layer')}: its output in int8 against fp32 on the "
-        f"same inputs. Higher is better; the lowest is {words.decibel(quietest.sqnr_db)}. "
+        f"One stem a tensor, {words.number(len(diagnosis.layers))} of them: itself against itself rounded to int8. "
+        f"Higher is better; the lowest is {words.decibel(quietest.sqnr_db)}. "
         + ("Numbers point to the findings in the table. " if diagnosis.findings else "")
         + (f"Hollow dots stay in float ({kept}). " if kept else "")
-        + (f"{words.counted(exact, 'layer')} without any noise drawn at the top." if exact else "")
+        + (f"{words.number(exact)} without any noise drawn at the top." if exact else "")
     ).strip()
+
+
+def diagnosis_tells(diagnosis: Diagnosis) -> str:
+    said = []
+    if diagnosis.lost_points is not None:
+        word = "loses" if diagnosis.lost_points >= 0 else "gains"
+        on = f" on {words.counted(diagnosis.samples, 'sample')}" if diagnosis.samples else ""
+        said.append(f"int8 {word} {words.points(diagnosis.lost_points)} against fp32{on}.")
+    if diagnosis.answer_db is not None:
+        said.append(f"At the answers, signal to noise is {words.decibel(diagnosis.answer_db)}.")
+    return " ".join(said)
 
 
 def noise_loses(diagnosis: Diagnosis) -> list[str]:
     """Noise that costs nothing, and cost that no single layer explains."""
     said = []
-    free = [each for each in diagnosis.findings if each.gain_points <= _CLEAR_POINTS]
-    if diagnosis.findings and free:
-        costs = "costs" if len(free) == 1 else "cost"
-        said.append(f"Of {words.counted(len(diagnosis.findings), 'finding')}, {len(free)} {costs} nothing on the task.")
-    won = max((each.gain_points for each in diagnosis.findings), default=0.0)
-    if diagnosis.lost_points is not None and diagnosis.lost_points > max(2 * won, 0.1):
+    gains = [each.gain_points for each in diagnosis.findings if each.gain_points is not None]
+    free = sum(gain <= _CLEAR_POINTS for gain in gains)
+    if free:
+        costs = "wins" if free == 1 else "win"
+        said.append(f"Of {words.counted(len(gains), 'finding')}, {free} {costs} nothing back alone.")
+    won = max(gains, default=0.0)
+    if gains and diagnosis.lost_points is not None and diagnosis.lost_points > max(2 * won, 0.1):
         said.append(
             f"int8 loses {words.points(diagnosis.lost_points)}, and no layer alone wins back more than "
             f"{words.points(won)}: the loss is spread over many."
@@ -158,9 +170,16 @@ def noise_loses(diagnosis: Diagnosis) -> list[str]:
 
 
 def fallback_loses(fallback: Fallback) -> list[str]:
-    ms, size = sum(each.cost_ms for each in fallback.kept), sum(each.cost_bytes for each in fallback.kept)
-    said = [f"Together they cost {words.ms(ms)} and {words.size(size)}."] if fallback.kept else []
-    return said + ([] if fallback.holds else ["The budget is still broken with them."])
+    """What the kept layers cost together, and whether it was enough."""
+    size = words.size(sum(each.cost_bytes for each in fallback.kept))
+    slower = fallback.latency_ratio - 1 if fallback.latency_ratio is not None else None
+    said = []
+    if fallback.kept and slower is None:
+        said.append(f"Together they cost {size}.")
+    elif fallback.kept and slower is not None:
+        word = "slower" if slower >= 0 else "faster"
+        said.append(f"Together they cost {size}, and the file is {words.percent(abs(slower))} {word} than in int8.")
+    return said + ([] if fallback.holds else ["The budget is still broken."])
 
 
 def qat_tells(qat: Qat) -> str:
@@ -174,7 +193,7 @@ def reliability_shows(rule: Rule) -> str:
         "A dot for each bin of confidence, its area the share of samples there. On the diagonal, confidence says how "
         "often the answer is right, that is, the cloud's; orange is how far it is off, and the expected calibration "
         "error (ECE) its mean over the samples: "
-        f"{words.counted(rule.reliability_samples, 'sample')} that neither map nor threshold has seen."
+        f"{words.counted(rule.reliability_samples, 'sample')} that no map was fitted on."
     )
 
 

@@ -58,7 +58,7 @@ def _rule(rule: Rule) -> Html:
                 ("Threshold", f"λ = {words.number(rule.threshold, 4)}" if rule.feasible else "everything escalates"),
                 ("Promise", promise),
                 ("Temperature", words.number(rule.temperature, 3)),
-                ("Isotonic map", words.counted(len(rule.isotonic), "corner") if rule.isotonic else "none"),
+                ("Isotonic map", words.counted(len(rule.isotonic), "knot") if rule.isotonic else "none"),
                 ("Stratum", name(rule.stratum) if rule.stratum else ""),
             )
         ),

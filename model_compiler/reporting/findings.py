@@ -130,9 +130,21 @@ class Candidates(Part, frozen=True):
 
 
 class LayerPruned(msgspec.Struct, frozen=True):
+    """`layers` go together and are named by one, `layer`. Channels before and after; weights that are not 0 for
+    unstructured pruning."""
+
     layer: str
-    channels_before: int
-    channels_after: int
+    before: int
+    after: int
+    layers: int = 1
+
+
+class LayerKeptWhole(msgspec.Struct, frozen=True):
+    """A layer that keeps all its channels, and why."""
+
+    layer: str
+    channels: int
+    why: str
 
 
 class Size(msgspec.Struct, frozen=True):
@@ -147,14 +159,16 @@ class Size(msgspec.Struct, frozen=True):
 
 
 class Pruning(Part, frozen=True):
-    """`method` is magnitude, sensitivity or unstructured (no `layers` then), `share` what was asked for."""
+    """`method` is magnitude, sensitivity or unstructured; `asked` and `reached` are shares of the channels that can go,
+    or of the weights."""
 
     method: str
-    share: float
+    asked: float
+    reached: float
     before: Size
     after: Size
     layers: tuple[LayerPruned, ...] = ()
-    note: str = ""
+    whole: tuple[LayerKeptWhole, ...] = ()
 
 
 class WayTried(msgspec.Struct, frozen=True):
@@ -218,50 +232,67 @@ class BiasCorrection(Part, frozen=True):
 
 
 class LayerNoise(msgspec.Struct, frozen=True):
-    """A node's output in int8 against fp32: signal to noise in dB, at most EXACT_DB. `precision`: what it has now."""
+    """A tensor rounded to int8, against itself: signal to noise in dB, at most EXACT_DB. `node` writes it; `precision`
+    is what it has now."""
 
     node: str
+    tensor: str
     sqnr_db: float
     precision: str = "int8"
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """A node that int8 hurts: points won back when it alone is float again, the named causes, what to do."""
+    """A place that int8 hurts, the named causes, what to do.
+
+    `gain_points`: won back when this place alone is float again; `loss_points`: lost when it alone is int8; None where
+    that was not tried.
+    """
 
     node: str
     tensor: str
     sqnr_db: float
-    gain_points: float
+    gain_points: float | None = None
+    loss_points: float | None = None
     causes: tuple[str, ...] = ()
     advice: str = ""
 
 
 class Diagnosis(Part, frozen=True):
-    """`layers` in the order of the graph, `findings` the worst first. `lost_points`: fp32 less int8 on the task."""
+    """`layers` in the order of the graph, `findings` the worst first and few. `lost_points`: fp32 less int8 on the task
+    over `samples`; `answer_db`: signal to noise at the answers."""
 
     layers: tuple[LayerNoise, ...]
     findings: tuple[Finding, ...] = ()
     lost_points: float | None = None
     samples: int = 0
+    answer_db: float | None = None
 
 
 class KeptLayer(msgspec.Struct, frozen=True):
-    """A layer that stays in fp16 or fp32: what it costs against int8, what it wins back."""
+    """A layer that stays in fp16 or fp32: what it costs beside the same file with it in int8, what it wins back.
+
+    `cost_ms` is None for a file that this machine does not run as its target does.
+    """
 
     node: str
     precision: str
-    cost_ms: float
+    cost_ms: float | None
     cost_bytes: int
     gain_points: float
 
 
 class Fallback(Part, frozen=True):
-    """`validation_*`: the metric in int8 throughout, and with the layers kept. `holds`: whether the budget does now."""
+    """`validation_*`: the metric in int8 throughout, and with the layers kept. `holds`: whether the budget does now.
+
+    `latency_ratio`: over int8 throughout, None where it was not measured. `told`: what else there is to say.
+    """
 
     kept: tuple[KeptLayer, ...]
     validation_before: float
     validation_after: float
     holds: bool = True
+    latency_ratio: float | None = None
+    told: str = ""
 
 
 class Qat(Part, frozen=True):
@@ -275,12 +306,17 @@ class Qat(Part, frozen=True):
 
 
 class Int4(Part, frozen=True):
-    """Weight-only. `share_smaller`: of the quantized weights, with scales counted; `validation_*`: before and after."""
+    """Weight-only. `share_smaller`: of the quantized weights, with scales counted; `file_share_smaller`: of the file.
+
+    `sqnr_db` is that of the weights. `left`: nodes that could have been quantized and were not.
+    """
 
     block: int
     nodes: int
     share_smaller: float
-    sqnr_db: float | None = None
+    sqnr_db: float
+    file_share_smaller: float | None = None
+    left: int = 0
     validation_before: float | None = None
     validation_after: float | None = None
 
@@ -327,12 +363,12 @@ class RiskPoint(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """The confidence rule of one artifact. `isotonic`: the map's corners (confidence, share right); empty without one.
+    """The confidence rule of one artifact. `isotonic`: the map's knots (confidence, share right); empty without one.
 
-    `right` in the reliability diagrams is agreement with the cloud's answer, on samples that neither the calibration
-    nor the threshold has seen. `curve` is thinned by curves.risk_curve. Certified: at `threshold` a share `escalation`
-    goes to the cloud, and of the `n` samples a share `risk` is kept and differs. Not `feasible`: everything escalates,
-    and `smallest_epsilon` is the least that these samples certify within the escalation allowed.
+    `right` in the reliability diagrams is agreement with the cloud's answer, on samples that no map was fitted on.
+    `curve` is thinned by curves.risk_curve. Certified: at `threshold` a share `escalation` goes to the cloud, and of
+    the `n` samples a share `risk` is kept and differs. Not `feasible`: everything escalates, and `smallest_epsilon` is
+    the least that these samples certify within the escalation allowed.
     """
 
     artifact: str

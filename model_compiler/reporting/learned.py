@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model_compiler.reporting import captions, words
-from model_compiler.reporting.findings import CompileReport, Learning, Pruning, Size, Training, WayTried
+from model_compiler.reporting.findings import CompileReport, LayerPruned, Learning, Pruning, Size, Training, WayTried
 from model_compiler.reporting.markup import Column, Html, bar, element, join, name, paragraph, table
 from model_compiler.reporting.sections import absent, folded, loses, part, section
 
@@ -23,13 +23,14 @@ def learning(report: CompileReport) -> Html:
 
 
 def _pruning(found: Pruning) -> Html:
-    about = f"By {found.method}, {words.percent(found.share, 0)} of each layer's channels asked for."
+    about = f"By {found.method}: {words.percent(found.asked, 0)} of the channels asked for, "
+    about += f"{words.percent(found.reached, 0)} of those that can go went."
     if found.method == "unstructured":
         about = (
-            f"Unstructured: {words.percent(found.share, 0)} of the weights are zero. That is smaller when compressed, "
-            "and not faster: processors multiply by zero too."
+            f"Unstructured: {words.percent(found.reached, 0)} of the weights are zero. That is smaller when "
+            "compressed, and not faster: zeros are stored and multiplied like any other number."
         )
-    return join((paragraph(f"{about} {found.note}"), _sizes(found.before, found.after), _layers(found)))
+    return join((paragraph(about), _sizes(found.before, found.after), _layers(found), _whole(found)))
 
 
 def _sizes(before: Size, after: Size) -> Html:
@@ -60,18 +61,34 @@ def _left(before: float, after: float) -> str:
 def _layers(found: Pruning) -> Html:
     if not found.layers:
         return Html()
-    most = max(each.channels_before for each in found.layers)
-    columns = (Column("Layer", "name"), Column("Channels before", "number"), Column("After", "number"), Column("Left"))
+    most = max(each.before for each in found.layers) or 1
+    what = "Weights that are not 0" if found.method == "unstructured" else "Channels"
+    columns = (Column("Layer", "name"), Column(f"{what} before", "number"), Column("After", "number"), Column("Left"))
     rows = [
         (
-            name(each.layer),
-            words.number(each.channels_before),
-            words.number(each.channels_after),
-            bar(each.channels_after / most, each.channels_before / most),
+            _along(each),
+            words.number(each.before),
+            words.number(each.after),
+            bar(each.after / most, each.before / most),
         )
         for each in found.layers
     ]
-    return folded(f"Channels of {words.counted(len(rows), 'layer')}", table(columns, rows), opened=len(rows) <= 12)
+    return folded(f"{what} of {words.counted(len(rows), 'layer')}", table(columns, rows), opened=len(rows) <= 12)
+
+
+def _along(each: LayerPruned) -> Html:
+    if each.layers <= 1:
+        return name(each.layer)
+    others = words.counted(each.layers - 1, "layer")
+    return join((name(each.layer), element("small", f"and {others} that go with it")))
+
+
+def _whole(found: Pruning) -> Html:
+    if not found.whole:
+        return Html()
+    columns = (Column("Layer", "name"), Column("Channels", "number"), Column("Why it keeps them"))
+    rows = [(name(each.layer), words.number(each.channels), each.why) for each in found.whole]
+    return folded(f"{words.counted(len(rows), 'layer')} kept whole", table(columns, rows), opened=False)
 
 
 def _ways(found: Learning) -> Html:

@@ -88,21 +88,23 @@ def front_picture(spots: Sequence[Spot], *, metric: str, cost: Cost, floor: floa
 
 
 def noise_picture(diagnosis: Diagnosis, *, told: str, key: str) -> Html:
-    """The signal-to-noise ratio of every layer in the order of the graph; the findings carry their numbers."""
+    """The signal-to-noise ratio of every tensor in the order of the graph; the findings carry their numbers."""
 
     def draw(figure: Figure) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        axes = _axes(figure, title="signal to noise, dB", across="layer, in the order of the graph")
+        axes = _axes(figure, title="signal to noise, dB", across="tensor, in the order of the graph")
         ratios = _within_sight([layer.sqnr_db for layer in diagnosis.layers])
-        found = {finding.node: at for at, finding in enumerate(diagnosis.findings, 1)}
+        found = {(finding.node, finding.tensor): at for at, finding in enumerate(diagnosis.findings, 1)}
         bottom, top = min([0.0, *ratios]), max([10.0, *ratios])
         axes.set(xlim=(0, len(ratios) + 1), ylim=(bottom, top + 0.16 * (top - bottom)))
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         _draw_stems(axes, diagnosis.layers, ratios, found, bottom)
         for at, (layer, ratio) in enumerate(zip(diagnosis.layers, ratios, strict=True), 1):
-            if layer.node in found:
-                _write(axes, str(found[layer.node]), (at, ratio), (0, 5), ha="center", va="bottom", color=BAD)
+            if (layer.node, layer.tensor) in found:
+                _write(
+                    axes, str(found[layer.node, layer.tensor]), (at, ratio), (0, 5), ha="center", va="bottom", color=BAD
+                )
 
     return _drawn(draw, key, told)
 
@@ -111,7 +113,7 @@ def reliability_picture(before: Reliability, after: Reliability, *, told: str, k
     """Share right against confidence, before and after calibration; each bin's distance from the diagonal is drawn."""
 
     def draw(figure: Figure) -> None:
-        most = max([one.count for each in (before, after) for one in each.bins], default=1)
+        whole = max(sum(one.count for one in each.bins) for each in (before, after)) or 1
         for at, (title, reliability) in enumerate((("before", before), ("after", after))):
             frame = (0.12 + 0.455 * at, _FRAME[1], 0.405, _FRAME[3])
             axes = _axes(
@@ -124,7 +126,7 @@ def reliability_picture(before: Reliability, after: Reliability, *, told: str, k
             for one in reliability.bins:
                 x, y = 100 * one.confidence, 100 * one.right
                 axes.plot([x, x], [x, y], color=WARN, lw=2, zorder=2)
-                axes.plot(x, y, "o", ms=3.5 + 6 * math.sqrt(one.count / most), mfc=BLUE, mec=PAPER, mew=0.6, zorder=3)
+                axes.plot(x, y, "o", ms=3 + 9 * math.sqrt(one.count / whole), mfc=BLUE, mec=PAPER, mew=0.6, zorder=3)
 
     return _drawn(draw, key, told)
 
@@ -160,11 +162,11 @@ def _within_sight(ratios: Sequence[float]) -> list[float]:
 
 
 def _draw_stems(
-    axes: Axes, layers: Sequence[LayerNoise], ratios: Sequence[float], found: Container[str], bottom: float
+    axes: Axes, layers: Sequence[LayerNoise], ratios: Sequence[float], found: Container[tuple[str, str]], bottom: float
 ) -> None:
     """What is found in a colour of its own, what stays in float hollow; thinner the more there are."""
     size = min(5.5, max(2.0, 260.0 / max(1, len(layers))))
-    kinds = [(layer.node in found, layer.precision not in ("int8", "int4")) for layer in layers]
+    kinds = [((layer.node, layer.tensor) in found, layer.precision not in ("int8", "int4")) for layer in layers]
     for kind in sorted(set(kinds)):
         xs = [at for at, each in enumerate(kinds, 1) if each == kind]
         ys = [ratios[at - 1] for at in xs]

@@ -108,11 +108,9 @@ def _bias(found: BiasCorrection) -> Html:
 
 
 def _diagnosis(found: Diagnosis) -> Html:
-    lost = f"int8 loses {words.points(found.lost_points)} against fp32" if found.lost_points is not None else ""
-    on = f" on {words.counted(found.samples, 'sample')}." if found.samples else "."
     return join(
         (
-            paragraph(lost + on) if lost else "",
+            paragraph(captions.diagnosis_tells(found)),
             _noise(found) if found.layers else "",
             _findings(found.findings) if found.findings else paragraph("No layer stands out."),
             loses(captions.noise_loses(found)),
@@ -123,7 +121,7 @@ def _diagnosis(found: Diagnosis) -> Html:
 def _noise(found: Diagnosis) -> Html:
     shows = captions.noise_shows(found)
     drawn = pictures.noise_picture(found, told=shows, key="noise")
-    return element("div", figure(drawn, "Noise of each layer", shows), class_="single")
+    return element("div", figure(drawn, "Noise of each tensor", shows), class_="single")
 
 
 def _findings(findings: tuple[Finding, ...]) -> Html:
@@ -132,6 +130,7 @@ def _findings(findings: tuple[Finding, ...]) -> Html:
         Column("Node", "name"),
         Column("Signal to noise, dB", "number"),
         Column("Won back in float, points", "number"),
+        Column("Lost alone in int8, points", "number"),
         Column("Cause"),
         Column("What to do"),
     )
@@ -140,7 +139,8 @@ def _findings(findings: tuple[Finding, ...]) -> Html:
             str(at),
             join((name(each.node), element("small", name(each.tensor)))) if each.tensor else name(each.node),
             _decibel(each.sqnr_db),
-            words.signed(each.gain_points, 2),
+            _points(each.gain_points),
+            _points(each.loss_points),
             words.listed(each.causes) or "no known one",
             each.advice or "–",
         )
@@ -152,13 +152,13 @@ def _findings(findings: tuple[Finding, ...]) -> Html:
 def _fallback(found: Fallback) -> Html:
     said = f"With them validation goes {_from_to(found.validation_before, found.validation_after)}."
     if not found.kept:
-        return paragraph("No layer had to stay in float.")
-    return join((paragraph(said), _kept(found.kept), loses(captions.fallback_loses(found))))
+        return join((paragraph(f"No layer stays in float. {found.told}"), loses(captions.fallback_loses(found))))
+    return join((paragraph(f"{said} {found.told}"), _kept(found.kept), loses(captions.fallback_loses(found))))
 
 
 def _kept(kept: tuple[KeptLayer, ...]) -> Html:
     unit, sizes = words.size_column([each.cost_bytes for each in kept])
-    digits = words.digits_for([each.cost_ms for each in kept], significant=2)
+    digits = words.digits_for([each.cost_ms for each in kept if each.cost_ms is not None], significant=2)
     columns = (
         Column("Node", "name"),
         Column("Kept in"),
@@ -167,7 +167,13 @@ def _kept(kept: tuple[KeptLayer, ...]) -> Html:
         Column("Wins back, points", "number"),
     )
     rows = [
-        (name(each.node), each.precision, words.signed(each.cost_ms, digits), size, words.signed(each.gain_points, 2))
+        (
+            name(each.node),
+            each.precision,
+            "–" if each.cost_ms is None else words.signed(each.cost_ms, digits),
+            size,
+            words.signed(each.gain_points, 2),
+        )
         for each, size in zip(kept, sizes, strict=True)
     ]
     return table(columns, rows)
@@ -176,12 +182,18 @@ def _kept(kept: tuple[KeptLayer, ...]) -> Html:
 def _int4(found: Int4) -> Html:
     said = (
         f"Weights of {words.counted(found.nodes, 'node')} in blocks of {found.block}: "
-        f"{words.percent(found.share_smaller)} smaller, scales counted"
+        f"{words.percent(found.share_smaller)} smaller, scales counted, at {words.decibel(found.sqnr_db)} of signal to "
+        "noise"
     )
-    said += f"; signal to noise {words.decibel(found.sqnr_db)}" if found.sqnr_db is not None else ""
+    said += f"; the file {words.percent(found.file_share_smaller)}" if found.file_share_smaller is not None else ""
+    said += f"; {words.counted(found.left, 'node')} left in float" if found.left else ""
     if found.validation_before is not None and found.validation_after is not None:
         said += f"; {_from_to(found.validation_before, found.validation_after)} on validation"
     return paragraph(f"{said}.")
+
+
+def _points(value: float | None) -> str:
+    return "not tried" if value is None else words.signed(value, 2)
 
 
 def _from_to(before: float, after: float) -> str:

@@ -26,6 +26,7 @@ from model_compiler.reporting.findings import (
     Int4,
     KeptLayer,
     Latency,
+    LayerKeptWhole,
     LayerNoise,
     LayerPruned,
     Learning,
@@ -143,14 +144,18 @@ def candidates() -> Candidates:
 
 
 def learning() -> Learning:
-    layers = tuple(LayerPruned(f"features.{at}.0", 32 * (1 + at // 3), 16 * (1 + at // 3)) for at in range(14))
+    layers = tuple(
+        LayerPruned(f"features.{at}.0", 32 * (1 + at // 3), 16 * (1 + at // 3), 1 + at % 2) for at in range(14)
+    )
     return Learning(
         pruning=Pruning(
             method="sensitivity",
-            share=0.5,
+            asked=0.5,
+            reached=0.48,
             before=Size(1_228_084, 1_228_084, 88_412_160, 4_912_336, 4_551_020),
             after=Size(305_976, 305_976, 23_104_512, 1_223_904, 1_131_882),
             layers=layers,
+            whole=(LayerKeptWhole("classifier", 10, "it writes the output"),),
         ),
         ways=(
             WayTried("plain", 0.9014, "cross-entropy with the labels"),
@@ -168,9 +173,13 @@ def noise() -> tuple[LayerNoise, ...]:
     ratios = [34.0 + 6.0 * math.sin(1.7 * at) + 3.0 * math.cos(0.6 * at) - 0.12 * at for at in range(len(NODES))]
     ratios[6], ratios[17], ratios[28] = 9.4, 5.8, 14.1
     return tuple(
-        LayerNoise(node, ratio, "fp16" if at in (6, 17) else "int8")
+        LayerNoise(node, f"{node}_output_0", ratio, "fp16" if at in (6, 17) else "int8")
         for at, (node, ratio) in enumerate(zip(NODES, ratios, strict=True))
     )
+
+
+def found(at: int, sqnr_db: float, gain: float, loss: float, cause: str = "", advice: str = "") -> Finding:
+    return Finding(NODES[at], f"{NODES[at]}_output_0", sqnr_db, gain, loss, (cause,) if cause else (), advice)
 
 
 def quantizing() -> Quantizing:
@@ -192,22 +201,22 @@ def quantizing() -> Quantizing:
         diagnosis=Diagnosis(
             layers=noise(),
             findings=(
-                Finding(NODES[17], "/features/3/squeeze/Conv_output_0", 5.8, 0.31, ("outlier channel",),
-                        "Equalize the chain before it, or keep it in fp16."),
-                Finding(NODES[6], "/features/1/depthwise/Conv_output_0", 9.4, 0.12, ("saturating range",),
-                        "Calibrate by min-max, or with more samples."),
-                Finding(NODES[28], "/features/5/project/Conv_output_0", 14.1, 0.0, ()),
+                found(17, 5.8, 0.31, 0.44, "outlier channel", "Equalize the layers around it, or keep it in float."),
+                found(6, 9.4, 0.12, 0.16, "saturating range", "Calibrate by min-max: values beyond the range are cut."),
+                found(28, 14.1, 0.0, 0.04),
             ),
             lost_points=0.36,
             samples=2_500,
+            answer_db=19.3,
         ),
         fallback=Fallback(
             (KeptLayer(NODES[17], "fp16", 0.082, 9_216, 0.31), KeptLayer(NODES[6], "fp16", 0.049, 8_192, 0.12)),
             0.9252,
             0.9282,
+            latency_ratio=1.111,
         ),
         qat=NotDone("The fallback kept the budget, so it was not needed."),
-        int4=Int4(32, 1, 0.852, 20.4, 0.9288, 0.9106),
+        int4=Int4(32, 1, 0.852, 20.4, 0.756, 2, 0.9288, 0.9106),
     )  # fmt: skip
 
 

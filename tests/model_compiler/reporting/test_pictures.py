@@ -109,7 +109,7 @@ def test_findings_carry_their_numbers_and_kept_layers_are_hollow() -> None:
     picture = pictures.noise_picture(diagnosis, told="noise", key="noise")
     assert {"1", "2", "3"} <= set(texts(picture))
     without = msgspec.structs.replace(
-        diagnosis, findings=(), layers=tuple(LayerNoise(each.node, each.sqnr_db) for each in noise())
+        diagnosis, findings=(), layers=tuple(LayerNoise(each.node, each.tensor, each.sqnr_db) for each in noise())
     )
     plain = pictures.noise_picture(without, told="noise", key="noise")
     assert picture.count("var(--paper)") > plain.count("var(--paper)")
@@ -118,13 +118,13 @@ def test_findings_carry_their_numbers_and_kept_layers_are_hollow() -> None:
 
 
 def test_hundreds_of_layers_and_noise_louder_than_the_signal_fit() -> None:
-    layers = tuple(LayerNoise(f"n{at}", -6.0 + at / 10) for at in range(400))
+    layers = tuple(LayerNoise(f"n{at}", "t", -6.0 + at / 10) for at in range(400))
     picture = pictures.noise_picture(Diagnosis(layers), told="noise", key="noise")
     assert "NaN" not in picture
 
 
 def test_a_layer_without_noise_does_not_hide_how_the_others_differ() -> None:
-    layers = (LayerNoise("a", 12.0), LayerNoise("b", 30.0), LayerNoise("exact", EXACT_DB))
+    layers = (LayerNoise("a", "t", 12.0), LayerNoise("b", "t", 30.0), LayerNoise("exact", "t", EXACT_DB))
     ticks = [text for text in texts(pictures.noise_picture(Diagnosis(layers), told="", key="n")) if text.isdigit()]
     assert max(map(int, ticks)) <= 40
 
