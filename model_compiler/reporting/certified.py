@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model_compiler.reporting import captions, pictures, words
-from model_compiler.reporting.findings import CompileReport, Confidence, Reliability, Rule
+from model_compiler.reporting.findings import CompileReport, Confidence, MapTried, Reliability, Rule
 from model_compiler.reporting.markup import Column, Html, element, facts, join, name, paragraph, table
 from model_compiler.reporting.sections import absent, figure, loses, part, section
 
@@ -63,8 +63,22 @@ def _rule(rule: Rule) -> Html:
             )
         ),
         element("div", _reliability(rule), _risk(rule), class_="pair"),
+        _maps(rule.maps) if len(rule.maps) > 1 else "",
         loses(captions.rule_loses(rule)),
     )  # fmt: skip
+
+
+def _maps(maps: tuple[MapTried, ...]) -> Html:
+    columns = (Column("Map"), Column("ECE, %", "number"), Column("Brier score where not fitted", "number"))
+    rows = [
+        (
+            join((each.way, element("small", "chosen"))) if each.chosen else each.way,
+            words.number(100 * each.ece, 2),
+            words.number(each.brier, 5) if each.brier is not None else "–",
+        )
+        for each in maps
+    ]
+    return table(columns, rows, marked=["chosen" if each.chosen else "" for each in maps])
 
 
 def _reliability(rule: Rule) -> Html:

@@ -11,7 +11,7 @@ import msgspec
 
 from model_compiler.bootstrap import Interval
 
-EXACT_DB = 200.0
+EXACT_DB = 120.0
 """The signal-to-noise ratio to give where there is no noise at all."""
 
 
@@ -362,6 +362,16 @@ class RiskPoint(msgspec.Struct, frozen=True):
     risk: float
 
 
+class MapTried(msgspec.Struct, frozen=True):
+    """One way from a score to a confidence: `ece` on samples that no map was fitted on; `brier`: the mean squared error
+    on halves that it was not fitted on, by which the lower is `chosen`; None where there were too few samples."""
+
+    way: str
+    ece: float
+    brier: float | None = None
+    chosen: bool = False
+
+
 class Rule(msgspec.Struct, frozen=True):
     """The confidence rule of one artifact. `isotonic`: the map's knots (confidence, share right); empty without one.
 
@@ -385,6 +395,7 @@ class Rule(msgspec.Struct, frozen=True):
     before: Reliability | None = None
     after: Reliability | None = None
     reliability_samples: int = 0
+    maps: tuple[MapTried, ...] = ()
     isotonic: tuple[tuple[float, float], ...] = ()
     curve: tuple[RiskPoint, ...] = ()
     max_escalation: float | None = None

@@ -94,7 +94,10 @@ def _whole(found: Pruning) -> Html:
 def _ways(found: Learning) -> Html:
     columns = (Column("Way"), Column("Validation, %", "number"), Column("Paper"))
     ordered = sorted(found.ways, key=lambda way: (-way.validation, way.way))
-    rows = [(_way(each, found), words.number(100 * each.validation, 2), each.paper or "–") for each in ordered]
+    rows = [
+        (_way(each, found), words.number(100 * each.validation, 2), each.paper or _paper(each, found))
+        for each in ordered
+    ]
     return join(
         (
             paragraph(captions.ways_show(found)),
@@ -106,6 +109,10 @@ def _ways(found: Learning) -> Html:
 def _way(each: WayTried, found: Learning) -> str:
     told = [text for text, true in (("winner", each.winner), ("control", each.way == found.control)) if true]
     return join((each.way, element("small", ", ".join(told)))) if told else each.way
+
+
+def _paper(each: WayTried, found: Learning) -> str:
+    return "learns from the labels alone" if each.way == found.control else "–"
 
 
 def _training(found: Training) -> Html:

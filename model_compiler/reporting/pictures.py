@@ -156,9 +156,10 @@ def risk_picture(rule: Rule, *, told: str, key: str) -> Html:
 
 
 def _within_sight(ratios: Sequence[float]) -> list[float]:
-    """Those without noise as high as the best of the others, so that these can be told apart."""
+    """Those without noise as high as the best of the others, those of nothing but noise not far below 0: so that the
+    others can be told apart."""
     highest = max([10.0, *(ratio for ratio in ratios if ratio < EXACT_DB)])
-    return [min(ratio, highest) for ratio in ratios]
+    return [max(-10.0, min(ratio, highest)) for ratio in ratios]
 
 
 def _draw_stems(

@@ -137,7 +137,7 @@ def _findings(findings: tuple[Finding, ...]) -> Html:
     rows = [
         (
             str(at),
-            join((name(each.node), element("small", name(each.tensor)))) if each.tensor else name(each.node),
+            _place(each),
             _decibel(each.sqnr_db),
             _points(each.gain_points),
             _points(each.loss_points),
@@ -147,6 +147,13 @@ def _findings(findings: tuple[Finding, ...]) -> Html:
         for at, each in enumerate(findings, 1)
     ]
     return table(columns, rows)
+
+
+def _place(each: Finding) -> Html:
+    """The tensor too, where its name does not say which node writes it."""
+    if each.tensor.startswith(each.node):
+        return name(each.node)
+    return join((name(each.node), element("small", name(each.tensor))))
 
 
 def _fallback(found: Fallback) -> Html:

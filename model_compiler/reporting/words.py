@@ -62,7 +62,7 @@ def times(ratio: float) -> str:
 def seconds(value: float) -> str:
     """ "0.42 s", "3 min 20 s", "1 h 5 min"."""
     if value < 59.95:
-        return f"{number(value, 2 if value < 9.995 else 1)}{_SPACE}s"
+        return f"{number(value, 2 if value < 0.995 else 1)}{_SPACE}s"
     whole = round(value)
     if whole < 3600:
         return f"{whole // 60}{_SPACE}min{_SPACE}{whole % 60}{_SPACE}s"

@@ -28,6 +28,7 @@ from model_compiler.reporting import words
         (words.times(6.817), "6.8×"),
         (words.times(137.2), "137×"),
         (words.seconds(0.42), "0.42 s"),
+        (words.seconds(6.3), "6.3 s"),
         (words.seconds(59.99), "1 min 0 s"),
         (words.seconds(200), "3 min 20 s"),
         (words.seconds(3_912), "1 h 5 min"),
