@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,14 +78,40 @@ class Graph:
         import onnx
 
         old = self._constants[tensor]
-        array = np.ascontiguousarray(values, dtype=onnx.helper.tensor_dtype_to_np_dtype(old.data_type))
+        array = np.asarray(values, onnx.helper.tensor_dtype_to_np_dtype(old.data_type), order="C")
         old.CopyFrom(onnx.numpy_helper.from_array(array, tensor))
 
     def add_constant(self, tensor: str, values: Array) -> None:
         import onnx
 
-        self.model.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values), tensor))
+        self.model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(values, order="C"), tensor))
         self._constants[tensor] = self.model.graph.initializer[-1]
+
+    def insert_before(self, node: onnx.NodeProto, new: onnx.NodeProto) -> None:
+        """`new` may be read by `node` from then on."""
+        self.model.graph.node.insert([each.name for each in self.model.graph.node].index(node.name), new)
+        self.nodes[new.name] = new
+        self._producers.update(dict.fromkeys(new.output, new))
+        for name in dict.fromkeys(new.input):
+            self._consumers.setdefault(name, []).append(new)
+
+    def write_part(self, out: Path, tensors: Sequence[str]) -> None:
+        """Writes what leads to `tensors`, and nothing else, as a model whose outputs they are."""
+        import onnx
+
+        needed, waiting = set(), [*tensors]
+        while waiting:
+            node = self.producer(waiting.pop())
+            if node is not None and node.name not in needed:
+                needed.add(node.name)
+                waiting += node.input
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        graph = model.graph
+        del graph.node[:], graph.output[:], graph.value_info[:]
+        graph.node.extend(node for node in self.model.graph.node if node.name in needed)
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors))
+        out.write_bytes(model.SerializeToString())
 
 
 def attribute(node: onnx.NodeProto, name: str, otherwise: Any) -> Any:

@@ -34,3 +34,34 @@ def model(
 
 def normal(*shape: int, seed: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def convolutions(
+    path: Path, *, layers: int, answer_bias: Array, channels: int = 8, loud: Mapping[int, float] | None = None
+) -> Path:
+    """`layers` times convolution and ReLU c1, a1, c2, a2, ..., a pooling and a Gemm: (n, 3, 8, 8) to (n, 5) "logits".
+
+    `answer_bias`: (5,) of the Gemm. `loud`: channel 0 behind those convolutions is so many times too large, which the
+    next layer takes back.
+    """
+    rng, loud = np.random.default_rng(0), loud or {}
+    constants: dict[str, Array] = {}
+    nodes, before, width = [], "image", 3
+    for layer in range(1, layers + 1):
+        weight = rng.standard_normal((channels, width, 3, 3)) / np.sqrt(4.5 * width)
+        weight[:, 0] /= loud.get(layer - 1, 1.0)
+        bias = rng.standard_normal(channels) / 5
+        weight[0], bias[0] = weight[0] * loud.get(layer, 1.0), bias[0] * loud.get(layer, 1.0)
+        constants.update({f"w{layer}": weight.astype(np.float32), f"b{layer}": bias.astype(np.float32)})
+        nodes.append(node("Conv", [before, f"w{layer}", f"b{layer}"], f"c{layer}", pads=[1, 1, 1, 1]))
+        nodes.append(node("Relu", [f"c{layer}"], f"a{layer}"))
+        before, width = f"a{layer}", channels
+    weight = rng.standard_normal((channels, 5))
+    weight[0] /= loud.get(layers, 1.0)
+    constants.update({"w": weight.astype(np.float32), "b": answer_bias.astype(np.float32)})
+    nodes += [
+        node("GlobalAveragePool", [before], "p"),
+        node("Flatten", ["p"], "f"),
+        node("Gemm", ["f", "w", "b"], "logits"),
+    ]
+    return model(path, nodes, constants, ["n", 3, 8, 8])
