@@ -30,7 +30,6 @@ from model_compiler.reporting.findings import (
 
 if TYPE_CHECKING:
     from model_compiler import calibration, confidence, stages
-    from model_compiler.data.samples import Floats, Numbers
     from model_compiler.learning import distil, prune, size, ways
     from model_compiler.quantizing import diagnose, equalize, fallback, int4
 
@@ -117,11 +116,9 @@ def int4_of(result: int4.Int4Result, block: int, before: float | None = None, af
     )
 
 
-def rule_of(
-    artifact: str, fitted: confidence.FittedRule, scores: calibration.Confidences, logits: Floats, answers: Numbers
-) -> Rule:
-    """`scores` (n,): the confidences of the threshold samples by the chosen maps; `logits` (n, classes) the artifact's
-    and `answers` (n,) the cloud's for the same samples."""
+def rule_of(artifact: str, fitted: confidence.FittedRule, scores: Sequence[float], differs: Sequence[bool]) -> Rule:
+    """`scores` (n,): the confidences of the threshold samples by the chosen maps; `differs` (n,): whether the artifact
+    and the cloud answer differently."""
     rule, certified = fitted.rule, fitted.certification
     maps = rule.isotonic
     return Rule(
@@ -138,10 +135,10 @@ def rule_of(
         stratum=rule.stratum,
         before=_reliability(fitted.reliability[_BARE]),
         after=_reliability(fitted.reliability[fitted.chosen.way]),
-        reliability_samples=len(answers),
+        reliability_samples=len(scores),
         maps=_maps(fitted),
         isotonic=tuple(zip(maps.scores, maps.probabilities, strict=True)) if maps is not None else (),
-        curve=risk_curve(np.asarray(scores, np.float64), logits.argmax(axis=1) != answers),
+        curve=risk_curve(np.asarray(scores, np.float64), np.asarray(differs, np.bool_)),
         max_escalation=certified.promise.max_escalation if certified.promise.max_escalation < 1 else None,
     )
 

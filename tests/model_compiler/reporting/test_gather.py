@@ -68,7 +68,8 @@ def test_a_fitted_rule_is_told_with_its_curve(epsilon: float) -> None:
         stratum="s", cloud_digest="sha256:" + "0" * 64,
     )  # fmt: skip
     scores = confidence_of(logits[600:], fitted.chosen.maps)
-    rule = gather.rule_of("a.onnx", fitted, scores, logits[600:], answers[600:])
+    differs = logits[600:].argmax(axis=1) != answers[600:]
+    rule = gather.rule_of("a.onnx", fitted, scores.tolist(), differs.tolist())
     assert rule.feasible == (epsilon == 0.05)
     assert len(rule.maps) == 2
     assert sum(each.chosen for each in rule.maps) == 1
