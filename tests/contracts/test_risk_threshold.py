@@ -250,3 +250,9 @@ def test_confidences_that_crowd_below_one_are_told_apart() -> None:
     differs = confidence < 1 - 1e-9
     fitted = threshold.fit(confidence, differs, epsilon=0.03, delta=0.05)
     assert fitted.kept_wrong == binomial.critical_count(1000, 0.03, 0.05)
+
+
+def test_two_confidences_with_no_number_between_them_are_told_apart() -> None:
+    refused, kept = np.full(100, 0.5), np.full(900, np.nextafter(0.5, 1.0))
+    fitted = threshold.fit(np.concatenate([refused, kept]), np.arange(1000) < 100, epsilon=0.03, delta=0.05)
+    assert (fitted.threshold, fitted.kept_wrong) == (kept[0], 0)
