@@ -2,60 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from contracts.manifest import Artifact, ConfidenceRule, Golden, Manifest, Postprocess, TensorSpec
-from model_compiler.data.samples import first
-from model_compiler.golden import choose_rows, tolerance_for
+import numpy as np
+
+from contracts.manifest import Artifact, ConfidenceRule, Golden, Manifest, Postprocess
+from model_compiler.data.samples import Floats, Numbers, first
+from model_compiler.golden import Tolerance, choose_rows, rows_for, tolerance_for
+from model_compiler.onnx_ends import load, tensor_specs
 from model_compiler.pack import files_of, npy
-from model_compiler.plan import Plan
-from model_compiler.replay import outputs_of
+from model_compiler.plan import ArtifactPlan, Plan
+from model_compiler.replay import all_outputs_of
+from model_compiler.yardstick import is_labelled
+
+_CANDIDATES, _LEAST_CANDIDATES = 512, 16
+_MOST_BYTES = 64 << 20
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
+_STRANGE = re.compile(r"[^A-Za-z0-9_.\-]")
+Outputs = Mapping[str, Floats]
 
 
 def describe(
-    plan: Plan, files: Mapping[str, Path], rules: Mapping[str, ConfidenceRule]
+    plan: Plan,
+    artifacts: Sequence[ArtifactPlan],
+    files: Mapping[str, Path],
+    rules: Mapping[str, ConfidenceRule],
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """`files`: artifact file to where it was built; `rules`: artifact file to its rule."""
-    golden, contents = _golden(plan, files)
+    """`artifacts` in the order in which nodes prefer them; `files`: artifact file to where it was built; `rules`:
+    artifact file to its rule."""
+    golden, contents = _golden(plan, artifacts, files)
     contents.update({name: path.read_bytes() for name, path in files.items()})
+    inputs, outputs = tensor_specs(load(files[artifacts[-1].file]))
     manifest = Manifest(
         name=plan.name,
         version=plan.version,
         model=plan.model,
         task=plan.task,
-        tier="edge" if plan.cloud else "cloud",
+        tier=plan.tier,
         files=files_of(contents),
         artifacts=tuple(
-            Artifact(each.file, each.precision, "onnxruntime", each.targets, rules.get(each.file))
-            for each in plan.artifacts
+            Artifact(each.file, each.precision, each.runtime, each.targets, rules.get(each.file)) for each in artifacts
         ),
-        inputs=(TensorSpec(plan.ends.input, "FP32", (-1, *first(plan.data.fit, 1).shape[1:])),),
-        outputs=(TensorSpec(plan.ends.output, "FP32", (-1, len(plan.labels))),),
-        postprocess=Postprocess(plan.ends.output, "logits"),
+        inputs=inputs,
+        outputs=outputs,
+        postprocess=Postprocess(plan.ends.output, plan.kind),
         golden=golden,
         preprocess=plan.preprocess,
         labels=plan.labels,
         parents=(plan.cloud.digest,) if plan.cloud else (),
+        max_batch=plan.ends.batch or plan.max_batch,
     )
     return manifest, contents
 
 
-def _golden(plan: Plan, files: Mapping[str, Path]) -> tuple[Golden, dict[str, bytes]]:
-    """Chosen among the `fit` samples: real inputs, and neither those that train nor those that measure."""
-    fit, ends = plan.data.fit, plan.ends
-    outputs = {name: outputs_of(path, fit, ends) for name, path in files.items()}
-    quantized = any(artifact.precision == "int8" for artifact in plan.artifacts)
-    tolerance = tolerance_for(outputs, quantized=quantized)
-    rows = choose_rows(outputs, fit.labels, tolerance)
-    input_file = f"golden/inputs/{ends.input}.npy"
-    output_files = {name: f"golden/{name}/{ends.output}.npy" for name in files}
-    contents = {input_file: npy(fit.batch(rows))}
-    contents.update({output_files[name]: npy(values[rows]) for name, values in outputs.items()})
-    golden = Golden(
-        inputs={ends.input: input_file},
-        outputs={name: {ends.output: path} for name, path in output_files.items()},
-        atol=tolerance.atol,
-        rtol=tolerance.rtol,
-    )
-    return golden, contents
+def _golden(
+    plan: Plan, artifacts: Sequence[ArtifactPlan], files: Mapping[str, Path]
+) -> tuple[Golden, dict[str, bytes]]:
+    """Rows of `fit`: real inputs, and neither those that train nor those that measure."""
+    row_bytes = first(plan.data.fit, 1).nbytes
+    candidates = first(plan.data.fit, min(_CANDIDATES, max(_LEAST_CANDIDATES, _MOST_BYTES // row_bytes)))
+    count = plan.ends.batch or rows_for(row_bytes)
+    literal = {each.file: each.runtime != "onnxruntime" for each in artifacts}
+    replies = {name: all_outputs_of(path, candidates, plan.ends, literal=literal[name]) for name, path in files.items()}
+    rounded = any(artifact.precision != "fp32" for artifact in artifacts)
+    widest = {f"{name} {output}": values for name, reply in replies.items() for output, values in reply.items()}
+    tolerance = tolerance_for(widest, quantized=rounded)
+    answers = {name: reply[plan.ends.output] for name, reply in replies.items()}
+    rows = _rows(plan, answers, tolerance, min(count, len(candidates)))
+    input_file = f"golden/inputs/{_path(0, plan.ends.input)}.npy"
+    contents = {input_file: npy(candidates[rows])}
+    outputs: dict[str, dict[str, str]] = {}
+    for name, reply in replies.items():
+        outputs[name] = {output: f"golden/{name}/{_path(index, output)}.npy" for index, output in enumerate(reply)}
+        contents.update({outputs[name][output]: npy(values[rows]) for output, values in reply.items()})
+    return Golden({plan.ends.input: input_file}, outputs, tolerance.atol, tolerance.rtol), contents
+
+
+def _rows(plan: Plan, answers: Outputs, tolerance: Tolerance, count: int) -> Numbers:
+    """Rows that every artifact answers alike with room to spare, where there are answers to compare; else any.
+
+    Without labels the float form's answers, the last artifact's, stand for them.
+    """
+    some = next(iter(answers.values()))
+    if plan.kind in ("vector", "tensors"):
+        return np.linspace(0, len(some) - 1, count).astype(np.int64)
+    labelled = is_labelled(plan.data.fit)
+    labels = plan.data.fit.labels[: len(some)] if labelled else list(answers.values())[-1].argmax(axis=1)
+    return choose_rows(answers, labels, tolerance, count)
+
+
+def _path(index: int, tensor: str) -> str:
+    """A file name for a tensor: its own name where that is a plain one."""
+    return tensor if _PLAIN.fullmatch(tensor) else f"{index}-{_STRANGE.sub('_', tensor)[:64]}"

@@ -1,95 +1,182 @@
-"""What artifacts really do: accuracy and agreement over counted samples, latency side by side."""
+"""What artifacts really do: the task's metric over counted samples, and latency, all taking turns."""
 
 from __future__ import annotations
 
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
 from contracts.manifest import ConfidenceRule, Measured, Measurements
+from model_compiler.bootstrap import Interval, paired_difference
+from model_compiler.build import Built
 from model_compiler.calibration import confidence_of
+from model_compiler.certify import as_logits
+from model_compiler.compilation import Compilation
 from model_compiler.data.samples import Floats, first
+from model_compiler.learn import Learned
 from model_compiler.pack import Packed
 from model_compiler.plan import Plan
-from model_compiler.progress import Advance, unwatched
-from model_compiler.replay import Ends, open_engine, outputs_of
+from model_compiler.progress import Advance
+from model_compiler.replay import Ends, all_outputs_of, open_engine
+from model_compiler.stages import file_digest
+from model_compiler.yardstick import Yardstick, yardstick
 
-_ROUNDS = 150
+ROUNDS = 150
 _WARM_UP = 20
-
-_TEACHER = "teacher"
+_LONGEST_S = 60.0
+_FOUND_FILE = "measured.json"
+REFERENCE = "reference"
 _HOW_LATENCY = (
-    f"latency: median of {_ROUNDS} runs at batch 1, one thread, ONNX Runtime {onnxruntime.__version__}, "
-    "artifacts and teacher taking turns"
+    f"latency: median of up to {ROUNDS} runs at batch 1, one thread, ONNX Runtime {onnxruntime.__version__}, "
+    "artifacts and reference taking turns"
 )
 
 
-def measure(plan: Plan, packed: Packed, advance: Advance = unwatched) -> Measurements:
-    """Every artifact, and the teacher beside them, on the test samples."""
-    paths = {artifact.file: packed.file(artifact.file) for artifact in packed.manifest.artifacts}
-    if plan.cloud is not None:
-        paths[_TEACHER] = plan.cloud.first_artifact
-    test = plan.data.test
-    logits = {name: outputs_of(path, test, plan.ends) for name, path in paths.items()}
-    advance(0.5)
-    taken = latencies_ms(paths, first(test, _ROUNDS), plan.ends)
-    measured = {
-        name: Measured(
-            accuracy=share_equal(values.argmax(axis=1), test.labels),
-            samples=len(test),
-            latency_ms=taken[name],
-            bytes=paths[name].stat().st_size,
-        )
-        for name, values in logits.items()
+Rules = Mapping[str, ConfidenceRule]
+
+
+class Form(msgspec.Struct, frozen=True):
+    """A file to measure. `literal`: an artifact for TensorRT, whose speed nothing here can tell."""
+
+    path: Path
+    literal: bool = False
+
+
+class Found(msgspec.Struct, frozen=True):
+    """`score` over `samples` (None: there are none), `against_reference` on the same rows, and `times_ms` of each run
+    at batch 1 on one thread (empty: it does not run here).
+
+    Of an artifact with a confidence rule: `agreement` with the cloud, and the share of samples that escalates.
+    """
+
+    bytes: int
+    samples: int
+    times_ms: tuple[float, ...]
+    score: float | None = None
+    against_reference: Interval | None = None
+    agreement: float | None = None
+    escalation: float | None = None
+
+    @property
+    def latency_ms(self) -> float | None:
+        return round(float(np.median(self.times_ms)), 4) if self.times_ms else None
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """By artifact file, and REFERENCE for what they are compared with."""
+
+    metric: str
+    forms: dict[str, Found]
+
+
+def measure(work: Compilation, built: Built, learned: Learned, rules: Rules) -> Findings:
+    """Every artifact on the test samples, beside what it is compared with. Run once for the same files and rules."""
+    plan = work.plan
+    forms = {each.file: Form(built.files[each.file], each.runtime != "onnxruntime") for each in built.order}
+    forms[REFERENCE] = Form(reference_of(plan, learned))
+    told = {
+        "forms": {name: file_digest(form.path) for name, form in forms.items()},
+        "test": plan.data.test.digest(),
+        "metric": plan.metric_name,
+        "rounds": ROUNDS,
+        "rules": msgspec.to_builtins(rules),
     }
-    for artifact in packed.manifest.artifacts:
-        if artifact.confidence is not None:
-            measured[artifact.file] = _against_cloud(
-                measured[artifact.file], artifact.confidence, logits[artifact.file], logits[_TEACHER]
-            )
-    advance(1.0)
-    teacher = measured.pop(_TEACHER, None)
-    return Measurements(packed.manifest.reference, measured, f"{plan.how}; {_HOW_LATENCY}", machine(), teacher)
+
+    def produce(directory: Path, advance: Advance) -> None:
+        found = _measure(work, forms, rules, advance)
+        (directory / _FOUND_FILE).write_bytes(msgspec.json.encode(found))
+
+    kept = work.stage("measure", told, produce)
+    return msgspec.json.decode((kept / _FOUND_FILE).read_bytes(), type=Findings)
 
 
-def _against_cloud(measured: Measured, rule: ConfidenceRule, edge: Floats, cloud: Floats) -> Measured:
-    return msgspec.structs.replace(
-        measured,
-        agreement=share_equal(edge.argmax(axis=1), cloud.argmax(axis=1)),
-        escalation=1.0 - float((confidence_of(edge, rule) >= rule.threshold).mean()),
+def reference_of(plan: Plan, learned: Learned) -> Path:
+    """What the artifacts are compared with: the cloud bundle, the teacher, or the model's own float form."""
+    if plan.cloud is not None:
+        return plan.cloud.first_artifact
+    return (learned.teacher or learned.student).onnx
+
+
+def measurements_of(plan: Plan, packed: Packed, found: Findings) -> Measurements:
+    """As measurements.json tells it."""
+    artifacts = {each.file: _measured(found.forms[each.file]) for each in packed.manifest.artifacts}
+    compared = plan.cloud is not None or plan.teacher is not None
+    return Measurements(
+        bundle=packed.manifest.reference,
+        artifacts=artifacts,
+        how=f"{found.metric} on {plan.how}; {_HOW_LATENCY}",
+        machine=machine(),
+        teacher=_measured(found.forms[REFERENCE]) if compared else None,
+        metric=found.metric,
     )
 
 
-def share_equal(answers: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> float:
-    return float((answers == others).mean())
+def _measured(found: Found) -> Measured:
+    return Measured(found.score, found.samples, found.latency_ms, found.bytes, found.agreement, found.escalation)
 
 
-def latencies_ms(
+def _measure(work: Compilation, forms: Mapping[str, Form], rules: Rules, advance: Advance) -> Findings:
+    plan, test = work.plan, work.plan.data.test
+    some = test if len(test) else plan.data.fit
+    by = yardstick(plan, some, forms[REFERENCE].path)
+    scored = _scored(plan, by, forms, rules) if len(test) else {}
+    advance(0.5)
+    timed = {name: form.path for name, form in forms.items() if not form.literal}
+    times = times_ms(timed, first(some, ROUNDS), plan.ends)
+    found = {}
+    for name, form in forms.items():
+        bare = Found(form.path.stat().st_size, len(test), times.get(name, ()))
+        found[name] = msgspec.structs.replace(bare, **scored.get(name, {}))
+    return Findings(by.name, found)
+
+
+def _scored(plan: Plan, by: Yardstick, forms: Mapping[str, Form], rules: Rules) -> dict[str, dict[str, Any]]:
+    """What the test samples say of every form: the fields of Found that need them."""
+    test = by.samples
+    scored: dict[str, dict[str, Any]] = {}
+    reference = all_outputs_of(forms[REFERENCE].path, test, plan.ends)
+    for name, form in forms.items():
+        outputs = all_outputs_of(form.path, test, plan.ends, literal=form.literal) if name != REFERENCE else reference
+        scored[name] = {"score": by.whole(outputs, test.labels)}
+        if by.rows is not None and name != REFERENCE:
+            ours, theirs = (by.rows(each, test.labels) for each in (outputs, reference))
+            scored[name]["against_reference"] = paired_difference(ours, theirs, seed=0)
+        if name in rules:
+            logits = as_logits(plan, outputs[plan.ends.output])
+            cloud = reference[plan.ends.output].argmax(axis=1)
+            scored[name]["agreement"] = float((logits.argmax(axis=1) == cloud).mean())
+            scored[name]["escalation"] = float((confidence_of(logits, rules[name]) < rules[name].threshold).mean())
+    return scored
+
+
+def times_ms(
     artifacts: Mapping[str, Path], inputs: Floats, ends: Ends, *, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, float]:
-    """Median milliseconds of one run at batch 1 per artifact.
+) -> dict[str, tuple[float, ...]]:
+    """Milliseconds of each of up to ROUNDS runs at batch 1 per artifact, fewer where that would take over a minute.
 
     The artifacts take turns on the same input, so that a machine that drifts slows all of them.
     """
     engines = {name: open_engine(path) for name, path in artifacts.items()}
     taken: dict[str, list[float]] = {name: [] for name in engines}
-    for turn in range(_WARM_UP + _ROUNDS):
+    begin = clock()
+    for turn in range(_WARM_UP + ROUNDS):
         feed = {ends.input: np.ascontiguousarray(inputs[turn % len(inputs)][None])}
         for name, engine in engines.items():
             start = clock()
             engine.run(feed)
             taken[name].append((clock() - start) * 1e3)
+        if clock() - begin > _LONGEST_S and turn > _WARM_UP:
+            break
     for engine in engines.values():
         engine.close()
-    return {name: round(statistics.median(times[_WARM_UP:]), 4) for name, times in taken.items()}
+    return {name: tuple(round(each, 4) for each in times[_WARM_UP:]) for name, times in taken.items()}
 
 
 def machine() -> str:

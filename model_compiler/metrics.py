@@ -42,7 +42,7 @@ def score(artifact: Path, samples: Samples, ends: Ends, metric: Metric) -> float
 
 def row_cosines(outputs: Mapping[str, Floats], reference: Mapping[str, Floats]) -> npt.NDArray[np.float64]:
     """(n,): of each row the mean over the outputs of the cosine with the same row of `reference`."""
-    return np.mean([_cosines(outputs[name], wanted) for name, wanted in reference.items()], axis=0)
+    return np.asarray(np.mean([_cosines(outputs[name], wanted) for name, wanted in reference.items()], axis=0))
 
 
 def _cosines(values: Floats, wanted: Floats) -> npt.NDArray[np.float64]:

@@ -1,99 +1,81 @@
-"""One compilation as a story: from a plan and its samples to a packed, measured bundle."""
+"""One compilation as a story: from a plan and its samples to a packed, measured bundle and its report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
-from contracts.manifest import ConfidenceRule, digest_of
-from contracts.strata import stratum_of
-from model_compiler.confidence import fit_rule
-from model_compiler.data.samples import first
+from model_compiler.build import build
+from model_compiler.certify import certify
+from model_compiler.compilation import Compilation
 from model_compiler.describe import describe
-from model_compiler.export import check_parity, export_onnx, predict
-from model_compiler.learning.distil import distil
-from model_compiler.learning.train import seeded, train
-from model_compiler.measure import measure
+from model_compiler.learn import learn
+from model_compiler.measure import measure, measurements_of
 from model_compiler.pack import Packed, attach, pack
 from model_compiler.plan import Plan
-from model_compiler.progress import Progress, silent, stage_of
-from model_compiler.quantizing.int8 import quantize_cpu
-from model_compiler.quantizing.observe import observe
-from model_compiler.quantizing.ranges import table_of
-from model_compiler.replay import outputs_of
+from model_compiler.plans import cloud_plan, edge_plan, given_cloud
+from model_compiler.progress import Progress, silent
+from model_compiler.recipe import RecipeFile
+from model_compiler.reporting.report import write_report
+from model_compiler.stages import Stages
+from model_compiler.tell import tell
 
-if TYPE_CHECKING:
-    import torch
-
-_PARITY_ROWS = 256
+REPORT_SUFFIX = ".report"
 
 
-def compile_bundle(plan: Plan, directory: Path, *, progress: Progress = silent) -> Packed:
-    """Compiles `plan` into `directory`. The same plan gives the same bytes, measurements.json apart.
+def compile_bundle(
+    plan: Plan,
+    directory: Path,
+    *,
+    stages: Stages | None = None,
+    progress: Progress = silent,
+    report: bool = True,
+) -> Packed:
+    """Compiles `plan` into `directory`, and its report into `directory`.report. The same plan gives the same bytes,
+    measurements and report apart.
 
-    Raises CompileError when a stage refuses what it was given or what it made.
+    `stages` keeps what each stage made: one whose inputs did not change is not run again. Raises CompileError when a
+    stage refuses what it was given or what it made.
     """
-    with TemporaryDirectory() as work:
-        net = learn(plan, progress)
-        files = build_artifacts(plan, net, Path(work), progress)
-        rules = fit_rules(plan, files, progress)
-        packed = pack(directory, *describe(plan, files, rules))
-    attach(packed, measure(plan, packed, stage_of(progress, plan.reference, "measure")))
+    with _kept(stages) as room:
+        work = Compilation(plan, room, progress)
+        learned = learn(work)
+        built = build(work, learned)
+        certified = certify(work, built)
+        rules = {name: found.fitted.rule for name, found in certified.items()}
+        packed = pack(directory, *describe(plan, built.order, built.files, rules))
+        found = measure(work, built, learned, rules)
+        attach(packed, measurements_of(plan, packed, found))
+        if report:
+            write_report(tell(work, packed, learned, built, certified, found), report_of(directory))
     return packed
 
 
-def learn(plan: Plan, progress: Progress) -> torch.nn.Module:
-    """Trains the network; with a cloud bundle, distils that bundle's artifact into it."""
-    with seeded(plan.seed):
-        net = plan.build_net()
-    if plan.cloud is None:
-        advance = stage_of(progress, plan.reference, "train")
-        train(net, plan.data.train, plan.schedule, seed=plan.seed, advance=advance)
-        return net
-    advance = stage_of(progress, plan.reference, "distil")
-    teacher_logits = outputs_of(plan.cloud.first_artifact, plan.data.train, plan.ends)
-    distil(net, plan.data.train, teacher_logits, plan.schedule, seed=plan.seed, advance=advance)
-    return net
+def compile_recipe(recipe: Path, out: Path, *, stages: Stages, progress: Progress = silent) -> tuple[Packed, ...]:
+    """Compiles what a recipe names into `out`/NAME@VERSION: the teacher as a cloud bundle where it says so, then the
+    student. Raises RecipeError with the line, or CompileError."""
+    file = RecipeFile.open(recipe)
+    plan = edge_plan(file, stages.directory, given_cloud(file))
+    packed = []
+    if (cloud := cloud_plan(file, plan)) is not None:
+        packed.append(compile_bundle(cloud, out / cloud.reference, stages=stages, progress=progress))
+        plan = edge_plan(file, stages.directory, packed[0])
+    packed.append(compile_bundle(plan, out / plan.reference, stages=stages, progress=progress))
+    return tuple(packed)
 
 
-def build_artifacts(plan: Plan, net: torch.nn.Module, work: Path, progress: Progress) -> dict[str, Path]:
-    """Exports and quantizes into `work`, each artifact checked against `net` on real inputs. File name to path."""
-    advance = stage_of(progress, plan.reference, "export")
-    exported, real = work / "exported.onnx", first(plan.data.fit, _PARITY_ROWS)
-    export_onnx(net, real[:2], exported, plan.ends)
-    expected = predict(net, real)
-    files = {artifact.file: work / artifact.file for artifact in plan.artifacts}
-    for index, artifact in enumerate(plan.artifacts):
-        path = files[artifact.file]
-        if artifact.precision == "int8":
-            quantize_cpu(exported, path, table_of(observe(exported, plan.data.ranges, plan.ends), "minmax"))
-        else:
-            path.write_bytes(exported.read_bytes())
-        check_parity(path, plan.ends, real, expected, precision=artifact.precision)
-        advance((index + 1) / len(files))
-    return files
+def report_of(directory: Path) -> Path:
+    """Where the report of the bundle in `directory` lies: beside it, not in it."""
+    return directory.with_name(directory.name + REPORT_SUFFIX)
 
 
-def fit_rules(plan: Plan, files: Mapping[str, Path], progress: Progress) -> dict[str, ConfidenceRule]:
-    """The confidence rule of each artifact against the cloud bundle's answers; none for a cloud bundle."""
-    if plan.cloud is None:
-        return {}
-    advance = stage_of(progress, plan.reference, "confidence")
-    teacher, fit, threshold = plan.cloud.first_artifact, plan.data.fit, plan.data.threshold
-    fit_answers = outputs_of(teacher, fit, plan.ends).argmax(axis=1)
-    threshold_answers = outputs_of(teacher, threshold, plan.ends).argmax(axis=1)
-    rules = {}
-    for name, path in files.items():
-        rules[name] = fit_rule(
-            outputs_of(path, fit, plan.ends),
-            fit_answers,
-            outputs_of(path, threshold, plan.ends),
-            threshold_answers,
-            plan.promise,
-            stratum=stratum_of(digest_of(path.read_bytes()), plan.cloud.digest, plan.task),
-            cloud_digest=plan.cloud.digest,
-        ).rule
-        advance(len(rules) / len(files))
-    return rules
+@contextmanager
+def _kept(stages: Stages | None) -> Iterator[Stages]:
+    """The user's own stages, or some that end with the compilation."""
+    if stages is not None:
+        yield stages
+        return
+    with TemporaryDirectory() as directory:
+        yield Stages(Path(directory))

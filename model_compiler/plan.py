@@ -3,51 +3,164 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from contracts.manifest import Precision, Preprocess, Task
+from contracts.boards import BOARDS
+from contracts.manifest import PostprocessKind, Precision, Preprocess, Runtime, Task, Tier
 from model_compiler.confidence import Promise
 from model_compiler.data.samples import Data
+from model_compiler.learning.augment import PLAIN, Augment
+from model_compiler.learning.prune import Method as PruneMethod
 from model_compiler.learning.train import Schedule
+from model_compiler.learning.ways import Way
+from model_compiler.metrics import Metric
 from model_compiler.pack import Packed
+from model_compiler.quantizing.ranges import Method
 from model_compiler.replay import Ends
 
 if TYPE_CHECKING:
     import torch
 
 
+class Training(msgspec.Struct, frozen=True):
+    """How a network learns from the labels alone."""
+
+    schedule: Schedule
+    augment: Augment = PLAIN
+
+
+class Net(msgspec.Struct, frozen=True):
+    """A torch network: `name` tells it from every other one, `build` makes it.
+
+    safetensors `weights` fill it; without them it is trained, by `training` where it learns from the labels.
+    """
+
+    name: str
+    build: Callable[[], torch.nn.Module]
+    weights: Path | None = None
+    training: Training | None = None
+
+
+class OnnxFile(msgspec.Struct, frozen=True):
+    """A finished model; it is quantized and checked, not trained."""
+
+    path: Path
+
+
+Source = Net | OnnxFile
+
+
+class Prune(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The student is the teacher without a `share` of its channels (or, `unstructured`, of its weights)."""
+
+    method: PruneMethod
+    share: float
+
+
+class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the student is trained. With several `ways`, each is tried for `trial` and the best on validation is kept.
+
+    `qat` fine-tunes for int8, and only when no other means keeps the budget.
+    """
+
+    schedule: Schedule
+    augment: Augment = PLAIN
+    ways: tuple[Way, ...] = ("kd",)
+    trial: Schedule | None = None
+    qat: Schedule | None = None
+
+
+class Quantizing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which means int8 may use; all are tried on validation samples, and the best is kept.
+
+    `fall_back`: layers that int8 hurts too much for the budget stay in fp16 or fp32.
+    """
+
+    methods: tuple[Method, ...] = ("minmax", "entropy", "percentile")
+    equalize: bool = True
+    correct_bias: bool = True
+    fall_back: bool = True
+    int4_block: int = 32
+
+
+class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What may be lost against the teacher, or against the model's own fp32 form where there is no teacher.
+
+    `max_drop_points`: points of the task's metric. The others are of one artifact on this machine's CPU: `min_speed_up`
+    times the teacher's speed, `max_latency_ms` at batch 1 on one thread, `max_bytes` of the file.
+    """
+
+    max_drop_points: float = 0.5
+    min_speed_up: float | None = None
+    max_latency_ms: float | None = None
+    max_bytes: int | None = None
+
+
 class ArtifactPlan(msgspec.Struct, frozen=True):
-    """One file to build; a node takes the first of a bundle that names its target."""
+    """One file to build; a node takes the first of a bundle that names its target and that its runtime runs."""
 
     file: str
     precision: Precision
     targets: tuple[str, ...]
+    runtime: Runtime = "onnxruntime"
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A classifier to compile. With a `cloud` bundle it is an edge bundle: distilled from it and certified against it.
+    """A model to compile into one bundle.
 
-    `build_net` makes the untrained network; `how` says in words what is measured on what.
+    `student` is what becomes artifacts; None means the teacher, or with `prune` what is left of it. A student that is a
+    Net without weights is trained: from the teacher's answers where there is a teacher, from the labels otherwise.
+    With a `cloud` bundle it is certified against that. `how` says in words what is measured on what.
     """
 
     name: str
     version: str
     model: str
     task: Task
-    build_net: Callable[[], torch.nn.Module]
-    schedule: Schedule
+    tier: Tier
     data: Data
-    preprocess: Preprocess
-    labels: tuple[str, ...]
     artifacts: tuple[ArtifactPlan, ...]
     how: str
+    student: Source | None = None
+    teacher: Source | None = None
+    prune: Prune | None = None
+    learning: Learning | None = None
+    quantizing: Quantizing = Quantizing()
+    budget: Budget = Budget()
+    metric: Metric | None = None
+    metric_name: str = ""
     cloud: Packed | None = None
     promise: Promise = Promise()
+    preprocess: Preprocess | None = None
+    kind: PostprocessKind = "logits"
+    labels: tuple[str, ...] = ()
     ends: Ends = Ends("image", ("logits",))
+    max_batch: int = 32
     seed: int = 0
 
     @property
     def reference(self) -> str:
         return f"{self.name}@{self.version}"
+
+
+FP32_FILE, FP16_FILE = "fp32.onnx", "fp16.onnx"
+CPU_INT8_FILE, TENSORRT_INT8_FILE, INT4_FILE = "cpu.u8s8.onnx", "trt.s8.onnx", "cpu.int4.onnx"
+
+
+def artifacts_for(targets: tuple[str, ...], precisions: tuple[Precision, ...]) -> tuple[ArtifactPlan, ...]:
+    """The files that `targets` want, in the order in which their nodes should prefer them.
+
+    int8 for CPUs and int8 for TensorRT are two files, since no one file serves both (docs/bundle.md).
+    """
+    cpus = tuple(target for target in targets if BOARDS[target].family == "cpu")
+    gpus = tuple(target for target in targets if target not in cpus)
+    wanted = {
+        "int8": (ArtifactPlan(CPU_INT8_FILE, "int8", cpus), ArtifactPlan(TENSORRT_INT8_FILE, "int8", gpus, "tensorrt")),
+        "int4": (ArtifactPlan(INT4_FILE, "int4", cpus),),
+        "fp16": (ArtifactPlan(FP16_FILE, "fp16", gpus or cpus),),
+        "fp32": (ArtifactPlan(FP32_FILE, "fp32", targets),),
+    }
+    return tuple(each for precision in precisions for each in wanted[precision] if each.targets)

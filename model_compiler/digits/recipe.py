@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from model_compiler.digits.splits import LABELS, Digits, Part
 from model_compiler.learning.train import Schedule
 from model_compiler.pack import Packed
 from model_compiler.pipeline import compile_bundle
-from model_compiler.plan import ArtifactPlan, Plan
+from model_compiler.plan import ArtifactPlan, Learning, Net, OnnxFile, Plan, Quantizing, Training
 from model_compiler.progress import Progress, silent
 
 MODEL = "digits"
@@ -26,6 +27,9 @@ PREPROCESS = Preprocess(width=32, height=32, colour="grey", scale=1 / 255, mean=
 _CPUS = tuple(target for target, board in BOARDS.items() if board.family == "cpu")
 _CLOUD_ARTIFACTS = (ArtifactPlan(FP32_FILE, "fp32", tuple(BOARDS)),)
 _EDGE_ARTIFACTS = (ArtifactPlan(INT8_FILE, "int8", _CPUS), ArtifactPlan(FP32_FILE, "fp32", tuple(BOARDS)))
+
+_QUANTIZING = Quantizing(methods=("minmax",), equalize=False, correct_bias=False, fall_back=False)
+"""Enough for these networks; the search for more would take longer than all the rest of the demo's compilation."""
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -71,11 +75,10 @@ def compile_digits(out: Path, *, profile: Profile = FULL, progress: Progress = s
     how = f"accuracy, agreement, escalation: {profile.test_draws} camera frames of each of {unseen}"
     how_scanned = f"accuracy, agreement, escalation: one clean scan of each of {unseen}"
     seen, scanned = camera_data(parts, profile), clean_data(parts)
-    cloud = compile_bundle(_cloud_plan(seen, profile, how), out / CLOUD, progress=progress)
-    edge = compile_bundle(_edge_plan("1", seen, profile.student, cloud, how), out / EDGE, progress=progress)
-    bad = compile_bundle(
-        _edge_plan("2", scanned, profile.clean_student, cloud, how_scanned), out / BAD, progress=progress
-    )
+    make = partial(compile_bundle, progress=progress, report=False)
+    cloud = make(_cloud_plan(seen, profile, how), out / CLOUD)
+    edge = make(_edge_plan("1", seen, profile.student, cloud, how), out / EDGE)
+    bad = make(_edge_plan("2", scanned, profile.clean_student, cloud, how_scanned), out / BAD)
     return DigitsBundles(cloud, edge, bad)
 
 
@@ -122,13 +125,13 @@ def _cloud_plan(data: Data, profile: Profile, how: str) -> Plan:
         version="1",
         model=MODEL,
         task="classification",
-        build_net=lambda: nets.teacher(profile.teacher_width),
-        schedule=profile.teacher,
+        tier="cloud",
         data=data,
-        preprocess=PREPROCESS,
-        labels=LABELS,
         artifacts=_CLOUD_ARTIFACTS,
         how=how,
+        student=Net("digits teacher", lambda: nets.teacher(profile.teacher_width), training=Training(profile.teacher)),
+        preprocess=PREPROCESS,
+        labels=LABELS,
     )
 
 
@@ -138,12 +141,15 @@ def _edge_plan(version: str, data: Data, schedule: Schedule, cloud: Packed, how:
         version=version,
         model=MODEL,
         task="classification",
-        build_net=nets.student,
-        schedule=schedule,
+        tier="edge",
         data=data,
-        preprocess=PREPROCESS,
-        labels=LABELS,
         artifacts=_EDGE_ARTIFACTS,
         how=how,
+        student=Net("digits student", nets.student),
+        teacher=OnnxFile(cloud.first_artifact),
+        learning=Learning(schedule),
+        quantizing=_QUANTIZING,
         cloud=cloud,
+        preprocess=PREPROCESS,
+        labels=LABELS,
     )

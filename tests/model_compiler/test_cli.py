@@ -10,13 +10,17 @@ from typer.testing import CliRunner
 
 from model_compiler.cli import Summary, app, show
 from model_compiler.digits.recipe import DigitsBundles
-from model_compiler.pack import read_measurements
+from model_compiler.pack import Packed, read_measurements
+
+
+def all_of(bundles: DigitsBundles) -> tuple[Packed, ...]:
+    return bundles.cloud, bundles.edge, bundles.bad
 
 
 def test_json_is_one_document_with_digests_and_measurements(
     bundles: DigitsBundles, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show(bundles, json=True)
+    show(all_of(bundles), json=True)
     summaries = msgspec.json.decode(capsys.readouterr().out, type=list[Summary])
     assert [each.bundle for each in summaries] == ["digits-cloud@1", "digits-edge@1", "digits-edge@2"]
     assert summaries[1].digest == bundles.edge.digest
@@ -28,10 +32,11 @@ def test_the_table_fits_a_narrow_terminal(
     bundles: DigitsBundles, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    show(bundles, json=False)
+    show(all_of(bundles), json=False)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 5
-    assert lines[-1].startswith("digits-edge@2")
+    assert len(lines) == 1 + 5 + 1
+    assert lines[-2].startswith("digits-edge@2")
+    assert lines[-1] == "score: accuracy"
     assert not any("…" in line for line in lines)
 
 

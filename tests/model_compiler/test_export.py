@@ -12,9 +12,9 @@ import torch
 from model_compiler.data.samples import Floats
 from model_compiler.digits import nets
 from model_compiler.errors import CompileError
-from model_compiler.export import MAX_IR_VERSION, OPSET, check_parity, export_onnx, predict
+from model_compiler.export import MAX_IR_VERSION, OPSET, check_same, export_onnx, import_onnx, net_outputs, parity
 from model_compiler.learning.train import seeded
-from model_compiler.replay import Ends, outputs_of
+from model_compiler.replay import Ends, all_outputs_of, outputs_of
 
 pytestmark = pytest.mark.integration
 
@@ -44,7 +44,7 @@ def test_the_artifact_answers_as_the_network_for_any_batch(
 ) -> None:
     for rows in (1, 2, 33):
         got = outputs_of(artifact, inputs[:rows], ENDS)
-        assert got == pytest.approx(predict(net, inputs[:rows]), abs=1e-4)
+        assert got == pytest.approx(net_outputs(net, inputs[:rows], ENDS)["logits"], abs=1e-4)
 
 
 def test_the_artifact_loads_in_the_oldest_runtime_of_the_nodes(artifact: Path) -> None:
@@ -67,15 +67,44 @@ def test_exporting_again_gives_the_same_bytes(artifact: Path, net: torch.nn.Modu
     assert again.read_bytes() == artifact.read_bytes()
 
 
-def test_parity_passes_for_the_network_itself(artifact: Path, net: torch.nn.Module, inputs: Floats) -> None:
-    check_parity(artifact, ENDS, inputs, predict(net, inputs), precision="fp32")
+def test_a_file_that_says_something_else_than_its_network_is_refused(
+    artifact: Path, net: torch.nn.Module, inputs: Floats
+) -> None:
+    got, wanted = all_outputs_of(artifact, inputs, ENDS), net_outputs(net, inputs, ENDS)
+    check_same("fp32.onnx", got, wanted)
+    with pytest.raises(CompileError, match=r"fp32.onnx differs from its model by 0\.01"):
+        check_same("fp32.onnx", got, {"logits": wanted["logits"] + 0.01})
 
 
-def test_parity_refuses_another_networks_outputs(artifact: Path, net: torch.nn.Module, inputs: Floats) -> None:
-    expected = predict(net, inputs)
-    with pytest.raises(CompileError, match="differs from the torch network by"):
-        check_parity(artifact, ENDS, inputs, expected + 0.01, precision="fp32")
-    with pytest.raises(CompileError, match="agrees with the torch network on"):
-        check_parity(artifact, ENDS, inputs, -expected, precision="int8")
-    with pytest.raises(CompileError, match="lost the model"):
-        check_parity(artifact, ENDS, inputs, expected[:, :5], precision="fp32")
+def test_parity_tells_the_largest_difference_and_the_share_of_equal_labels() -> None:
+    wanted = {"logits": np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)}
+    got = {"logits": np.array([[1.5, 0.0], [1.0, 0.5]], np.float32)}
+    found = parity("cpu.u8s8.onnx", got, wanted, classifies="logits")
+    assert (found.rows, found.largest_difference, found.agreement) == (2, 1.0, 0.5)
+    assert parity("cpu.u8s8.onnx", got, wanted).agreement is None
+
+
+@pytest.mark.parametrize("lost", [np.zeros((2, 3), np.float32), np.array([[np.nan, 0.0], [0.0, 1.0]], np.float32)])
+def test_another_shape_or_a_number_that_is_none_means_the_model_was_lost(lost: Floats) -> None:
+    with pytest.raises(CompileError, match="the model was lost"):
+        parity("a.onnx", {"logits": lost}, {"logits": np.zeros((2, 2), np.float32)})
+
+
+def test_a_network_that_torch_cannot_export_is_refused_with_advice(tmp_path: Path) -> None:
+    class Moody(torch.nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs if float(inputs.sum()) > 0 else -inputs
+
+    with pytest.raises(CompileError, match=r"cannot export this network.*control flow"):
+        export_onnx(Moody().eval(), np.zeros((2, 4), np.float32), tmp_path / "moody.onnx", ENDS)
+
+
+def test_a_foreign_file_becomes_one_of_ours_that_says_the_same(artifact: Path, inputs: Floats, tmp_path: Path) -> None:
+    model = onnx.load(str(artifact))
+    model.producer_name, model.doc_string = "someone", "/home/someone/model.py"
+    onnx.save(model, str(tmp_path / "given.onnx"))
+    import_onnx(tmp_path / "given.onnx", tmp_path / "ours.onnx", ENDS, inputs[:4])
+    assert b"someone" not in (tmp_path / "ours.onnx").read_bytes()
+    assert np.array_equal(
+        outputs_of(tmp_path / "ours.onnx", inputs, ENDS), outputs_of(tmp_path / "given.onnx", inputs, ENDS)
+    )
