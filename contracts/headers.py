@@ -36,6 +36,9 @@ LOAD = "Foothill-Load"
 ANSWER = "Foothill-Answer"
 HOP_ONLY = frozenset(name.lower() for name in (HOP, LOAD, ANSWER))
 
+# To the fleet manager: the record of an engine that is sent.
+ENGINE = "Foothill-Engine"
+
 RELAYED_IN = (
     "Content-Type",
     "Accept",

@@ -18,11 +18,13 @@ from contracts.errors import FoothillError
 from edge_node.agent import Agent
 from edge_node.certificates import NodeCertificates, seed_certificate
 from edge_node.config import Config
+from edge_node.engines import Engines
 from edge_node.enrol import TRUST_DIR, Enrolment, load_enrolment
 from edge_node.metrics import NodeMetrics
 from edge_node.probation import Rule
 from edge_node.slots import SlotFile
 from edge_node.updater import Updater
+from edge_node.workshop import open_engines
 from runtime.links.bundle_fetch import fetch_bundle
 from runtime.links.bundles import BundleStore
 from runtime.links.holder import Holder
@@ -92,12 +94,23 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
         fingerprint=fingerprint,
         load=host.load,
     )
+    engines = open_engines(
+        config,
+        fingerprint,
+        state_dir=state_dir,
+        private_key=bytes.fromhex(enrolment.private_key),
+        fleet_url=fleet_url,
+        trust=trust,
+        bundles=store,
+        host=host,
+        updater=updater,
+    )
     upstreams = Upstreams(connect_to=config.connect_to)
     holder = _holder(config, enrolment, upstreams, certificates, agent, telemetry)
     repository = StoredBundles(host, store, target=fingerprint.target, threads=config.threads)
     settings = _serving_settings(config, enrolment)
     app = create_app(host, settings, holder=holder, telemetry=telemetry, repository=repository)
-    _live_with(app, agent, holder, upstreams, host)
+    _live_with(app, agent, holder, upstreams, host, engines)
     return Node(app, updater)
 
 
@@ -146,16 +159,27 @@ def _seed(certificates: NodeCertificates, loaded: LoadedModel) -> None:
         certificates.serve(seed)
 
 
-def _live_with(app: web.Application, agent: Agent, holder: Holder, upstreams: Upstreams, host: ModelHost) -> None:
+def _live_with(
+    app: web.Application,
+    agent: Agent,
+    holder: Holder,
+    upstreams: Upstreams,
+    host: ModelHost,
+    engines: Engines | None,
+) -> None:
     """Ties the parts' lives to the application's."""
 
     async def start(_: web.Application) -> None:
         await agent.start()
+        if engines is not None:
+            engines.start()
 
     async def drain(_: web.Application) -> None:
         agent.drain()
 
     async def stop(_: web.Application) -> None:
+        if engines is not None:
+            await engines.stop()
         await agent.stop()
         await holder.close()
         await upstreams.close()

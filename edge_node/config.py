@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -31,6 +31,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     probation_s: Annotated[float, Meta(ge=0)] = 5.0
     probation_requests: Annotated[int, Meta(ge=1)] = 100
     reserve_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
+    engines: Literal["off", "auto"] = "off"
+    share_engines: bool = False
+    engine_store_bytes: Annotated[int, Meta(ge=1)] = 4 << 30
+    engine_build_bytes: Annotated[int, Meta(ge=1)] = 6 << 30
     admin_token_file: str = ""
 
     def __post_init__(self) -> None:

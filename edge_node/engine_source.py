@@ -13,6 +13,7 @@ from contracts.engine_choice import Build, Decision, Facts, Load, choose
 from contracts.engines import EngineRecord, Machine, Wanted
 from contracts.errors import FoothillError
 from contracts.messages import Signed
+from runtime.links.engine_registry import SharedEngine
 from runtime.serving.engine_store import EngineStore
 from runtime.serving.engine_trials import TrialFile
 from runtime.serving.tensorrt_build import BuiltFile
@@ -29,17 +30,10 @@ _LIBRARY_BYTES = 1 << 30
 _COPIES = 4
 
 
-class Shared(NamedTuple):
-    """An engine that the fleet vouches for, as it travels."""
-
-    envelope: Signed
-    record: EngineRecord
-
-
 class SharedEngines(Protocol):
     """Where nodes of one fleet leave engines for each other. All methods raise FoothillError."""
 
-    async def find(self, onnx: str) -> list[Shared]:
+    async def find(self, onnx: str) -> list[SharedEngine]:
         """Engines of an ONNX file whose signatures are good."""
         ...
 
@@ -51,7 +45,7 @@ class SharedEngines(Protocol):
 class NoShared:
     """A node that keeps its engines to itself."""
 
-    async def find(self, onnx: str) -> list[Shared]:
+    async def find(self, onnx: str) -> list[SharedEngine]:
         return []
 
     async def fetch(self, record: EngineRecord, path: Path) -> None:
@@ -135,14 +129,14 @@ class EngineSource:
         if wanted is not None:
             self.trials.fail(wanted, self.machine, why)
 
-    async def _find(self, wanted: Wanted) -> list[Shared]:
+    async def _find(self, wanted: Wanted) -> list[SharedEngine]:
         try:
             return await self._shared.find(wanted.onnx)
         except FoothillError as error:
             log.info("the fleet's engines are not known: %s", error.message)
             return []
 
-    async def _fetch(self, found: Shared) -> bool:
+    async def _fetch(self, found: SharedEngine) -> bool:
         try:
             with self.store.room() as room:
                 await self._shared.fetch(found.record, room / "engine")

@@ -14,6 +14,7 @@ from fleet.app import Parts, create_app
 from fleet.broker import Broker
 from fleet.config import FleetConfig
 from fleet.controller import Controller
+from fleet.engines import EngineShelf
 from fleet.enrolment import Enrolment
 from fleet.keys import KeyFiles, read_or_create
 from fleet.metrics import Metrics
@@ -75,6 +76,10 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
         blobs = OciLayout(directory / "oci")
         await worker.run(blobs.open)
         registry = Registry(state, blobs, signing, clock)
+        engines = EngineShelf(
+            directory / "engines", config.engines, state=state, blobs=blobs, signing=signing, clock=clock
+        )
+        await worker.run(engines.open)
         orders = Orders(state, signing, clock, config.desired_ttl_s)
         telemetry = Telemetry()
         metrics = Metrics(telemetry.registry)
@@ -98,6 +103,7 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
             blobs=blobs,
             signing=signing,
             registry=registry,
+            engines=engines,
             enrolment=Enrolment(state, signing, clock, config.token_ttl_s),
             controller=controller,
             metrics=metrics,

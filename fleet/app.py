@@ -15,10 +15,12 @@ from aiohttp.typedefs import Middleware
 from contracts.decoding import UNREADABLE
 from contracts.enrolment import EnrolAnswer, EnrolRequest, TokenRequest
 from contracts.errors import FoothillError
+from contracts.headers import ENGINE
 from contracts.timing import TOTAL
 from fleet.api import AbortRequest, RolloutRequest, view
 from fleet.config import FleetConfig
 from fleet.controller import Controller
+from fleet.engines import EngineShelf, read_offer
 from fleet.enrolment import Enrolment
 from fleet.metrics import Metrics
 from fleet.oci import OciLayout
@@ -32,6 +34,7 @@ T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _MAX_JSON_BYTES = 2 << 20
+_FOR_EVER = {"Content-Type": "application/octet-stream", "Cache-Control": "public, max-age=31536000, immutable"}
 
 
 class Parts(NamedTuple):
@@ -43,6 +46,7 @@ class Parts(NamedTuple):
     blobs: OciLayout
     signing: Signing
     registry: Registry
+    engines: EngineShelf
     enrolment: Enrolment
     controller: Controller
     metrics: Metrics
@@ -55,7 +59,7 @@ class Parts(NamedTuple):
 
 
 def create_app(parts: Parts) -> web.Application:
-    """Reads of blobs and signed metadata, and enrolment, need no login: all three prove themselves."""
+    """Reads of blobs, engines and signed metadata, and enrolment, need no login: they prove themselves."""
     routes = _Routes(parts)
     middlewares = [_counted(parts.telemetry, time.monotonic), error_middleware("fleet")]
     app = web.Application(middlewares=middlewares, client_max_size=_MAX_JSON_BYTES)
@@ -63,6 +67,9 @@ def create_app(parts: Parts) -> web.Application:
     app.router.add_get("/metrics", routes.metrics)
     app.router.add_post("/v1/enrol", routes.enrol)
     app.router.add_get("/v1/blobs/{digest}", routes.get_blob)
+    app.router.add_get("/v1/engines", routes.engines)
+    app.router.add_get("/v1/engines/{digest}", routes.get_engine)
+    app.router.add_put("/v1/engines/{digest}", routes.put_engine)
     app.router.add_static("/tuf", parts.tuf_directory)
     admin: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/tokens", routes.issue_token),
@@ -160,8 +167,31 @@ class _Routes:
         digest = request.match_info["digest"]
         if self._parts.blobs.size(digest) is None:
             raise FoothillError("not_found", f"Blob {digest} is not in this registry.")
-        headers = {"Content-Type": "application/octet-stream", "Cache-Control": "public, max-age=31536000, immutable"}
-        return web.FileResponse(self._parts.blobs.path(digest), headers=headers)
+        return web.FileResponse(self._parts.blobs.path(digest), headers=_FOR_EVER)
+
+    async def engines(self, request: web.Request) -> web.StreamResponse:
+        """The signed records of the engines of one ONNX file, each MessagePack in base64."""
+        onnx = request.query.get("onnx", "")
+        return _json(await self._parts.worker.run(self._parts.engines.find, onnx))
+
+    async def get_engine(self, request: web.Request) -> web.StreamResponse:
+        digest = request.match_info["digest"]
+        if not await self._parts.worker.run(self._parts.engines.has, digest):
+            raise FoothillError("not_found", f"Engine {digest[:80]} is not in this registry.")
+        return web.FileResponse(self._parts.engines.files.path(digest), headers=_FOR_EVER)
+
+    async def put_engine(self, request: web.Request) -> web.StreamResponse:
+        """Takes an engine from an operator, who shows the admin token, or from a node, which signs the record."""
+        parts, digest = self._parts, request.match_info["digest"]
+        operator = "Authorization" in request.headers
+        if operator:
+            _check_admin(request, parts.admin_token)
+        admit, record = parts.engines.admit, read_offer(request.headers.get(ENGINE, ""))
+        offer = await parts.worker.run(lambda: admit(digest, record, operator=operator))
+        if not await parts.worker.run(parts.engines.has, digest):
+            await parts.engines.files.receive(digest, request.content.iter_any(), offer.record.bytes)
+            await parts.worker.run(parts.engines.endorse, offer)
+        return _json({"digest": digest, "bytes": offer.record.bytes}, 201)
 
     async def publish(self, request: web.Request) -> web.StreamResponse:
         return _json(await self._parts.worker.run(self._parts.registry.publish, await request.read()), 201)
@@ -210,17 +240,19 @@ class _Routes:
 
 
 def _for_admins(handler: Handler, token: str) -> Handler:
-    expected = f"Bearer {token}".encode()
-
     async def checked(request: web.Request) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").encode(errors="replace")
-        if not given:
-            raise FoothillError("unauthorized", "Send the admin token as `Authorization: Bearer TOKEN`.")
-        if not hmac.compare_digest(given, expected):
-            raise FoothillError("forbidden", "The admin token is wrong; the right one is in admin.token of the fleet.")
+        _check_admin(request, token)
         return await handler(request)
 
     return checked
+
+
+def _check_admin(request: web.Request, token: str) -> None:
+    given = request.headers.get("Authorization", "").encode(errors="replace")
+    if not given:
+        raise FoothillError("unauthorized", "Send the admin token as `Authorization: Bearer TOKEN`.")
+    if not hmac.compare_digest(given, f"Bearer {token}".encode()):
+        raise FoothillError("forbidden", "The admin token is wrong; the right one is in admin.token of the fleet.")
 
 
 async def _read(request: web.Request, kind: type[T]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fleet.broker import BrokerConfig
+from fleet.engines import EngineSettings
 from fleet.gates import GateSettings
 from fleet.signing import Lifetimes
 
@@ -29,5 +30,6 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     desired_ttl_s: float = 7 * 86_400.0
     stage_deadline_s: float = 300.0
     silence_s: float = 900.0
+    engines: EngineSettings = EngineSettings()
     gate: GateSettings = GateSettings()
     lifetimes: Lifetimes = Lifetimes()

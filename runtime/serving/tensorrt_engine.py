@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from contracts.engines import EngineRecord
+from contracts.engines import EngineRecord, Kind
 from contracts.errors import FoothillError
 from contracts.manifest import TensorSpec
 from runtime.serving.cuda import Cuda
 from runtime.serving.tensorrt_builder import Listener
 from runtime.serving.tensorrt_errors import EngineRefused
-from runtime.serving.tensorrt_module import Installed
+from runtime.serving.tensorrt_module import Installed, load
 from runtime.serving.tensors import NUMPY, Array
 
 
@@ -142,6 +142,16 @@ class TensorRtEngine:
 
     def _refused(self, what: str) -> EngineRefused:
         return EngineRefused(f"{self.provider}: {what}: {self._told.words()}. It is built again from the ONNX file.")
+
+
+def open_engine(kind: Kind, path: Path, record: EngineRecord, onnx: Path) -> TensorRtEngine:
+    """An engine on the first GPU. Raises FoothillError as the class does, and `unavailable` without its runtime."""
+    installed, cuda = load(kind), Cuda()
+    try:
+        return TensorRtEngine(path, record, onnx, installed=installed, cuda=cuda)
+    except FoothillError:
+        cuda.close()
+        raise
 
 
 def _listed(tensors: set[tuple[str, bool, np.dtype[Any]]]) -> str:
