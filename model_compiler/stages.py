@@ -27,12 +27,14 @@ Produce = Callable[[Path, Advance], None]
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """One stage of one compilation: `took_s` is what it took when it ran, now or, where `reused`, before."""
+    """One stage of one compilation: `took_s` by the clock and `cpu_s` of this process when it ran, now or, where
+    `reused`, before."""
 
     bundle: str
     stage: str
     took_s: float
     reused: bool
+    cpu_s: float = 0.0
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -43,6 +45,7 @@ class Record(msgspec.Struct, frozen=True):
     tools: dict[str, str]
     files: dict[str, str]
     took_s: float
+    cpu_s: float = 0.0
 
 
 class Stages:
@@ -69,34 +72,34 @@ class Stages:
         record = _finished(kept)
         if record is not None:
             advance(1.0)
-            self.ran.append(Ran(bundle, stage, record.took_s, True))
+            self.ran.append(Ran(bundle, stage, record.took_s, True, record.cpu_s))
             return kept
         try:
-            took_s = self._produce(kept, stage, inputs, produce, advance)
+            record = self._produce(kept, stage, inputs, produce, advance)
         except OSError as error:
             raise CompileError(
                 f"{self.directory} does not take what stage {stage!r} makes ({error.strerror or error}). "
                 "Free space there, or name another directory with --stages."
             ) from error
-        self.ran.append(Ran(bundle, stage, took_s, False))
+        self.ran.append(Ran(bundle, stage, record.took_s, False, record.cpu_s))
         return kept
 
-    def _produce(self, kept: Path, stage: str, inputs: Mapping[str, Any], produce: Produce, advance: Advance) -> float:
+    def _produce(self, kept: Path, stage: str, inputs: Mapping[str, Any], produce: Produce, advance: Advance) -> Record:
         """Into a directory of its own, which takes the stage's name when everything is in it."""
         work = kept.with_name(f"{kept.name}.{os.getpid()}.part")
         work.mkdir(parents=True)
         try:
-            start = self._clock()
+            start, cpu = self._clock(), time.process_time()
             produce(work, advance)
-            took_s = round(self._clock() - start, 3)
-            record = Record(stage, dict(inputs), self.tools, _digests(work), took_s)
+            took_s, cpu_s = round(self._clock() - start, 3), round(time.process_time() - cpu, 3)
+            record = Record(stage, dict(inputs), self.tools, _digests(work), took_s, cpu_s)
             (work / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record, order="sorted")))
             shutil.rmtree(kept, ignore_errors=True)
             work.replace(kept)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         advance(1.0)
-        return took_s
+        return record
 
 
 def file_digest(path: Path) -> str:
