@@ -152,7 +152,7 @@ def _scored(plan: Plan, by: Yardstick, forms: Mapping[str, Form], rules: Rules) 
             logits = as_logits(plan, outputs[plan.ends.output])
             cloud = reference[plan.ends.output].argmax(axis=1)
             scored[name]["agreement"] = float((logits.argmax(axis=1) == cloud).mean())
-            scored[name]["escalation"] = float((confidence_of(logits, rules[name]) < rules[name].threshold).mean())
+            scored[name]["escalation"] = 1.0 - float((confidence_of(logits, rules[name]) >= rules[name].threshold).mean())
     return scored
 
 
