@@ -85,7 +85,7 @@ def quantize_int4(fp32: Path, out: Path, *, block: int = 32, keep: Collection[st
     if not chosen:
         kinds = sorted({node.op_type for node in model.graph.node})
         raise CompileError(
-            f"Quantization to int4 changed nothing: the model has {', '.join(kinds)}, and none is a MatMul or Gemm by a "
+            f"Quantization to int4 changed nothing: of {', '.join(kinds)} none is a MatMul or Gemm by a "
             f"constant matrix of {block} rows or more. Use int8 for convolutions."
         )
     tally = _Tally()

@@ -5,6 +5,7 @@ real = scale * (integer - zero point), rounded half to even, as QuantizeLinear a
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -38,15 +39,20 @@ def unsigned(ends: Range, *, rectified: bool = False) -> Levels:
     width = float(ends.high) - float(ends.low)
     if width < _DEAD:
         return Levels(np.asarray(1, np.float32), np.asarray(0, np.uint8))
-    zero = round(-ends.low / (width / 255))
-    scale = width / 255
-    if rectified:
-        above, below = 255 - zero, zero
-        scale = min(ends.high / above if above else scale, -ends.low / below if below else scale)
+    exact = -ends.low / width * 255
+    if not rectified:
+        return Levels(np.asarray(width / 255, np.float32), np.asarray(round(exact), np.uint8))
+    scale, zero = max(_inside(ends, place) for place in {math.floor(exact), math.ceil(exact)})
     scale32 = np.float32(scale)
-    if rectified and float(scale32) > scale:
+    if float(scale32) > scale:
         scale32 = np.nextafter(scale32, np.float32(0))
-    return Levels(np.asarray(scale32, np.float32), np.asarray(zero, np.uint8))
+    return Levels(np.asarray(scale32), np.asarray(zero, np.uint8))
+
+
+def _inside(ends: Range, zero: int) -> tuple[float, int]:
+    """The largest scale with which no level lies outside `ends` when zero is at that integer, and the integer."""
+    limits = ((ends.high, 255 - zero), (-ends.low, zero))
+    return min(reach / steps for reach, steps in limits if steps), zero
 
 
 def symmetric(ends: Range) -> Levels:
@@ -66,10 +72,10 @@ def weight_levels(weight: Floats, axis: int, *, pairs_fit: bool) -> Levels:
     scale = _live(np.abs(rows).reshape(len(rows), -1).max(axis=1, initial=0.0) / _MAX)
     if pairs_fit:
         pair = _largest_pair(rows)
-        tight = np.maximum(scale, _live(pair / _PAIR))
+        tight = np.maximum(scale, pair / np.float32(_PAIR))
         steps = np.rint(rows / tight.reshape(-1, *[1] * (rows.ndim - 1)))
         over = _largest_pair(steps) > _PAIR  # both were rounded up
-        scale = np.where(over, np.maximum(scale, _live(pair / (_PAIR - 1))), tight)
+        scale = np.where(over, np.maximum(scale, pair / np.float32(_PAIR - 1)), tight)
     return Levels(scale, np.zeros(len(scale), np.int8))
 
 
@@ -94,7 +100,7 @@ def to_int8(weight: Floats, axis: int, levels: Levels) -> npt.NDArray[np.int8]:
     return np.clip(steps, -_MAX, _MAX).astype(np.int8)
 
 
-def to_int32(bias: Floats, scale: Floats) -> npt.NDArray[np.int32]:
+def to_int32(bias: npt.NDArray[np.floating[Any]], scale: Floats) -> npt.NDArray[np.int32]:
     """`bias` (channels,) in whole steps of `scale` (channels,)."""
     steps = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
     return np.clip(steps, -(2.0**31) + 1, 2.0**31 - 1).astype(np.int32)

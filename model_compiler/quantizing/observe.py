@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,14 +16,14 @@ from model_compiler.data.samples import Floats, Samples
 from model_compiler.errors import CompileError
 from model_compiler.progress import Advance, unwatched
 from model_compiler.quantizing.prepare import load_prepared
-from model_compiler.replay import Ends
-
-if TYPE_CHECKING:
-    import onnxruntime
+from model_compiler.replay import Ends, open_engine
+from runtime.serving.onnx_engine import OnnxEngine
 
 BINS = 2048
-_BUDGET_BYTES = 256 << 20
+MEMORY_BYTES = 256 << 20
 _MAX_ROWS = 64
+_DEAD = 1e-30
+"""Values all below it count as zero: the bins would be too narrow for float32."""
 
 Counts = npt.NDArray[np.int64]
 
@@ -81,25 +83,34 @@ class Observations(msgspec.Struct, frozen=True):
             )
 
 
-def observe(model: Path, samples: Samples, ends: Ends, *, advance: Advance = unwatched) -> Observations:
+def observe(
+    model: Path, samples: Samples, ends: Ends, *, advance: Advance = unwatched, memory_bytes: int = MEMORY_BYTES
+) -> Observations:
     """Runs `samples` through the prepared `model` twice: once for the ends of each tensor, once for its histogram.
 
-    Activations are kept for one batch at a time. Raises CompileError that names the first tensor with a value that is
-    not finite, or when there are no samples.
+    Activations are kept for one batch at a time, of as many rows as fit into `memory_bytes`; a model that insists on a
+    batch size gets the last batch filled up with the first samples. Raises CompileError that names the first tensor
+    with a value that is not finite, or when there are no samples.
     """
     if not len(samples):
         raise CompileError("There are no calibration samples: give the quantizer at least a few dozen pictures.")
-    probe = _Probe(model, samples, ends)
+    proto = load_prepared(model)
+    names, fixed = _with_all_outputs(proto), _fixed_batch(proto, ends.input)
     limits: dict[str, _Limits] = {}
-    for done, tensors in probe.runs():
-        for name, values in tensors.items():
-            limits[name] = _widened(name, limits.get(name), values)
-        advance(done / 2)
-    histograms = {name: np.zeros(BINS, np.int64) for name in limits}
-    for done, tensors in probe.runs():
-        for name, values in tensors.items():
-            _count(histograms[name], values, limits[name].largest)
-        advance(0.5 + done / 2)
+    with TemporaryDirectory() as work:
+        probed = Path(work) / "probed.onnx"
+        probed.write_bytes(proto.SerializeToString())
+        with closing(open_engine(probed)) as engine:
+            probe = _Probe(engine, names, samples, ends.input, fixed, memory_bytes)
+            for done, tensors in probe.runs():
+                for name, values in tensors.items():
+                    limits[name] = _widened(name, limits.get(name), values)
+                advance(done / 2)
+            histograms = {name: np.zeros(BINS, np.int64) for name in limits}
+            for done, tensors in probe.runs():
+                for name, values in tensors.items():
+                    _count(histograms[name], values, limits[name].largest)
+                advance(0.5 + done / 2)
     return Observations({name: each.seen(histograms[name]) for name, each in limits.items()}, len(samples))
 
 
@@ -116,33 +127,29 @@ class _Limits(msgspec.Struct, frozen=True):
         return Seen(self.low, self.high, histogram, *(self.channels or ()))
 
 
-class _Probe:
-    """The prepared model with every float activation as an output, run over the samples in batches."""
+class _Probe(msgspec.Struct, frozen=True):
+    """An engine that gives out every activation in `names`; `fixed` rows at a time, 0 for as many as memory takes."""
 
-    def __init__(self, model: Path, samples: Samples, ends: Ends) -> None:
-        proto = load_prepared(model)
-        self._names = _with_all_outputs(proto)
-        self._samples, self._input = samples, ends.input
-        self._fixed = _fixed_batch(proto, ends.input)
-        self._session = _session(proto)
+    engine: OnnxEngine
+    names: list[str]
+    samples: Samples
+    input: str
+    fixed: int
+    memory_bytes: int
 
-    def runs(self) -> Iterator[tuple[float, Mapping[str, Floats]]]:
+    def runs(self) -> Iterator[tuple[float, dict[str, Floats]]]:
         """The share of samples done, and each tensor's values for one batch (rows, ...) float32."""
-        rows, step = len(self._samples), self._fixed or 1
-        start = 0
+        rows, start, step = len(self.samples), 0, self.fixed or 1
         while start < rows:
-            chosen = np.arange(start, start + step) % rows if self._fixed else np.arange(start, min(start + step, rows))
-            batch = self._samples.batch(chosen)
-            values = self._session.run(self._names, {self._input: np.ascontiguousarray(batch)})
-            start += len(chosen)
-            yield min(start / rows, 1.0), {self._input: batch, **dict(zip(self._names, values, strict=True))}
-            if not self._fixed:
-                step = _rows_that_fit(values, len(chosen))
-
-
-def _rows_that_fit(values: list[Floats], rows: int) -> int:
-    size = sum(each.nbytes for each in values) / rows
-    return int(np.clip(_BUDGET_BYTES // max(size, 1), 1, _MAX_ROWS))
+            chosen = np.arange(start, start + step)
+            batch = self.samples.batch(chosen % rows if self.fixed else chosen[chosen < rows])
+            outputs = self.engine.run({self.input: batch})
+            tensors = {self.input: batch, **{name: outputs[name] for name in self.names}}
+            start += len(batch)
+            yield min(start / rows, 1.0), tensors
+            if not self.fixed:
+                row_bytes = sum(values.nbytes for values in tensors.values()) // len(batch)
+                step = int(np.clip(self.memory_bytes // max(row_bytes, 1), 1, _MAX_ROWS))
 
 
 def _with_all_outputs(model: Any) -> list[str]:
@@ -168,15 +175,6 @@ def _fixed_batch(model: Any, name: str) -> int:
     raise CompileError(
         f"The model has no input {name!r}; it has {', '.join(value.name for value in model.graph.input)}."
     )
-
-
-def _session(model: Any) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _widened(name: str, before: _Limits | None, values: Floats) -> _Limits:
@@ -208,9 +206,11 @@ def _channel_limits(values: Floats) -> tuple[Floats, Floats] | None:
 
 def _count(histogram: Counts, values: Floats, largest: float) -> None:
     """Adds `values` to BINS equal bins from -largest to largest, in place."""
-    if largest == 0.0:
+    if largest < _DEAD:
         histogram[BINS // 2] += values.size
         return
-    places = (values.reshape(-1) * np.float32(BINS / 2 / largest) + np.float32(BINS / 2)).astype(np.int32)
-    np.clip(places, 0, BINS - 1, out=places)
-    histogram += np.bincount(places, minlength=BINS)
+    places = values.reshape(-1) * np.float32(BINS / 2 / largest)
+    places += np.float32(BINS / 2)
+    counts = np.bincount(places.astype(np.intp), minlength=BINS + 1)
+    histogram += counts[:BINS]
+    histogram[-1] += counts[BINS]  # the largest value itself

@@ -12,8 +12,8 @@ from model_compiler.errors import CompileError
 from model_compiler.export import MAX_IR_VERSION, strip
 from model_compiler.quantizing.rewrites import rewrite
 
-MIN_OPSET = 13
-"""The first in which QuantizeLinear takes one scale a channel."""
+MIN_OPSET, MAX_OPSET = 13, 23
+"""The first in which QuantizeLinear takes one scale a channel; the last that ONNX Runtime 1.23.2 reads."""
 
 _MARK = "foothill.prepared"
 
@@ -29,8 +29,12 @@ def prepare(model: Path, out: Path) -> None:
 def load_prepared(path: Path) -> Any:
     """The onnx.ModelProto of a float model, prepared; a file that `prepare` wrote is taken as it is."""
     import onnx
+    from google.protobuf.message import DecodeError
 
-    model = onnx.load(str(path))
+    try:
+        model = onnx.load(str(path))
+    except (DecodeError, OSError) as error:
+        raise CompileError(f"{path} is no ONNX model: {_line(error)}. Export it again.") from error
     if any(entry.key == _MARK for entry in model.metadata_props):
         return model
     with TemporaryDirectory() as work:
@@ -39,6 +43,7 @@ def load_prepared(path: Path) -> Any:
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     name_nodes(model.graph)
     rewrite(model)
+    model = onnx.shape_inference.infer_shapes(model)
     model.metadata_props.add(key=_MARK, value="1")
     return model
 
@@ -78,6 +83,10 @@ def _upgraded(model: Any, path: Path) -> Any:
     from onnx import version_converter
 
     opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+    if opset > MAX_OPSET:
+        raise CompileError(
+            f"{path.name} uses opset {opset}; runtimes on nodes read up to {MAX_OPSET}. Export the model with opset 20."
+        )
     if opset >= MIN_OPSET:
         return model
     try:

@@ -16,6 +16,8 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 PERCENTILE = 99.99
 _LEVELS = 128
+_RARE = 1e-12
+"""The share of Q where P has something and Q nothing."""
 
 Doubles = npt.NDArray[np.float64]
 
@@ -80,7 +82,7 @@ def entropy(seen: Seen) -> Range:
     magnitudes = (seen.histogram[half:] + seen.histogram[half - 1 :: -1]).astype(np.float64)
     magnitudes[0] = magnitudes[1]  # zero is exact at any cut: the zeros of ReLU must not outweigh what it let through
     cuts = np.arange(_LEVELS, half + 1, 4)
-    best = cuts[int(np.argmin([_divergence(magnitudes, int(cut)) for cut in cuts]))]
+    best = cuts[::-1][int(np.argmin(_divergences(magnitudes, cuts)[::-1]))]  # the widest of equals
     limit = seen.largest * float(best) / half
     return _within(seen, -limit, limit)
 
@@ -91,19 +93,27 @@ def _within(seen: Seen, low: float, high: float) -> Range:
     return Range(min(max(low, widest.low), 0.0), max(min(high, widest.high), 0.0))
 
 
-def _divergence(magnitudes: Doubles, cut: int) -> float:
-    """KL(P || Q) in nats: P the first `cut` bins with the rest in the last, Q those bins at `_LEVELS` levels."""
-    inside = magnitudes[:cut]
-    reference = inside.copy()
-    reference[-1] += magnitudes[cut:].sum()
-    level = np.arange(cut) * _LEVELS // cut
-    filled = inside > 0
-    sums = np.bincount(level, weights=inside, minlength=_LEVELS)
-    members = np.bincount(level, weights=filled, minlength=_LEVELS)
-    candidate = np.where(filled, (sums / np.maximum(members, 1))[level], 0.0)
-    if not candidate.sum() or not reference.sum():
-        return float("inf") if reference.sum() else 0.0
-    p, q = reference / reference.sum(), candidate / candidate.sum()
-    q = np.where((p > 0) & (q == 0), 1e-12, q)
-    held = p > 0
-    return float((p[held] * np.log(p[held] / q[held])).sum())
+def _divergences(counts: Doubles, cuts: npt.NDArray[np.int64]) -> Doubles:
+    """KL(P || Q) in nats for each of `cuts`: P the bins below the cut with the rest counted into the last one, Q the
+    same bins at `_LEVELS` levels, each level spread evenly over those of its bins that hold anything.
+
+    With h a bin's count and S, M a level's count and bins, sum p log(p / q) is
+    (sum h log h - sum S log(S / M)) / T + log(inside / T), but for the last bin.
+    """
+    total, last = counts.sum(), counts[cuts - 1]
+    if not total:
+        return np.zeros(len(cuts))
+    below, filled, own = (np.concatenate([[0.0], np.cumsum(each)]) for each in (counts, counts > 0, _x_log_x(counts)))
+    edges = -(-np.arange(_LEVELS + 1) * cuts[:, None] // _LEVELS)
+    sums, members = np.diff(below[edges], axis=1), np.diff(filled[edges], axis=1)
+    level = np.log(np.maximum(sums, _RARE) / np.maximum(members, 1))
+    outside, inside = total - below[cuts], below[cuts]
+    spread = np.where(last > 0, level[:, -1], np.log(_RARE) + np.log(np.maximum(inside, _RARE)))
+    in_last = _x_log_x(last + outside) - _x_log_x(last) - outside * spread
+    return np.asarray(
+        (own[cuts] - (sums * level).sum(axis=1) + in_last) / total + np.log(np.maximum(inside, _RARE) / total)
+    )
+
+
+def _x_log_x(values: Doubles) -> Doubles:
+    return values * np.log(np.maximum(values, _RARE))

@@ -20,7 +20,7 @@ def rewrite(model: onnx.ModelProto) -> None:
 
     - Gemm: alpha and beta multiplied into constants, a bias of shape (1, n) made (n,).
     - Pad with minus infinity in front of a MaxPool: made the pool's own padding, since no integer is infinite.
-    - ReduceMean over all pixels: GlobalAveragePool, which has an integer kernel.
+    - ReduceMean over all pixels: GlobalAveragePool, which has an integer kernel, and a Flatten where it dropped axes.
     """
     graph = Graph(model)
     for node in list(model.graph.node):
@@ -79,10 +79,22 @@ def _global_pool(graph: Graph, node: onnx.NodeProto) -> None:
         constant = graph.constant(node.input[1])
         axes = None if constant is None else constant.tolist()
     rank = len(graph.shape(node.input[0]))
-    if rank != 4 or axes is None or {axis % rank for axis in axes} != {2, 3} or not attribute(node, "keepdims", 1):
+    if rank != 4 or axes is None or {axis % rank for axis in axes} != {2, 3}:
         return
+    if not attribute(node, "keepdims", 1):
+        _flatten_behind(graph.model.graph, node)
     node.op_type = "GlobalAveragePool"
     del node.attribute[:], node.input[1:]
+
+
+def _flatten_behind(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    """From (n, c, 1, 1), which a pool writes, to the (n, c) that the node wrote."""
+    import onnx
+
+    written = node.output[0]
+    node.output[0] = f"{written}_pooled"
+    flat = onnx.helper.make_node("Flatten", [node.output[0]], [written], f"{node.name}_flat", axis=1)
+    graph.node.insert(next(index for index, each in enumerate(graph.node) if each.name == node.name) + 1, flat)
 
 
 def _set(node: onnx.NodeProto, name: str, value: float | list[int]) -> None:
