@@ -98,17 +98,14 @@ class EngineSource:
             return wider
         return wider if await self._fetch(shared[wider.record.engine]) else decision
 
-    async def build(self, onnx: Path, wanted: Wanted, decision: Build, keep: frozenset[str]) -> EngineRecord | None:
-        """Builds, signs and stores an engine; None, and never again, when it cannot be built here.
-
-        `keep` are engines that are in use, whatever must make room.
-        """
+    async def build(self, onnx: Path, wanted: Wanted, decision: Build) -> EngineRecord | None:
+        """Builds, signs and stores an engine; None, and never again, when it cannot be built here."""
         timings = await asyncio.to_thread(self.store.timings_path, decision.cache) if decision.cache else None
         options = options_for(wanted, self.machine.kind)
         try:
             with self.store.room() as room:
                 built = await self._build(onnx, options, self.machine, room, timings)
-                return await whole(asyncio.to_thread(self._keep, built, keep))
+                return await whole(asyncio.to_thread(self._keep, built))
         except FoothillError as error:
             log.error("no engine was built from %s: %s", onnx.name, error.message)
             await asyncio.to_thread(self.trials.fail, wanted, self.machine, error.message)
@@ -146,14 +143,13 @@ class EngineSource:
             return False
         return True
 
-    def _keep(self, built: BuiltFile, keep: frozenset[str]) -> EngineRecord:
+    def _keep(self, built: BuiltFile) -> EngineRecord:
         for note in built.notes:
             log.info("the builder says: %s", note)
         log.info("an engine of %d bytes was built in %.1f s", built.record.bytes, built.took_s)
         record = self.store.add(self._sign(built.record), built.engine)
         if built.timings is not None:
             self.store.add_timings(built.timings.read_bytes(), self.machine)
-        self.store.collect({record.engine, *keep})
         return record
 
     def _facts(self, wanted: Wanted) -> Facts:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any, Literal
 
 from contracts.engine_choice import Build, Fallback, Load
@@ -109,8 +110,7 @@ class Engines:
             return "later" if decision.passing else "done"
         if isinstance(decision, Build):
             log.info("%s: building an engine: %s", task.model, decision.why)
-            in_use = frozenset(self._in_use.values())
-            record = await self._source.build(task.onnx, task.wanted, decision, in_use)
+            record = await self._source.build(task.onnx, task.wanted, decision)
             return "again" if record is None else await self._take(task, record, built_now=True)
         return await self._load(task, decision)
 
@@ -122,9 +122,13 @@ class Engines:
     async def _take(self, task: Task, record: EngineRecord, *, built_now: bool) -> End:
         """Loads, tests and promotes an engine."""
         try:
-            loaded = await self._tested(task, record)
+            path = await asyncio.to_thread(self._source.store.path, record)
         except FoothillError as error:
-            await asyncio.to_thread(self._source.trials.passed)
+            log.error("%s: %s", task.model, error.message)
+            return "again"
+        try:
+            loaded = await self._tested(task, path, record)
+        except FoothillError as error:
             if error.code not in _LASTING:
                 log.warning("%s: engine %s cannot be tried now: %s", task.model, record.engine, error.message)
                 return "later"
@@ -132,23 +136,30 @@ class Engines:
             same = task.wanted if built_now else None
             await asyncio.to_thread(self._source.refuse, record, error.message, same)
             return "again"
-        if await self._promote(task, loaded, record) and built_now:
+        promoted = await self._promote(task, loaded, record)
+        await asyncio.to_thread(self._source.store.collect, set(self._in_use.values()))
+        if promoted and built_now:
             await self._source.offer(record)
         return "done"
 
-    async def _tested(self, task: Task, record: EngineRecord) -> LoadedModel:
-        """The trial is open until the engine has answered: should it crash, the node's next life leaves it alone."""
-        path = await asyncio.to_thread(self._source.store.path, record)
-        await asyncio.to_thread(self._source.trials.begin, record.engine, task.wanted, self._source.machine)
-        loaded = await whole(asyncio.to_thread(open_checked, task, path, record, self._open_engine))
+    async def _tested(self, task: Task, path: Path, record: EngineRecord) -> LoadedModel:
+        """The trial is open until the engine has answered: should it crash, the node's next lives leave it alone."""
+        trials = self._source.trials
+        await asyncio.to_thread(trials.begin, record.engine, task.wanted, self._source.machine)
         try:
-            words = await check_speed(task, loaded, self._host, self._clock)
-        except FoothillError:
-            await asyncio.to_thread(loaded.close)
-            raise
-        await asyncio.to_thread(self._source.trials.passed)
+            loaded = await whole(asyncio.to_thread(open_checked, task, path, record, self._open_engine))
+            words = await self._fast_enough(task, loaded)
+        finally:
+            trials.passed()
         log.info("%s: engine %s passed its test: %s", task.model, record.engine, words)
         return loaded
+
+    async def _fast_enough(self, task: Task, loaded: LoadedModel) -> str:
+        try:
+            return await check_speed(task, loaded, self._host, self._clock)
+        except (FoothillError, asyncio.CancelledError):
+            loaded.close()
+            raise
 
     async def _promote(self, task: Task, loaded: LoadedModel, record: EngineRecord) -> bool:
         loop = asyncio.get_running_loop()
@@ -157,8 +168,9 @@ class Engines:
             loop.call_soon_threadsafe(self._begin_demoting, task, record, why)
 
         loaded.engine = GuardedEngine(loaded.engine, failed)
-        self._in_use[task.model] = record.engine
         promoted = await self._updater.promote(task.model, loaded)
+        if promoted:
+            self._in_use[task.model] = record.engine
         log.info("%s is %s by %s", task.model, "served" if promoted else "no longer to be served", record.engine)
         return promoted
 

@@ -139,6 +139,20 @@ async def test_values_that_the_model_cannot_take_do_not_cost_it_its_engine(rig: 
     assert life.provider == TRT
 
 
+async def test_an_engine_that_changed_on_the_disk_is_built_again(rig: Rig) -> None:
+    life = await rig.live()
+    await life.serve(rig.pack("1"))
+    await life.reaches(TRT)
+    (record,) = life.store.records()
+    await life.end()
+    path = rig.directory / "node" / "engines" / "engines" / record.engine.removeprefix("sha256:")
+    path.write_bytes(path.read_bytes()[:-1] + b" ")
+    again = await rig.live()
+    await again.reaches(TRT)
+    assert len(rig.builder.built) == 2
+    assert again.trials.refused == frozenset()
+
+
 async def test_an_engine_for_what_is_no_longer_served_is_kept_but_not_promoted(rig: Rig) -> None:
     first, second = rig.pack("1"), rig.pack("2")
     rig.builder.waits.clear()
