@@ -14,6 +14,7 @@ from model_compiler.learning import losses
 from model_compiler.learning.augment import PLAIN, Augment
 from model_compiler.learning.features import answer_of, last_linear, tapped
 from model_compiler.learning.judge import OUTPUTS, evaluating, judge_by
+from model_compiler.learning.prune_unstructured import zeros_held
 from model_compiler.learning.teaching import Answers, Source
 from model_compiler.learning.train import Schedule, run, seeded
 from model_compiler.learning.ways import PROBE, WAYS, Way, Weights, labels_of, loss_of, probe, told, why_not
@@ -40,16 +41,18 @@ def distil(
 
     Samples without a label (-1), and labels that are no class numbers, count only by what the teacher says of them.
     `hints` also fits a linear map from what goes into the student's last linear layer to what goes into the teacher's;
-    the map is dropped afterwards. The same inputs give the same weights. Raises CompileError where `teaching` does not
+    the map is dropped afterwards. Weights that are exactly 0, as unstructured pruning leaves them, stay so. The same
+    inputs give the same weights. Raises CompileError where `teaching` does not
     fit the samples, the views or the student, or the way cannot be gone with it.
     """
     _check(student, samples, teaching, way, augment)
     chosen = weights or WAYS[way]
-    if way == "hints":
-        _distil_with_hints(student, samples, teaching, schedule, chosen, seed, augment, advance)
-    else:
-        loss = loss_of(samples, teaching, way, chosen)
-        run(student, samples, loss, schedule, seed=seed, augment=augment, advance=advance)
+    with zeros_held(student):
+        if way == "hints":
+            _distil_with_hints(student, samples, teaching, schedule, chosen, seed, augment, advance)
+        else:
+            loss = loss_of(samples, teaching, way, chosen)
+            run(student, samples, loss, schedule, seed=seed, augment=augment, advance=advance)
 
 
 class Trial(msgspec.Struct, frozen=True):

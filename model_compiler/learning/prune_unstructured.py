@@ -60,7 +60,8 @@ def zeros_held(net: torch.nn.Module) -> Iterator[None]:
 
     Their gradients are 0, and AdamW moves a weight that is 0 and never had a gradient by nothing.
     """
-    hooks = [layer.weight.register_hook(_masked(layer.weight.detach() != 0)) for layer in _layers(net, set()).values()]
+    kept = ((layer.weight, layer.weight.detach() != 0) for layer in _layers(net, set()).values())
+    hooks = [weight.register_hook(_masked(mask)) for weight, mask in kept if not mask.all()]
     try:
         yield
     finally:

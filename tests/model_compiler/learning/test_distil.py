@@ -260,3 +260,16 @@ def test_what_does_not_fit_is_refused_before_any_training() -> None:
     bare = nn.Sequential(nn.Unflatten(1, (6, 1)), nn.Conv1d(6, CLASSES, 1), nn.Flatten())
     with pytest.raises(CompileError, match="linear layer"):
         distil(bare, data, teaching, SHORT, way="hints", seed=0)
+
+
+def test_weights_that_pruning_left_at_zero_stay_there() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((128, 4)).astype(np.float32)
+    samples = Arrays(inputs, (inputs[:, 0] > 0).astype(np.int64))
+    student = torch.nn.Linear(4, 2)
+    with torch.no_grad():
+        student.weight[:, 2:] = 0.0
+    before = student.weight.detach().clone()
+    distil(student, samples, Teaching(inputs[None, :, :2]), Schedule(epochs=2, peak=0.1), way="kd", seed=0)
+    assert not student.weight[:, 2:].any()
+    assert not torch.equal(student.weight[:, :2], before[:, :2])
