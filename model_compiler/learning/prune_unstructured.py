@@ -60,7 +60,7 @@ def zeros_held(net: torch.nn.Module) -> Iterator[None]:
 
     Their gradients are 0, and AdamW moves a weight that is 0 and never had a gradient by nothing.
     """
-    kept = ((layer.weight, layer.weight.detach() != 0) for layer in _layers(net, set()).values())
+    kept = ((layer.weight, layer.weight.detach() != 0) for layer in _prunable(net).values())
     hooks = [weight.register_hook(_masked(mask)) for weight, mask in kept if not mask.all()]
     try:
         yield
@@ -73,12 +73,16 @@ def _masked(mask: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda gradient: gradient * mask
 
 
-def _layers(net: torch.nn.Module, kept: set[str]) -> dict[str, torch.nn.Module]:
+def _prunable(net: torch.nn.Module) -> dict[str, torch.nn.Module]:
     import torch
 
-    check_names(net, kept)
     types = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)
-    layers = {name: each for name, each in net.named_modules() if isinstance(each, types) and name not in kept}
+    return {name: each for name, each in net.named_modules() if isinstance(each, types)}
+
+
+def _layers(net: torch.nn.Module, kept: set[str]) -> dict[str, torch.nn.Module]:
+    check_names(net, kept)
+    layers = {name: each for name, each in _prunable(net).items() if name not in kept}
     if not layers:
         raise CompileError(
             "Nothing can be pruned in this network: it has no convolution or linear layer but kept ones."
