@@ -65,10 +65,11 @@ def _own_padding(graph: Graph, node: onnx.NodeProto) -> None:
     if len(pad.input) > 3 or amounts.reshape(2, -1)[:, :2].any() or graph.only_consumer(pad.output[0]) is None:
         return
     around = amounts.reshape(2, -1)[:, 2:].reshape(-1)
-    own = np.array(attribute(node, "pads", [0] * len(around)))
-    if (around < 0).any():
+    total = around + np.array(attribute(node, "pads", [0] * len(around)))
+    window = np.array(attribute(node, "kernel_shape", []))
+    if (around < 0).any() or (total.reshape(2, -1) >= window).any():
         return
-    _set(node, "pads", [int(each) for each in own + around])
+    _set(node, "pads", [int(each) for each in total])
     node.input[0] = pad.input[0]
     graph.model.graph.node.remove(pad)
 
