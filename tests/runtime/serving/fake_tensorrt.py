@@ -68,6 +68,10 @@ class ParserError:
 class Config:
     """What the builder was told, in `told`. It keeps only the names that its version has."""
 
+    _fake: Fake
+    _cache: Any
+    told: dict[str, Any]
+
     def __init__(self, fake: Fake) -> None:
         self.__dict__["_fake"] = fake
         self.__dict__["told"] = {"flags": [], "pools": {}, "capabilities": []}

@@ -24,7 +24,7 @@ def test_an_engine_that_twice_took_the_process_down_is_never_loaded_nor_built_ag
     once.begin("sha256:e", WANTED, HERE)
     for _ in range(2):
         twice = TrialFile(path)
-        assert (twice.refused, twice.failed(WANTED, HERE)) == ({"sha256:e"}, True)
+        assert (twice.refused, twice.failed(WANTED, HERE)) == (frozenset({"sha256:e"}), True)
 
 
 def test_the_crash_of_one_engine_is_not_counted_against_another(path: Path) -> None:
