@@ -17,7 +17,7 @@ from model_compiler.pack import Packed, attach, pack
 from model_compiler.plan import Plan
 from model_compiler.plans import cloud_plan, edge_plan, given_cloud
 from model_compiler.progress import Progress, silent
-from model_compiler.recipe import RecipeFile
+from model_compiler.recipe_file import RecipeFile
 from model_compiler.reporting.report import write_report
 from model_compiler.stages import Stages
 from model_compiler.tell import tell

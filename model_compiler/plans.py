@@ -19,7 +19,8 @@ from model_compiler.imports import resolve, source_of
 from model_compiler.onnx_ends import ends_of
 from model_compiler.pack import Packed
 from model_compiler.plan import Net, OnnxFile, Plan, Source, Training, artifacts_for
-from model_compiler.recipe import PostprocessTable, RecipeFile, SourceTable
+from model_compiler.recipe import SourceTable
+from model_compiler.recipe_file import RecipeFile
 from model_compiler.replay import Ends
 
 _PARTS = ("train", "calibration", "validation", "fit", "threshold", "test")
@@ -63,7 +64,7 @@ def edge_plan(file: RecipeFile, cache: Path, cloud: Packed | None) -> Plan:
         cloud=cloud,
         promise=recipe.promise,
         preprocess=recipe.preprocess,
-        kind=(recipe.postprocess or _postprocess(bundle.task)).kind,
+        kind=recipe.kind,
         labels=bundle.labels or sources.labels,
         ends=_ends(file, student or teacher),
         max_batch=bundle.max_batch,
@@ -209,13 +210,4 @@ def _metric(file: RecipeFile) -> Any:
 def _ends(file: RecipeFile, source: Source | None) -> Ends:
     if isinstance(source, OnnxFile):
         return ends_of(source.path)
-    table = file.recipe.postprocess or _postprocess(file.recipe.bundle.task)
-    return Ends(table.input, table.outputs)
-
-
-def _postprocess(task: str) -> PostprocessTable:
-    return {
-        "classification": PostprocessTable(),
-        "embedding": PostprocessTable("vector", outputs=("embedding",)),
-        "detection": PostprocessTable("tensors", outputs=("detections",)),
-    }[task]
+    return Ends(file.recipe.postprocess.input, file.recipe.outputs)
