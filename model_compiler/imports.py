@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,18 +17,12 @@ from model_compiler.errors import CompileError
 def resolve(path: str, directory: Path) -> Callable[..., Any]:
     """The callable of `module:name`; modules beside the recipe, in `directory`, are found first.
 
-    Raises CompileError that says which part is missing.
+    Raises CompileError that says which part is missing, or what importing it raised.
     """
     module_name, colon, name = path.partition(":")
     if not (module_name and colon and name):
         raise CompileError(f"{path!r} is no import path. Write package.module:callable, such as nets:student.")
-    with _first(directory):
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise CompileError(
-                f"{path!r}: {error}. Put the module beside the recipe, or install the package that has it."
-            ) from error
+    module = _imported(path, module_name, directory)
     found = getattr(module, name, None)
     if not callable(found):
         known = ", ".join(sorted(each for each, value in vars(module).items() if _offered(value, module_name)))
@@ -35,13 +30,48 @@ def resolve(path: str, directory: Path) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def source_of(found: Callable[..., Any]) -> str:
+def called(path: str, found: Callable[..., Any], /, *values: Any, **arguments: Any) -> Any:
+    """What the callable named `path` gives. Raises CompileError for whatever it raises."""
+    try:
+        return found(*values, **arguments)
+    except CompileError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise CompileError(f"{path} raised {failure_of(error)}. Mend it, or its arguments.") from error
+
+
+def failure_of(error: BaseException) -> str:
+    """An exception of the user's code in one line, with the place that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    told = str(error).strip().partition("\n")[0][:300].rstrip(".")
+    return f"{type(error).__name__}{': ' if told else ''}{told}{place}"
+
+
+def source_of(found: object) -> str:
     """The text of the module that defines it, for digests; empty where there is none to read."""
     module = inspect.getmodule(found)
     try:
         return inspect.getsource(module) if module is not None else ""
     except (OSError, TypeError):
         return ""
+
+
+def _imported(path: str, name: str, directory: Path) -> Any:
+    importlib.invalidate_caches()  # the module may have been written a moment ago
+    with _first(directory):
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise CompileError(
+                f"{path!r}: {error}. Put the module beside the recipe, or install the package that has it."
+            ) from error
+        except (Exception, SystemExit) as error:
+            raise CompileError(f"{path!r}: importing {name} raised {failure_of(error)}. Mend the module.") from error
+    beside, root = directory / f"{name.partition('.')[0]}.py", sys.modules[name.partition(".")[0]]
+    if beside.is_file() and Path(root.__file__ or "").resolve() != beside.resolve():
+        raise CompileError(f"{path!r}: {beside} is hidden by {root.__file__}, imported before. Rename the module.")
+    return module
 
 
 @contextmanager

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import msgspec
 
 from contracts.decoding import UNREADABLE
 from model_compiler.errors import CompileError
+from model_compiler.exclusive import alone
 from model_compiler.progress import Advance, Progress, stage_of
 
 _RECORD = "stage.json"
 _TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "torch-pruning", "torchao", "numpy")
-FORM = 1
+FORM = 2
 """Raised when a stage of the same inputs would come out otherwise than before."""
+
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 Produce = Callable[[Path, Advance], None]
 """Writes a stage's files into an empty directory, and tells how far it is."""
@@ -49,7 +53,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Stages:
-    """The finished stages in `directory`, which may be shared by compilations one after the other.
+    """The finished stages in `directory`, which compilations may share, at the same time too.
 
     A stage that was cut short leaves nothing that counts; one whose files were changed afterwards runs again.
     """
@@ -63,31 +67,30 @@ class Stages:
     def run(self, bundle: str, stage: str, inputs: Mapping[str, Any], produce: Produce, progress: Progress) -> Path:
         """The directory of the stage's files, made by `produce` unless it was made from equal `inputs` before.
 
-        `inputs`: names to digests, numbers, texts, and lists or dicts of these. Raises CompileError where the disk does
-        not take the files.
+        `inputs`: names to digests, numbers, texts, and lists or dicts of these. Where another process makes the same
+        it is waited for. Raises CompileError where the disk does not take the files.
         """
-        key = _key(stage, inputs, self.tools)
-        kept = self.directory / f"{stage.replace(' ', '-')}-{key}"
+        kept = self.directory / f"{stage.replace(' ', '-')}-{_key(stage, inputs, self.tools)}"
         advance = stage_of(progress, bundle, stage)
         record = _finished(kept)
-        if record is not None:
-            advance(1.0)
-            self.ran.append(Ran(bundle, stage, record.took_s, True, record.cpu_s))
-            return kept
-        try:
-            record = self._produce(kept, stage, inputs, produce, advance)
-        except OSError as error:
-            raise CompileError(
-                f"{self.directory} does not take what stage {stage!r} makes ({error.strerror or error}). "
-                "Free space there, or name another directory with --stages."
-            ) from error
-        self.ran.append(Ran(bundle, stage, record.took_s, False, record.cpu_s))
+        reused = record is not None
+        if record is None:
+            try:
+                with alone(kept.with_name(f"{kept.name}.lock")):
+                    record = _finished(kept)
+                    reused = record is not None
+                    record = record or self._produce(kept, stage, inputs, produce, advance)
+            except OSError as error:
+                raise self._failed(stage, error) from error
+        advance(1.0)
+        self.ran.append(Ran(bundle, stage, record.took_s, reused, record.cpu_s))
         return kept
 
     def _produce(self, kept: Path, stage: str, inputs: Mapping[str, Any], produce: Produce, advance: Advance) -> Record:
         """Into a directory of its own, which takes the stage's name when everything is in it."""
-        work = kept.with_name(f"{kept.name}.{os.getpid()}.part")
-        work.mkdir(parents=True)
+        work = kept.with_name(f"{kept.name}.part")
+        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+        work.mkdir()
         try:
             start, cpu = self._clock(), time.process_time()
             produce(work, advance)
@@ -98,8 +101,16 @@ class Stages:
             work.replace(kept)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        advance(1.0)
         return record
+
+    def _failed(self, stage: str, error: OSError) -> CompileError:
+        told = error.strerror or error
+        if error.errno in _FULL or Path(error.filename or "").is_relative_to(self.directory):
+            return CompileError(
+                f"{self.directory} does not take what stage {stage!r} makes ({told}). Free space there, or in "
+                f"{gettempdir()}, or name another directory with --stages. Finished stages are kept."
+            )
+        return CompileError(f"stage {stage!r} stopped at {error.filename or 'a file'}: {told}. Mend it and try again.")
 
 
 def file_digest(path: Path) -> str:

@@ -13,8 +13,11 @@ import numpy as np
 
 from contracts.errors import FoothillError
 from contracts.manifest import Preprocess
+from model_compiler.data import mapped
 from model_compiler.data.samples import Pictures, PictureSamples
 from model_compiler.errors import CompileError
+from model_compiler.exclusive import alone
+from model_compiler.progress import Advance, unwatched
 from runtime.serving import images
 from runtime.serving.preprocess import Preprocessor, least_size
 
@@ -30,23 +33,26 @@ class Folder(NamedTuple):
     labels: tuple[str, ...]
 
 
-def read_folder(directory: Path, preprocess: Preprocess, cache: Path) -> Folder:
+def read_folder(directory: Path, preprocess: Preprocess, cache: Path, *, advance: Advance = unwatched) -> Folder:
     """Every JPEG and PNG below `directory`, in the order of their paths, each decoded and resized as on a node.
 
     The decoded pictures are kept in `cache` and mapped, not read: they may be larger than the memory.
-    Raises CompileError for a folder without pictures, a mixture of loose and labelled ones, or a damaged picture.
+    Raises CompileError for a folder without pictures, a mixture of loose and labelled ones, a damaged picture, or a
+    full disk.
     """
     files = _files(directory)
     labels = _labels(directory, files)
     numbers = {label: number for number, label in enumerate(labels)}
     answers = [numbers.get(file.relative_to(directory).parts[0], UNLABELLED) for file in files]
-    pictures = _cached(files, preprocess, cache)
+    pictures = _cached(files, preprocess, cache, advance)
     return Folder(PictureSamples(pictures, np.asarray(answers, np.int64), preprocess), labels)
 
 
 def _files(directory: Path) -> list[Path]:
     try:
-        found = sorted(path for path in directory.rglob("*") if path.suffix.lower() in _MEDIA_TYPES and path.is_file())
+        found = sorted(
+            path for path in directory.rglob("*") if path.suffix.lower() in _MEDIA_TYPES and not path.is_dir()
+        )
     except OSError as error:
         raise CompileError(f"{directory} cannot be read ({error.strerror}). Name a folder of pictures.") from error
     if not found:
@@ -68,12 +74,17 @@ def _labels(directory: Path, files: Sequence[Path]) -> tuple[str, ...]:
     return tuple(sorted({path.relative_to(directory).parts[0] for path in files}))
 
 
-def _cached(files: Sequence[Path], preprocess: Preprocess, cache: Path) -> Pictures:
+def _cached(files: Sequence[Path], preprocess: Preprocess, cache: Path, advance: Advance) -> Pictures:
     kept = cache / f"pictures-{_key(files, preprocess)}.npy"
-    if not kept.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        _decode_all(files, preprocess, kept)
-    return np.load(kept, mmap_mode="r")  # type: ignore[no-any-return]
+    try:
+        with alone(kept.with_suffix(".lock")):
+            if not kept.exists():
+                _decode_all(files, preprocess, kept, advance)
+        advance(1.0)
+        return np.load(kept, mmap_mode="r")  # type: ignore[no-any-return]
+    except OSError as error:
+        told = error.strerror or error
+        raise CompileError(f"{cache} does not take the decoded pictures ({told}). Free space there.") from error
 
 
 def _key(files: Sequence[Path], preprocess: Preprocess) -> str:
@@ -81,34 +92,41 @@ def _key(files: Sequence[Path], preprocess: Preprocess) -> str:
     sha256 = hashlib.sha256(msgspec.json.encode([preprocess.width, preprocess.height, preprocess.colour]))
     sha256.update(preprocess.resize.encode())
     for path in files:
-        status = path.stat()
-        sha256.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        sha256.update(os.fsencode(path) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return sha256.hexdigest()[:16]
 
 
-def _decode_all(files: Sequence[Path], preprocess: Preprocess, kept: Path) -> None:
+def _decode_all(files: Sequence[Path], preprocess: Preprocess, kept: Path, advance: Advance) -> None:
     """Into a file of its own first: a run that is cut short leaves nothing that looks finished."""
     channels = () if preprocess.colour == "grey" else (3,)
-    shape = (len(files), preprocess.height, preprocess.width, *channels)
-    unfinished = kept.with_suffix(f".{os.getpid()}.part")
+    unfinished = kept.with_suffix(".part")
     try:
-        pictures = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+        pictures = mapped.create(unfinished, np.uint8, (len(files), preprocess.height, preprocess.width, *channels))
         preprocessor = Preprocessor(preprocess)
         for row, path in enumerate(files):
             pictures[row] = _decode(path, preprocess, preprocessor)
+            advance(row / len(files))
         pictures.flush()
         unfinished.replace(kept)
-    except OSError as error:
-        raise CompileError(f"{kept} cannot be written ({error.strerror}). Free space there.") from error
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def _decode(path: Path, preprocess: Preprocess, preprocessor: Preprocessor) -> Pictures:
-    data, media_type = path.read_bytes(), _MEDIA_TYPES[path.suffix.lower()]
     try:
+        data, media_type = path.read_bytes(), _MEDIA_TYPES[path.suffix.lower()]
         size = images.read_size(data, media_type)
         picture = images.decode(data, media_type, preprocess.colour, at_least=least_size(size, preprocess))
         return preprocessor.resize(picture)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except FoothillError as error:
         raise CompileError(f"{path}: {error.message} Mend or remove it.") from error
+
+
+def _unreadable(path: Path, error: OSError) -> CompileError:
+    return CompileError(f"{path} cannot be read ({error.strerror}). Make it readable, or remove it.")

@@ -129,6 +129,12 @@ class Data(msgspec.Struct, frozen=True):
     threshold: Samples
     test: Samples
 
+    @property
+    def some(self) -> Samples:
+        """Real inputs to try a model on: of `fit`, which neither trains nor measures, else whatever there is."""
+        parts = (self.fit, self.validation, self.ranges, self.train, self.threshold)
+        return next((part for part in parts if len(part)), self.test)
+
 
 def batches(samples: Samples, size: int) -> Iterator[Floats]:
     """All inputs in order, at most `size` rows at a time."""

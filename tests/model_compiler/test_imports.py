@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from model_compiler.errors import CompileError
-from model_compiler.imports import resolve, source_of
+from model_compiler.imports import called, resolve, source_of
 
 
-@pytest.fixture
-def beside(tmp_path: Path) -> Path:
-    (tmp_path / "foothill_test_nets.py").write_text("import math\nLIMIT = 3\ndef student():\n    return math.pi\n")
-    return tmp_path
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory: Path = tmp_path_factory.mktemp("recipe")
+    (directory / "foothill_test_nets.py").write_text("import math\nLIMIT = 3\ndef student():\n    return math.pi\n")
+    return directory
 
 
 def test_a_module_beside_the_recipe_is_found_and_the_path_is_left_as_it_was(beside: Path) -> None:
@@ -38,3 +39,35 @@ def test_a_module_beside_the_recipe_is_found_and_the_path_is_left_as_it_was(besi
 def test_what_is_missing_is_named(beside: Path, path: str, told: str) -> None:
     with pytest.raises(CompileError, match=told):
         resolve(path, beside)
+
+
+def test_what_importing_raises_is_told_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "foothill_test_raises.py").write_text("x = 1\nraise ValueError('no licence.\\nmore')\n")
+    with pytest.raises(CompileError, match=r"raised ValueError: no licence \(.*foothill_test_raises.py:2\)\."):
+        resolve("foothill_test_raises:net", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["import sys; sys.exit(3)", "def net(:", "import foothill_test_nowhere"])
+def test_a_module_that_does_not_import_is_refused_whatever_it_does(tmp_path: Path, text: str) -> None:
+    (tmp_path / "foothill_test_broken.py").write_text(text)
+    with pytest.raises(CompileError, match="foothill_test_broken:net"):
+        resolve("foothill_test_broken:net", tmp_path)
+
+
+def test_a_module_hidden_by_another_of_its_name_is_refused(tmp_path: Path) -> None:
+    for recipe in ("one", "other"):
+        (tmp_path / recipe).mkdir()
+        (tmp_path / recipe / "foothill_test_same.py").write_text(f"def name(): return {recipe!r}")
+    assert resolve("foothill_test_same:name", tmp_path / "one")() == "one"
+    with pytest.raises(CompileError, match=r"is hidden by .*one/foothill_test_same\.py"):
+        resolve("foothill_test_same:name", tmp_path / "other")
+
+
+def test_what_a_call_raises_is_told_with_its_place() -> None:
+    def fails(width: int) -> None:
+        raise RuntimeError(f"{width} is odd")
+
+    with pytest.raises(CompileError, match=r"^nets:student raised RuntimeError: 3 is odd \(.*test_imports.py:\d+\)"):
+        called("nets:student", fails, width=3)
+    with pytest.raises(CompileError, match=r"raised TypeError: .*unexpected keyword argument 'depth'"):
+        called("nets:student", fails, depth=3)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -83,3 +86,52 @@ def test_a_disk_that_does_not_take_it_is_told_with_the_way_out(tmp_path: Path) -
         Stages(tmp_path / "file").run("b@1", "bake", {}, Baker(), silent)
     with pytest.raises(CompileError, match="existing file"):
         file_digest(tmp_path / "missing")
+
+
+def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
+    kept = Stages(tmp_path).run("b@1", "bake", {}, Baker(), silent)
+    part = kept.with_name(f"{kept.name}.part")
+    kept.rename(part)
+    (part / "crumb.txt").write_text("half")
+    assert Stages(tmp_path).run("b@1", "bake", {}, Baker(), silent) == kept
+    assert sorted(tmp_path.iterdir()) == [kept]
+    assert sorted(file.name for file in kept.iterdir()) == ["loaf.txt", "stage.json"]
+
+
+def test_two_compilations_at_once_work_once(tmp_path: Path) -> None:
+    """The second waits for the first, and takes what it made."""
+    entered, baker = threading.Event(), Baker()
+
+    def slow(directory: Path, advance: Advance) -> None:
+        entered.set()
+        time.sleep(0.2)
+        baker(directory, advance)
+
+    stages = [Stages(tmp_path), Stages(tmp_path)]
+    first = threading.Thread(target=stages[0].run, args=("b@1", "bake", {}, slow, silent))
+    first.start()
+    entered.wait()
+    kept = stages[1].run("b@1", "bake", {}, slow, silent)
+    first.join()
+    assert baker.worked == 1
+    assert [each.ran[0].reused for each in stages] == [False, True]
+    assert (kept / "loaf.txt").read_text() == "bread"
+    assert sorted(tmp_path.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), r"\(No space left on device\)\. Free space .* --stages"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "rows.csv"), r"'bake' stopped at rows\.csv: No such file"),
+    ],
+)
+def test_a_failing_file_is_told_with_whose_it_is(tmp_path: Path, error: OSError, told: str) -> None:
+    def fail(directory: Path, advance: Advance) -> None:
+        raise error
+
+    stages = Stages(tmp_path)
+    kept = stages.run("b@1", "mix", {}, Baker(), silent)
+    with pytest.raises(CompileError, match=told):
+        stages.run("b@1", "bake", {}, fail, silent)
+    assert sorted(tmp_path.iterdir()) == [kept]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from contracts.manifest import Preprocess
 from model_compiler.data.folder import UNLABELLED, read_folder
@@ -75,4 +78,84 @@ def test_what_is_no_folder_of_pictures_is_refused_by_name(animals: Path, tmp_pat
     (animals / "dog" / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(CompileError, match=r"broken\.jpg: .*Mend or remove it"):
         read_folder(animals, GREY, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["cmyk", "grey", "16-bit", "alpha", "one-bit", "interlaced", "link"])
+def test_odd_pictures_are_read_as_a_node_reads_them(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    path = odd(folder, kind)
+    samples, _ = read_folder(folder, RGB, tmp_path / "cache")
+    node = Preprocessor(RGB)
+    media_type = "image/png" if path.suffix == ".png" else "image/jpeg"
+    assert np.array_equal(first(samples, 1), node.tensor(path.read_bytes(), media_type))
+
+
+def odd(folder: Path, kind: str) -> Path:
+    rng = np.random.default_rng(0)
+    grey, colour = rng.integers(0, 255, (12, 16), np.uint8), rng.integers(0, 255, (12, 16, 3), np.uint8)
+    path = folder / f"{kind}.{'jpg' if kind in ('cmyk', 'link') else 'png'}"
+    if kind == "16-bit":
+        assert cv2.imwrite(str(path), rng.integers(0, 65535, (12, 16, 3), np.uint16))
+    elif kind == "link":
+        draw(folder.parent / "elsewhere.jpg", 1)
+        path.symlink_to(folder.parent / "elsewhere.jpg")
+    else:
+        pictures = {
+            "cmyk": Image.fromarray(colour).convert("CMYK"),
+            "grey": Image.fromarray(grey),
+            "alpha": Image.fromarray(np.dstack([colour, grey])),
+            "one-bit": Image.fromarray(grey > 99),
+            "interlaced": Image.fromarray(colour),
+        }
+        pictures[kind].save(path)
+    return path
+
+
+@pytest.mark.parametrize("flaw", ["cut short", "empty", "huge", "another kind"])
+def test_a_picture_that_cannot_be_read_is_refused_by_its_path(tmp_path: Path, flaw: str) -> None:
+    draw(tmp_path / "pictures" / "good.png", 1)
+    path = tmp_path / "pictures" / "z.png"
+    draw(path, 2)
+    whole = path.read_bytes()
+    flaws = {
+        "cut short": whole[: len(whole) // 2],
+        "empty": b"",
+        "huge": whole[:16] + (60_000).to_bytes(4, "big") * 2 + whole[24:],
+        "another kind": b"\xff\xd8\xff" + whole,
+    }
+    path.write_bytes(flaws[flaw])
+    with pytest.raises(CompileError, match=r"pictures/z\.png: .*Mend or remove it\."):
+        read_folder(tmp_path / "pictures", RGB, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_link_to_nowhere_is_refused_not_left_out(tmp_path: Path) -> None:
+    draw(tmp_path / "pictures" / "good.png", 1)
+    (tmp_path / "pictures" / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(CompileError, match=r"lost\.png cannot be read \(No such file.*remove it"):
+        read_folder(tmp_path / "pictures", RGB, tmp_path / "cache")
+
+
+def test_decoding_tells_how_far_it_is(animals: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        steps: list[float] = []
+        read_folder(animals, GREY, tmp_path / "cache", advance=steps.append)
+        assert steps == sorted(steps)
+        assert steps[-1] == 1.0
+
+
+def test_a_disk_without_room_is_told_before_anything_is_decoded(animals: Path, tmp_path: Path) -> None:
+    """A limit on file sizes stands for the full disk: both fail where room is taken."""
+    script = (
+        "import resource, sys; from pathlib import Path; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+        "sys.path.insert(0, sys.argv[1]); import test_folder as t; from model_compiler.errors import CompileError\n"
+        "try: t.read_folder(Path(sys.argv[2]), t.GREY, Path(sys.argv[3]))\n"
+        "except CompileError as error: print(error)"
+    )
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(animals), str(tmp_path / "cache")]
+    root = Path(__file__).parents[3]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=60)
+    assert "cache does not take the decoded pictures (File too large). Free space there." in result.stdout
     assert list((tmp_path / "cache").iterdir()) == []
