@@ -21,7 +21,7 @@ from model_compiler.progress import Advance, Progress, stage_of
 
 _RECORD = "stage.json"
 _TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "torch-pruning", "torchao", "numpy")
-FORM = 2
+FORM = 1
 """Raised when a stage of the same inputs would come out otherwise than before."""
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
