@@ -83,7 +83,8 @@ def hindrance_to_build(wanted: Wanted, machine: Machine, facts: Facts) -> Fallba
     """Why nothing is built now; None: nothing speaks against it."""
     if not machine.version:
         return Fallback(f"{machine.kind} is not installed", passing=False)
-    if machine.sm is None:
+    if machine.sm is None or (machine.kind == "tensorrt" and None in (machine.gpu, machine.sm_count)):
+        # What is built for a GPU that nobody can name could never be loaded again.
         return Fallback("no GPU was found, or CUDA does not say which", passing=False)
     if facts.no_builder:
         return Fallback(facts.no_builder, passing=False)

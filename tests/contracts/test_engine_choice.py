@@ -128,6 +128,14 @@ def test_onnx_runtime_serves_where_nothing_can_be_built(facts: Facts, passing: b
     assert says in decision.why
 
 
+@pytest.mark.parametrize("unknown", ["gpu", "sm", "sm_count", "version"])
+def test_nothing_is_built_for_a_gpu_that_nobody_can_name(unknown: str) -> None:
+    machine = machine_of(NANO)
+    blind = msgspec.structs.replace(machine, **{unknown: "" if unknown == "version" else None})
+    assert isinstance(choose(WANTED, [], [], machine, ROOM), Build)
+    assert isinstance(choose(WANTED, [record(blind)], [], blind, ROOM), Fallback)
+
+
 def test_a_build_says_what_the_nearest_engine_lacks() -> None:
     other = record(machine_of(BOARDS[2]))
     decision = choose(WANTED, [other], [], machine_of(NANO), ROOM)

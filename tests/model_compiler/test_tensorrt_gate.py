@@ -276,6 +276,7 @@ def meant(path: Path) -> Precision | None:
         return "int8"
     own = all(each.domain == "" for each in made.opset_import)
     kinds = {each.data_type for each in made.graph.initializer}
+    kinds |= {each.attribute[0].i for each in made.graph.node if each.op_type == "Cast"}
     quantized = any(each.op_type in ("QuantizeLinear", "DequantizeLinear") for each in made.graph.node)
     return "fp16" if own and onnx.TensorProto.FLOAT16 in kinds and not quantized else None
 
