@@ -26,6 +26,8 @@ from model_compiler.quantizing.ranges import Table
 from model_compiler.quantizing.sqnr import CEILING_DB
 from model_compiler.replay import Ends
 
+_FEWEST, _FEWEST_SCORED = 8, 100
+
 
 class Quantize(Protocol):
     """`quantize_cpu`, `quantize_tensorrt`, or what is made of them."""
@@ -34,14 +36,31 @@ class Quantize(Protocol):
 
 
 class Effort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`rows`: samples that noise is measured on; `tried`: how many of the noisiest places are tried on the task metric,
-    and `metric_rows` on how many samples; `range_rows`: samples that calibrated ranges are compared to.
+    """At most so many samples: `rows` for the noise at each place, `metric_rows` for the task metric, on which the
+    `tried` noisiest places are tried, `range_rows` for what calibrated ranges are compared to.
+
+    Large models are given fewer: together, so many numbers as `activations` and `metric_activations` are computed
+    for a place. The clock decides nothing, so that a diagnosis is the same on any machine.
     """
 
     rows: int = 48
     tried: int = 10
     metric_rows: int = 1000
     range_rows: int = 256
+    activations: float = 1e8
+    metric_activations: float = 1e9
+
+    def bounded(self, observations: Observations) -> Effort:
+        """For the model of which these are the observations."""
+        numbers = sum(int(seen.histogram.sum()) for seen in observations.tensors.values())
+        a_row = max(1.0, numbers / observations.rows)
+        most, most_scored = int(self.activations / a_row), int(self.metric_activations / a_row)
+        return msgspec.structs.replace(
+            self,
+            rows=min(self.rows, max(_FEWEST, most)),
+            metric_rows=min(self.metric_rows, max(_FEWEST_SCORED, most_scored)),
+            range_rows=min(self.range_rows, max(_FEWEST, most_scored)),
+        )
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -96,7 +115,7 @@ def diagnose(
     others there are (the order of Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3.4).
     Then the noisiest are tried on the task metric, in real files. `samples` should not be those of the calibration.
     """
-    effort = effort or Effort()
+    effort = (effort or Effort()).bounded(observations)
     judge = Judge(few(samples, effort.metric_rows), ends, metric, literal)
     with TemporaryDirectory() as work:
         patient = _Patient(fp32, int8, table, quantize, judge, Path(work))

@@ -50,7 +50,7 @@ class Equalized(msgspec.Struct, frozen=True):
     precision_after: float
 
 
-class _Weights(msgspec.Struct, frozen=True):
+class Side(msgspec.Struct, frozen=True):
     """One side of a pair: which constant, and its axis along which the channels between the two layers lie."""
 
     node: str
@@ -59,11 +59,11 @@ class _Weights(msgspec.Struct, frozen=True):
     bias: str = ""
 
 
-class _Pair(msgspec.Struct, frozen=True):
+class Pair(msgspec.Struct, frozen=True):
     """`repeat`: how many inputs of the second layer one channel of the first becomes (a flattened picture)."""
 
-    first: _Weights
-    second: _Weights
+    first: Side
+    second: Side
     channels: int
     repeat: int = 1
 
@@ -97,7 +97,7 @@ def equalize(fp32: Path, out: Path, *, inputs: Floats | None = None) -> list[Equ
     ]
 
 
-def pairs_of(graph: Graph) -> list[_Pair]:
+def pairs_of(graph: Graph) -> list[Pair]:
     """Every two layers that can be equalized, in the order of the graph."""
     found = []
     for node in graph.model.graph.node:
@@ -109,7 +109,7 @@ def pairs_of(graph: Graph) -> list[_Pair]:
     return found
 
 
-def _follow(graph: Graph, node: onnx.NodeProto, first: _Weights) -> _Pair | None:
+def _follow(graph: Graph, node: onnx.NodeProto, first: Side) -> Pair | None:
     """From a layer's output through homogeneous functions to the one layer that takes it."""
     weight = graph.constant(first.weight)
     assert weight is not None
@@ -127,13 +127,13 @@ def _follow(graph: Graph, node: onnx.NodeProto, first: _Weights) -> _Pair | None
         tensor = taker.output[0]
 
 
-def _matched(graph: Graph, first: _Weights, second: _Weights, channels: int) -> _Pair | None:
+def _matched(graph: Graph, first: Side, second: Side, channels: int) -> Pair | None:
     weight = graph.constant(second.weight)
     assert weight is not None
     size = weight.shape[second.axis]
     if first.weight == second.weight or channels == 0 or size % channels:
         return None
-    return _Pair(first, second, channels, size // channels)
+    return Pair(first, second, channels, size // channels)
 
 
 def _passes(graph: Graph, node: onnx.NodeProto, tensor: str, picture: bool) -> bool:
@@ -152,7 +152,7 @@ def _flattens(graph: Graph, node: onnx.NodeProto, tensor: str) -> bool:
     return known and node.op_type in _FLATTENING and after[1] == math.prod(before[1:])
 
 
-def _outgoing(graph: Graph, node: onnx.NodeProto) -> _Weights | None:
+def _outgoing(graph: Graph, node: onnx.NodeProto) -> Side | None:
     """The side of a pair whose output channels are scaled; None where the node is no such layer."""
     weight = _own_constant(graph, node, 1)
     if weight is None or node.op_type not in _CHAIN_OPS:
@@ -160,22 +160,22 @@ def _outgoing(graph: Graph, node: onnx.NodeProto) -> _Weights | None:
     if node.op_type == "Conv":
         bias = node.input[2] if len(node.input) > 2 else ""
         ok = not bias or _own_constant(graph, node, 2) is not None
-        return _Weights(node.name, node.input[1], 0, bias) if ok else None
+        return Side(node.name, node.input[1], 0, bias) if ok else None
     if weight.ndim != 2:
         return None
     if node.op_type == "MatMul":
         bias = _added_bias(graph, node)
-        return None if bias is None else _Weights(node.name, node.input[1], 1, bias)
+        return None if bias is None else Side(node.name, node.input[1], 1, bias)
     if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0 or attribute(node, "transA", 0):
         return None
     bias = node.input[2] if len(node.input) > 2 else ""
     known = _own_constant(graph, node, 2) if bias else None
     if bias and (known is None or known.ndim != 1):
         return None
-    return _Weights(node.name, node.input[1], 0 if attribute(node, "transB", 0) else 1, bias)
+    return Side(node.name, node.input[1], 0 if attribute(node, "transB", 0) else 1, bias)
 
 
-def _incoming(graph: Graph, node: onnx.NodeProto, picture: bool) -> _Weights | None:
+def _incoming(graph: Graph, node: onnx.NodeProto, picture: bool) -> Side | None:
     """The side of a pair whose input channels are scaled; `picture`: channels lie on axis 1 of (n, c, h, w)."""
     weight = _own_constant(graph, node, 1)
     if weight is None or picture != (node.op_type == "Conv"):
@@ -183,12 +183,12 @@ def _incoming(graph: Graph, node: onnx.NodeProto, picture: bool) -> _Weights | N
     if node.op_type == "Conv":
         groups = attribute(node, "group", 1)
         if groups == 1:
-            return _Weights(node.name, node.input[1], 1)
+            return Side(node.name, node.input[1], 1)
         # Depthwise: output channel i sees input channel i alone.
-        return _Weights(node.name, node.input[1], 0) if weight.shape[:2] == (groups, 1) else None
+        return Side(node.name, node.input[1], 0) if weight.shape[:2] == (groups, 1) else None
     if weight.ndim != 2 or (node.op_type == "Gemm" and attribute(node, "transA", 0)):
         return None
-    return _Weights(node.name, node.input[1], 1 if attribute(node, "transB", 0) else 0)
+    return Side(node.name, node.input[1], 1 if attribute(node, "transB", 0) else 0)
 
 
 def _own_constant(graph: Graph, node: onnx.NodeProto, index: int) -> Array | None:
@@ -215,19 +215,19 @@ def _last_output(graph: Graph, node: onnx.NodeProto) -> str:
     return str(node.output[0])
 
 
-def _ranges(graph: Graph, pair: _Pair) -> tuple[Scales, Scales]:
+def _ranges(graph: Graph, pair: Pair) -> tuple[Scales, Scales]:
     """The largest absolute weight per channel between the two, on either side."""
     return _range(graph, pair.first, pair.channels), _range(graph, pair.second, pair.channels)
 
 
-def _range(graph: Graph, side: _Weights, channels: int) -> Scales:
+def _range(graph: Graph, side: Side, channels: int) -> Scales:
     weight = graph.constant(side.weight)
     assert weight is not None
     by_channel = np.moveaxis(np.abs(weight.astype(np.float64)), side.axis, 0)
     return np.asarray(by_channel.reshape(channels, -1).max(axis=1))
 
 
-def _balance(graph: Graph, pair: _Pair) -> Scales:
+def _balance(graph: Graph, pair: Pair) -> Scales:
     """One step of eq. 11 on one pair; the factors by which the first layer's channels were divided."""
     one, other = _ranges(graph, pair)
     alive = (one > 0) & (other > 0)
@@ -248,7 +248,7 @@ def _scale(graph: Graph, tensor: str, axis: int, factors: Scales) -> None:
     graph.set_constant(tensor, values * factors.reshape(shape))
 
 
-def _told(pair: _Pair, was: tuple[Scales, Scales], now: tuple[Scales, Scales], factors: Scales) -> Equalized:
+def _told(pair: Pair, was: tuple[Scales, Scales], now: tuple[Scales, Scales], factors: Scales) -> Equalized:
     return Equalized(
         pair.first.node,
         pair.second.node,

@@ -120,7 +120,8 @@ def _enough(search: _Search, advance: Advance) -> Mix:
 def _growing(findings: Sequence[Finding]) -> Iterator[Mix]:
     """Nothing; more and more places in fp16, the worst first; then more and more of them in fp32."""
     yield {}
-    for precision, rest in (("fp16", {}), ("fp32", _mix(findings, "fp16"))):
+    stages: tuple[tuple[Keep, Mix], ...] = (("fp16", {}), ("fp32", _mix(findings, "fp16")))
+    for precision, rest in stages:
         taken = 0
         for step in chain(_STEPS, repeat(_STEPS[-1])):
             taken = min(taken + step, len(findings))

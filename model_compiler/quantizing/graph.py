@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from model_compiler.errors import CompileError
-
 if TYPE_CHECKING:
     import onnx
 
@@ -34,14 +32,10 @@ class Graph:
 
     @classmethod
     def read(cls, path: Path) -> Graph:
-        """Raises CompileError for a file that is no ONNX model."""
+        """Of a file that this package wrote, as it is; `prepare.load_prepared` reads those of others."""
         import onnx
-        from google.protobuf.message import DecodeError
 
-        try:
-            return cls(onnx.load(str(path)))
-        except DecodeError as error:
-            raise CompileError(f"{path} is no ONNX model: {error}. Export it again.") from error
+        return cls(onnx.load(str(path)))
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
         """None for an input or a constant of the graph."""
