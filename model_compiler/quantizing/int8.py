@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from model_compiler.errors import CompileError
+from model_compiler.quantizing.gates import integer_gates
 from model_compiler.quantizing.graph import Graph
 from model_compiler.quantizing.half import lower
 from model_compiler.quantizing.placement import Keep as Keep
@@ -20,16 +21,18 @@ _NOTHING: Mapping[str, Keep] = {}
 def quantize_cpu(fp32: Path, out: Path, table: Table, *, keep: Mapping[str, Keep] = _NOTHING) -> None:
     """Writes `out`: QDQ, activations uint8, weights int8 per channel, biases int32.
 
-    No two weights of a channel add up to more than 7 bits (depthwise convolutions use all 8): x86 without VNNI adds
-    pairs of products in 16 bits and saturates, so the same file would answer differently on another CPU. The last
-    layers write float: rounded logits would make confidences collide.
+    No two neighbouring weights add up to more than 8 bits hold (depthwise convolutions use all 8 of each): x86 without
+    VNNI adds pairs of products in 16 bits and saturates, so the same file would answer differently on another CPU.
+    Gemm and MatMul write float where no layer follows: rounded logits would make confidences collide.
 
     A node named in `keep` reads float, computes in float, and stores its weights as float32 or float16 (ONNX Runtime
     casts them back once, at load). ONNX Runtime cannot convolve in int8 and write float: what writes the input of a
     kept node is kept with it, see `place_cpu`. Raises CompileError for a name that the prepared model does not have,
     and where nothing was quantized.
     """
-    graph = Graph(load_prepared(fp32))
+    model = load_prepared(fp32)
+    table = integer_gates(model, table, keep)
+    graph = Graph(model)
     placement = place_cpu(graph, table.ranges, keep)
     _check_quantized(graph, placement)
     save(write(graph, placement, table, CPU), out)

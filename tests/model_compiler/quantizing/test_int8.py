@@ -274,6 +274,41 @@ def test_attention_is_quantized_for_both(tmp_path: Path) -> None:
         assert sqnr_db(wanted, outputs_of(tmp_path / f"{name}.onnx", inputs, ENDS, literal=True)) > 24
 
 
+def gated(path: Path) -> Path:
+    nodes = [
+        node("Conv", ["image", "w"], "c1", pads=[1, 1, 1, 1]),
+        node("HardSigmoid", ["c1"], "s1", alpha=1 / 6, beta=0.5),
+        node("Mul", ["c1", "s1"], "m1"),
+        node("Conv", ["m1", "v"], "c2"),
+        node("GlobalAveragePool", ["c2"], "g"),
+        node("Flatten", ["g"], "f"),
+        node("Gemm", ["f", "m"], "logits"),
+    ]
+    constants = {"w": normal(8, 3, 3, 3, seed=1) / 3, "v": normal(8, 8, 1, 1, seed=2) / 3, "m": normal(8, 5, seed=3)}
+    return model(path, nodes, constants, ["n", 3, 12, 12])
+
+
+def test_a_hard_swish_is_computed_in_integers(tmp_path: Path) -> None:
+    fp32 = gated(tmp_path / "fp32.onnx")
+    quantize_cpu(fp32, tmp_path / "cpu.onnx", table_for(fp32))
+    found = computed(tmp_path / "cpu.onnx")
+    assert (found["QLinearConv"], found["QLinearMul"], found["HardSigmoid"], found["Clip"]) == (3, 1, 0, 0)
+    assert db(fp32, tmp_path / "cpu.onnx") > 24
+    quantize_cpu(fp32, tmp_path / "kept.onnx", table_for(fp32), keep={"s1": "fp32"})
+    assert computed(tmp_path / "kept.onnx")["QLinearConv"] == 1
+    assert db(fp32, tmp_path / "kept.onnx") > db(fp32, tmp_path / "cpu.onnx")
+
+
+def test_a_hard_sigmoid_that_answers_stays_float(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", ["image", "w"], "c1", pads=[1, 1, 1, 1]),
+        node("HardSigmoid", ["c1"], "logits"),
+    ]
+    fp32 = model(tmp_path / "fp32.onnx", nodes, {"w": normal(8, 3, 3, 3, seed=1) / 3}, ["n", 3, 12, 12])
+    quantize_cpu(fp32, tmp_path / "cpu.onnx", table_for(fp32))
+    assert computed(tmp_path / "cpu.onnx")["HardSigmoid"] == 1
+
+
 def weight_of(rows: int, columns: int, seed: int) -> Array:
     return normal(rows, columns, seed=seed) / 4
 
