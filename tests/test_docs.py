@@ -18,8 +18,10 @@ import cloud_tier.config
 import edge_node.config
 import router.config
 from contracts import headers, topics
+from contracts.boards import BOARDS
 from contracts.errors import KINDS
 from contracts.escalation import Reason
+from contracts.manifest import Measured, Measurements, Precision, Preprocess
 from contracts.places import Place
 from contracts.timing import PHASES, TOTAL
 from fleet.__main__ import opened
@@ -28,6 +30,14 @@ from fleet.broker import BrokerConfig
 from fleet.config import FleetConfig
 from foothill import commands
 from foothill.rooms import ROOMS
+from model_compiler import plan, recipe
+from model_compiler.confidence import Promise
+from model_compiler.learning.augment import Augment
+from model_compiler.learning.train import Schedule
+from model_compiler.learning.ways import PAPERS
+from model_compiler.quantizing.causes import CAUSES
+from model_compiler.quantizing.ranges import METHODS
+from model_compiler.recipe import Recipe
 from router.__main__ import wired
 from router.proxy import NO_EDGE, REFUSED
 from runtime.links.holder import CLOUD_FAILED
@@ -37,7 +47,9 @@ from runtime.serving.app import UNSETTLED, ServingSettings, create_app
 from runtime.serving.hosting import ModelHost
 
 ROOT = Path(__file__).parents[1]
-API, CONFIG, MQTT = (ROOT.joinpath("docs", name).read_text() for name in ("api.md", "config.md", "mqtt.md"))
+API, BUNDLE, COMPILE, CONFIG, MQTT = (
+    ROOT.joinpath("docs", f"{name}.md").read_text() for name in ("api", "bundle", "compile", "config", "mqtt")
+)
 PACKAGES = ("contracts", "runtime", "edge_node", "cloud_tier", "router", "fleet")
 
 FILES: dict[str, type[msgspec.Struct]] = {
@@ -178,3 +190,134 @@ def test_every_option_of_the_command_line() -> None:
     named = set().union(*(options(typer.main.get_command(app)) for app in apps)) - TYPER_OWN
     assert len(named) > 25
     assert not {name for name in named if f"`{name}`" not in CONFIG}
+
+
+TABLES: dict[str, type[msgspec.Struct]] = {
+    "`[bundle]`": recipe.BundleTable,
+    "`[teacher]` and `[student]`": recipe.SourceTable,
+    "`[cloud]`": recipe.CloudTable,
+    "`[prune]`": plan.Prune,
+    "`[learn]`": plan.Learning,
+    "Schedules": Schedule,
+    "Augmentation": Augment,
+    "`[quantize]`": plan.Quantizing,
+    "`[budget]`": plan.Budget,
+    "`[promise]`": Promise,
+    "`[data]`": recipe.DataTable,
+    "`[data.split]`": recipe.SplitTable,
+    "`[preprocess]`": Preprocess,
+    "`[postprocess]`": recipe.PostprocessTable,
+}
+"""The tables of a recipe by their headings in compile.md."""
+
+_RECIPE_ROW = re.compile(r"^\| `([a-z0-9_]+)` \| [^|]+ \| `([^`]*)` \|", re.MULTILINE)
+_STAGE = re.compile(r'\bstage\(\s*"([a-z0-9 ]+)"')
+_DOOR = re.compile(r"^\| `[a-z0-9 ]+` \|.*\| `([a-z0-9_.]+)` \|$", re.MULTILINE)
+_LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
+_FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+
+
+def fenced(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", COMPILE, re.DOTALL | re.MULTILINE)
+
+
+def within(heading: str) -> str:
+    """What compile.md has under a heading of the third level."""
+    return re.split(r"\n##", COMPILE.partition(f"\n### {heading}\n")[2], maxsplit=1)[0]
+
+
+def keys(table: type[msgspec.Struct]) -> Iterator[tuple[str, str]]:
+    """Each key with its default as compile.md shows it; a table within has one of its own, and may be left empty."""
+    for field in msgspec.structs.fields(table):
+        value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        if field.required:
+            yield field.name, "required"
+        elif value is None:
+            yield field.name, "none"
+        else:
+            yield field.name, "{}" if isinstance(value, msgspec.Struct) else msgspec.json.encode(value).decode()
+
+
+def tables_in(kind: Any) -> set[type[msgspec.Struct]]:
+    """All Structs that a type is made of."""
+    found = set().union(*map(tables_in, get_args(kind)))
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        found |= {kind}.union(*(tables_in(field.type) for field in msgspec.structs.fields(kind)))
+    return found
+
+
+@pytest.mark.parametrize("heading", TABLES)
+def test_every_key_of_a_recipe_is_documented_with_its_default(heading: str) -> None:
+    assert dict(_RECIPE_ROW.findall(within(heading))) == dict(keys(TABLES[heading]))
+
+
+def test_no_table_of_a_recipe_is_left_out() -> None:
+    assert tables_in(Recipe) - {Recipe} == set(TABLES.values())
+
+
+def test_words_that_a_recipe_may_use() -> None:
+    words = (*BOARDS, *get_args(Precision), *METHODS, *PAPERS, *get_args(plan.PruneMethod), *CAUSES)
+    assert not [word for word in words if f"`{word}`" not in COMPILE and f"| {word} |" not in COMPILE]
+    assert not [paper for paper in PAPERS.values() if paper.partition("arXiv:")[2] not in COMPILE]
+
+
+def test_every_file_that_is_built() -> None:
+    planned = plan.artifacts_for(tuple(BOARDS), get_args(Precision))
+    assert not [each.file for each in planned if f"\n| `{each.file}` | `{each.precision}` |" not in COMPILE]
+
+
+def test_every_stage_and_its_door() -> None:
+    sources = (path.read_text() for path in (ROOT / "model_compiler").glob("*.py"))
+    stages = {name for source in sources for name in _STAGE.findall(source)} | {"fp16", "int4"}
+    assert len(stages) > 10
+    assert not {name for name in stages if f"\n| `{name}` |" not in COMPILE}
+    doors = _DOOR.findall(COMPILE.partition("\n## Stages\n")[2])
+    assert len(doors) == len(stages)
+    for door in doors:
+        module, _, name = f"model_compiler.{door}".rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_the_recipe_of_the_digits_is_shown_as_it_is() -> None:
+    assert fenced("toml")[0] == (ROOT / "examples" / "digits" / "recipe.toml").read_text()
+
+
+def test_pieces_of_recipes_are_valid() -> None:
+    bundle = {"name": "n", "version": "1", "model": "m"}
+    for piece in fenced("toml"):
+        msgspec.convert({"bundle": bundle, **msgspec.toml.decode(piece)}, Recipe)
+
+
+@pytest.mark.integration
+def test_python_of_the_compiler_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first piece, which compiles the digits: tests/model_compiler/test_examples.py runs it."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for piece in fenced("python")[1:]:
+        exec(compile(piece, "compile.md", "exec"), names)
+    assert names["packed"].manifest.reference == "largest@1.0.0"
+    assert (tmp_path / "int8.onnx").exists()
+
+
+@pytest.mark.parametrize("kind", [Measurements, Measured])
+def test_fields_of_measurements(kind: type[msgspec.Struct]) -> None:
+    told = BUNDLE.partition("\n## measurements.json\n")[2].partition("\n## ")[0]
+    assert not [name for name in kind.__struct_fields__ if f"`{name}`" not in told]
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", _FENCED.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    for file, anchor in _LINK.findall(_FENCED.sub("", page.read_text())):
+        if "://" not in file:
+            target = (page.parent / file) if file else page
+            assert target.exists(), file
+            assert not anchor or anchor in anchors(target), f"{file}#{anchor}"
