@@ -115,24 +115,19 @@ def pack(weight: Floats, block: int) -> Packed:
     padded = np.zeros((n, blocks * block), np.float32)
     padded[:, :k] = weight.T
     parts = padded.reshape(n, blocks, block)
-    low, high = np.minimum(parts.min(axis=2), 0), np.maximum(parts.max(axis=2), 0)
-    widest = (high - low) / _LEVELS
+    lowest, highest = np.minimum(parts.min(axis=2), 0), np.maximum(parts.max(axis=2), 0)
+    widest = (highest - lowest) / _LEVELS
     kind = np.float16 if widest[widest > 0].min(initial=1.0) > _SMALLEST_HALF else np.float32
-    best = np.full(low.shape, np.inf, np.float32)
-    found: tuple[Array, ...] = ()
+    low, high, least = lowest, highest, np.full(lowest.shape, np.inf, np.float32)
     for left, right in product(_SHRINKS, repeat=2):
-        tried = _levels(parts, low * np.float32(left), high * np.float32(right), kind)
-        error = np.square(tried[-1] - parts).sum(axis=2)
-        better = error < best
-        best = np.where(better, error, best)
-        found = tuple(_chosen(better, new, old) for new, old in zip(tried, found or tried, strict=True))
-    scales, zeros, levels, values = found
-    left_over = values.reshape(n, -1)[:, :k].T
-    return Packed(_two_a_byte(levels), scales.astype(kind), _two_a_byte(zeros), np.ascontiguousarray(left_over))
-
-
-def _chosen(better: npt.NDArray[np.bool_], new: Array, old: Array) -> Array:
-    return np.where(better if new.ndim == better.ndim else better[..., None], new, old)
+        tried_low, tried_high = lowest * np.float32(left), highest * np.float32(right)
+        error = np.square(_levels(parts, tried_low, tried_high, kind)[-1] - parts).sum(axis=2)
+        better = error < least
+        low, high = np.where(better, tried_low, low), np.where(better, tried_high, high)
+        least = np.minimum(error, least)
+    scales, zeros, levels, values = _levels(parts, low, high, kind)
+    left_over = np.ascontiguousarray(values.reshape(n, -1)[:, :k].T)
+    return Packed(_two_a_byte(levels), scales.astype(kind), _two_a_byte(zeros), left_over)
 
 
 def _levels(parts: Floats, low: Floats, high: Floats, kind: type) -> tuple[Floats, Bytes, Bytes, Floats]:

@@ -97,7 +97,7 @@ def to_int8(weight: Floats, axis: int, levels: Levels) -> npt.NDArray[np.int8]:
     shape = [1] * weight.ndim
     shape[axis] = -1
     steps = np.rint(weight / levels.scale.reshape(shape))
-    return np.clip(steps, -_MAX, _MAX).astype(np.int8)
+    return np.asarray(np.clip(steps, -_MAX, _MAX), np.int8)
 
 
 def to_int32(bias: npt.NDArray[np.floating[Any]], scale: Floats) -> npt.NDArray[np.int32]:
@@ -114,4 +114,4 @@ def _largest_pair(rows: Floats) -> Floats:
     """For each of (channels, ...) the largest magnitude of the sum of two neighbours, in either order."""
     orders = (rows.reshape(len(rows), -1), np.moveaxis(rows, 1, -1).reshape(len(rows), -1))
     sums = [np.abs(each[:, 1:] + each[:, :-1]).max(axis=1, initial=0.0) for each in orders]
-    return np.maximum(*sums)
+    return np.asarray(np.maximum(*sums), np.float32)

@@ -55,7 +55,7 @@ class Observations(msgspec.Struct, frozen=True):
 
     def save(self, path: Path) -> None:
         """Writes an .npz file that `load` reads."""
-        arrays: dict[str, npt.NDArray[Any]] = {
+        arrays: dict[str, Any] = {
             "rows": np.array(self.rows),
             "names": np.array(list(self.tensors)),
             "ends": np.array([(seen.low, seen.high) for seen in self.tensors.values()], np.float64),

@@ -9,6 +9,7 @@ from typing import Any
 
 from model_compiler.errors import CompileError
 from model_compiler.export import MAX_IR_VERSION, strip
+from model_compiler.onnx_ends import load
 from model_compiler.quantizing.rewrites import rewrite
 
 MIN_OPSET, MAX_OPSET = 13, 23
@@ -28,12 +29,8 @@ def prepare(model: Path, out: Path) -> None:
 def load_prepared(path: Path) -> Any:
     """The onnx.ModelProto of a float model, prepared; a file that `prepare` wrote is taken as it is."""
     import onnx
-    from google.protobuf.message import DecodeError
 
-    try:
-        model = onnx.load(str(path))
-    except (DecodeError, OSError) as error:
-        raise CompileError(f"{path} is no ONNX model: {_line(error)}. Export it again.") from error
+    model = load(path)
     if any(entry.key == _MARK for entry in model.metadata_props):
         return model
     with TemporaryDirectory() as work:

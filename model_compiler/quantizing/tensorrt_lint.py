@@ -150,7 +150,7 @@ def _layer(node: onnx.NodeProto, known: _Model) -> Iterator[str]:
 def _names_int8(node: onnx.NodeProto) -> bool:
     import onnx
 
-    return _number(node, "output_dtype", 0) == onnx.TensorProto.INT8
+    return bool(_number(node, "output_dtype", 0) == onnx.TensorProto.INT8)
 
 
 def _number(node: onnx.NodeProto, name: str, otherwise: int) -> int:

@@ -25,12 +25,12 @@ def table_for(path: Path, method: Method = "minmax", ends: Ends = ENDS, inputs: 
 
 
 def weight(*shape: int, seed: int) -> Array:
-    return normal(*shape, seed=seed) / np.sqrt(np.float32(np.prod(shape[1:])))
+    return np.asarray(normal(*shape, seed=seed) / np.sqrt(np.prod(shape[1:])), np.float32)
 
 
 def residual(path: Path) -> Path:
     """Convolutions with ReLU and ReLU6, a residual join, a pool, two Gemms."""
-    constants = {
+    constants: dict[str, Array] = {
         "w1": weight(16, 3, 3, 3, seed=1),
         "b1": normal(16, seed=2) / 4,
         "w2": weight(16, 16, 3, 3, seed=3),
@@ -39,8 +39,8 @@ def residual(path: Path) -> Path:
         "w4": weight(24, 16, seed=6),
         "b4": normal(24, seed=7) / 4,
         "w5": weight(24, 5, seed=8),
-        "zero": np.float32(0),
-        "six": np.float32(6),
+        "zero": np.asarray(0, np.float32),
+        "six": np.asarray(6, np.float32),
     }
     nodes = [
         node("Conv", ["image", "w1", "b1"], "c1", pads=[1, 1, 1, 1]),
@@ -57,7 +57,7 @@ def residual(path: Path) -> Path:
         node("Relu", ["h"], "rh"),
         node("Gemm", ["rh", "w5"], "logits"),
     ]
-    return model(path, nodes, constants, ["n", 3, 12, 12])  # type: ignore[arg-type]
+    return model(path, nodes, constants, ["n", 3, 12, 12])
 
 
 def swish(path: Path) -> Path:

@@ -79,7 +79,7 @@ def test_what_was_seen_beyond_half_precision_stays_float32(tmp_path: Path) -> No
         node("MatMul", ["small", "w"], "logits"),
     ]
     constants = {"up": np.float32(6e4), "down": np.float32(1 / 4096), "w": normal(4, 4, seed=1)}
-    fp32 = model(tmp_path / "fp32.onnx", nodes, constants, ["n", 4])  # type: ignore[arg-type]
+    fp32 = model(tmp_path / "fp32.onnx", nodes, constants, ["n", 4])
     inputs = normal(8, 4, seed=0) + 2
     seen = observe(fp32, Arrays(inputs, np.zeros(8)), ENDS)
     to_fp16(fp32, tmp_path / "blind.onnx")
@@ -141,7 +141,7 @@ def test_a_branch_that_reads_from_outside_reads_what_it_read(tmp_path: Path) -> 
         node("Mul", ["i", "r"], "logits"),
     ]
     constants = {"yes": np.array(True), "one": np.float32(1), "two": np.float32(2)}
-    fp32 = model(tmp_path / "fp32.onnx", nodes, constants, ["n", 4])  # type: ignore[arg-type]
+    fp32 = model(tmp_path / "fp32.onnx", nodes, constants, ["n", 4])
     to_fp16(fp32, tmp_path / "fp16.onnx")
     inputs = normal(4, 4, seed=0)
     assert outputs_of(tmp_path / "fp16.onnx", inputs, ENDS, literal=True) == pytest.approx(

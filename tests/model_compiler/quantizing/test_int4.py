@@ -17,13 +17,13 @@ from model_compiler.errors import CompileError
 from model_compiler.quantizing.int4 import BLOCKS, Packed, pack, quantize_int4
 from model_compiler.quantizing.sqnr import sqnr_db
 from model_compiler.replay import outputs_of
-from tests.model_compiler.quantizing.chains import model, node, normal
+from tests.model_compiler.quantizing.chains import Array, model, node, normal
 from tests.model_compiler.quantizing.nets import ENDS, residual
 
 
 def dense(path: Path) -> Path:
     """Gemm both ways round with factors, and a MatMul whose 190 rows are no whole number of blocks."""
-    constants = {
+    constants: dict[str, Array] = {
         "w1": normal(256, 512, seed=1) / 16,
         "b1": normal(512, seed=2),
         "w2": normal(190, 512, seed=3) / 23,

@@ -193,8 +193,8 @@ def test_outputs_on_the_way_keep_their_names(tmp_path: Path, quantize: Callable[
     """A tensor that is an output and read by another layer: rounded for that one, or for both."""
     fp32 = residual(tmp_path / "fp32.onnx")
     opened = onnx.load(str(fp32))
-    opened.graph.output.append(onnx.helper.make_tensor_value_info("r3", onnx.TensorProto.FLOAT, None))
-    opened.graph.output.append(onnx.helper.make_tensor_value_info("h", onnx.TensorProto.FLOAT, None))
+    for name, shape in (("r3", ["n", 16, 12, 12]), ("h", ["n", 24])):
+        opened.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
     fp32.write_bytes(opened.SerializeToString())
     ends = Ends("image", ("logits", "r3", "h"))
     quantize(fp32, tmp_path / "int8.onnx", table_for(fp32))
@@ -211,7 +211,7 @@ def test_a_weight_that_two_layers_share_is_stored_once(tmp_path: Path) -> None:
         node("Flatten", ["g"], "f"),
         node("Gemm", ["f", "m"], "logits"),
     ]
-    constants = {"w": normal(3, 3, 3, 3, seed=1) / 3, "m": normal(3, 4, seed=2)}
+    constants: dict[str, Array] = {"w": normal(3, 3, 3, 3, seed=1) / 3, "m": normal(3, 4, seed=2)}
     fp32 = model(tmp_path / "fp32.onnx", nodes, constants, ["n", 3, 12, 12])
     for quantize in (quantize_cpu, quantize_tensorrt):
         quantize(fp32, tmp_path / "int8.onnx", table_for(fp32))
@@ -227,7 +227,11 @@ def test_layers_that_share_a_bias_each_have_it_in_their_own_steps(tmp_path: Path
         node("Flatten", ["g"], "f"),
         node("Gemm", ["f", "m"], "logits"),
     ]
-    constants = {"w": normal(3, 3, 3, 3, seed=1), "v": normal(3, 3, 3, 3, seed=3), "b": normal(3, seed=4) * 5}
+    constants: dict[str, Array] = {
+        "w": normal(3, 3, 3, 3, seed=1),
+        "v": normal(3, 3, 3, 3, seed=3),
+        "b": normal(3, seed=4) * 5,
+    }
     fp32 = model(tmp_path / "fp32.onnx", nodes, {**constants, "m": normal(3, 4, seed=2)}, ["n", 3, 12, 12])
     quantize_cpu(fp32, tmp_path / "int8.onnx", table_for(fp32))
     assert db(fp32, tmp_path / "int8.onnx") > 24
@@ -284,8 +288,8 @@ def gated(path: Path) -> Path:
         node("Flatten", ["g"], "f"),
         node("Gemm", ["f", "m"], "logits"),
     ]
-    constants = {"w": normal(8, 3, 3, 3, seed=1) / 3, "v": normal(8, 8, 1, 1, seed=2) / 3, "m": normal(8, 5, seed=3)}
-    return model(path, nodes, constants, ["n", 3, 12, 12])
+    constants: dict[str, Array] = {"w": normal(8, 3, 3, 3, seed=1) / 3, "v": normal(8, 8, 1, 1, seed=2) / 3}
+    return model(path, nodes, {**constants, "m": normal(8, 5, seed=3)}, ["n", 3, 12, 12])
 
 
 def test_a_hard_swish_is_computed_in_integers(tmp_path: Path) -> None:

@@ -93,7 +93,8 @@ def test_for_tensorrt_a_kept_layer_costs_no_other(tmp_path: Path) -> None:
 
 def test_full_precision_wins_where_two_kept_layers_share_a_maker(tmp_path: Path) -> None:
     nodes = [conv("c1", "image"), conv("c2", "c1"), conv("c3", "c1"), node("Add", ["c2", "c3"], "logits")]
-    for first, second in (("fp16", "fp32"), ("fp32", "fp16")):
+    orders: tuple[tuple[Keep, Keep], ...] = (("fp16", "fp32"), ("fp32", "fp16"))
+    for first, second in orders:
         found = place_cpu(graph(tmp_path, *nodes), ["image", "c1", "c2", "c3"], {"c2": first, "c3": second})
         assert found.kept["c1"] == "fp32"
 
@@ -166,7 +167,7 @@ def test_a_clip_is_done_by_rounding_where_zero_lies_within_it(
     tmp_path: Path, low: float, high: float, absorbed: bool
 ) -> None:
     clip = node("Clip", ["c1", "low", "high"], "r1")
-    ends: dict[str, Array] = {"low": np.float32(low), "high": np.float32(high)}  # type: ignore[dict-item]
+    ends: dict[str, Array] = {"low": np.float32(low), "high": np.float32(high)}
     found = cpu(graph(tmp_path, conv("c1", "image"), clip, conv("c2", "r1"), *answering("c2"), **ends))
     assert ("c1" not in found.written) == absorbed
 

@@ -98,8 +98,8 @@ def test_the_batch_stays_free(tmp_path: Path) -> None:
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not a model")
-    for name in ("text.onnx", "missing.onnx"):
-        with pytest.raises(CompileError, match=r"is no ONNX model"):
+    for name, told in (("text.onnx", "is no whole ONNX file"), ("missing.onnx", "cannot be read")):
+        with pytest.raises(CompileError, match=told):
             load_prepared(tmp_path / name)
 
 
