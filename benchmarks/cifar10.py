@@ -70,15 +70,19 @@ def teacher(cache: Path, data: Data) -> Taught:
     return Taught(weights, float(told.read_text()))
 
 
+def assets() -> Path:
+    """The folder that FOOTHILL_ASSETS names. Raises CompileError when it names none."""
+    folder = Path(os.environ.get("FOOTHILL_ASSETS", ""))
+    if not (folder / _ARCHIVE).is_file():
+        raise CompileError(f"FOOTHILL_ASSETS must name the folder that has {_ARCHIVE}.")
+    return folder
+
+
 def _unpacked(cache: Path) -> Path:
     folder = cache / "cifar10"
     if not folder.exists():
-        assets = os.environ.get("FOOTHILL_ASSETS", "")
-        archive = Path(assets) / _ARCHIVE
-        if not assets or not archive.exists():
-            raise CompileError(f"FOOTHILL_ASSETS must name the folder with {_ARCHIVE}.")
         partial = folder.with_suffix(".part")
-        with tarfile.open(archive) as file:
+        with tarfile.open(assets() / _ARCHIVE) as file:
             file.extractall(partial, filter="data")
         partial.replace(folder)
     return folder
