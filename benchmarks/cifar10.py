@@ -45,7 +45,7 @@ class Taught(msgspec.Struct, frozen=True):
 
 def load(cache: Path) -> tuple[Data, tuple[str, ...]]:
     """The parts, and the labels. `cache` keeps the unpacked archive and the decoded pictures."""
-    folder = _unpacked(cache)
+    folder = unpacked(cache)
     train, labels = read_folder(folder / "train", PREPROCESS, cache / "pictures")
     test, _ = read_folder(folder / "test", PREPROCESS, cache / "pictures")
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(train))
@@ -78,7 +78,8 @@ def assets() -> Path:
     return folder
 
 
-def _unpacked(cache: Path) -> Path:
+def unpacked(cache: Path) -> Path:
+    """The archive's folders `train` and `test`, in each a folder a class."""
     folder = cache / "cifar10"
     if not folder.exists():
         partial = folder.with_suffix(".part")

@@ -21,7 +21,7 @@ from benchmarks.report import table
 from contracts.boards import BOARDS
 from examples.cifar10 import nets
 from model_compiler.bootstrap import Interval
-from model_compiler.data.samples import Data, first
+from model_compiler.data.samples import Data, Floats, first
 from model_compiler.errors import CompileError
 from model_compiler.learning.augment import Augment
 from model_compiler.learning.train import Schedule
@@ -30,7 +30,7 @@ from model_compiler.pack import Packed
 from model_compiler.pipeline import compile_bundle, report_of
 from model_compiler.plan import CPU_INT8_FILE, Budget, Learning, Net, Plan, Prune, artifacts_for
 from model_compiler.progress import Progress, Step, silent
-from model_compiler.replay import Ends
+from model_compiler.replay import Ends, outputs_of
 from model_compiler.reporting.findings import Absent, Candidate, Candidates, Score
 from model_compiler.reporting.findings import Learning as Learned
 from model_compiler.reporting.report import JSON_FILE, read_report
@@ -44,6 +44,7 @@ LEARNING = Learning(
     trial=Schedule(epochs=1, peak=3e-3, weight_decay=0.02),
 )
 BUDGET = Budget(max_drop_points=0.5, min_speed_up=5.0)
+_ENDS = Ends("image", ("logits",))
 _OWN_STAGES = ("prune", "try ways", "distil", "qat")
 
 
@@ -74,7 +75,7 @@ def measure(cache: Path, seeds: Sequence[int], *, progress: Progress = silent) -
     """Compiles the teacher once and a student per seed. Raises CompileError without the pictures."""
     data, labels = cifar10.load(cache)
     taught = cifar10.teacher(cache, data)
-    net = Net(f"cifar10 teacher {cifar10.WIDTH}", lambda: nets.teacher(cifar10.WIDTH), weights=taught.weights)
+    net = _teacher(taught)
     with tempfile.TemporaryDirectory() as out:
         cloud = compile_bundle(_cloud(net, data, labels), Path(out) / "cloud", stages=_stages(cache), progress=progress)
         rows, differences, files = [], [], {"teacher": cloud.first_artifact}
@@ -89,12 +90,24 @@ def measure(cache: Path, seeds: Sequence[int], *, progress: Progress = silent) -
 
 def _timed(rows: Sequence[Row], files: Mapping[str, Path], data: Data) -> list[Row]:
     """All files in turns, in one go at the end: the compilations' own timings lie hours apart."""
-    ends = Ends("image", ("logits",))
     medians = {
-        name: statistics.median(times) for name, times in times_ms(files, first(data.test, ROUNDS), ends).items()
+        name: statistics.median(times) for name, times in times_ms(files, first(data.test, ROUNDS), _ENDS).items()
     }
     faster = {name: round(medians["teacher"] / median, 2) for name, median in medians.items()}
     return [msgspec.structs.replace(row, times_faster=faster[str(row.seed)]) for row in rows]
+
+
+def test_logits(cache: Path, seed: int) -> tuple[Floats, Floats]:
+    """The int8 student's and the teacher's, (10,000, 10) each, of the test pictures; compiled or found in the cache."""
+    data, labels = cifar10.load(cache)
+    net = _teacher(cifar10.teacher(cache, data))
+    with tempfile.TemporaryDirectory() as out:
+        cloud = compile_bundle(_cloud(net, data, labels), Path(out) / "cloud", stages=_stages(cache), report=False)
+        plan = _edge(net, data, labels, cloud, seed)
+        student = compile_bundle(plan, Path(out) / "edge", stages=_stages(cache), report=False)
+        return outputs_of(student.file(CPU_INT8_FILE), data.test, _ENDS), outputs_of(
+            cloud.first_artifact, data.test, _ENDS
+        )
 
 
 def _one(
@@ -132,6 +145,10 @@ def _chosen(candidates: Candidates | Absent) -> tuple[Candidate, Candidate]:
 def _way(learned: Learned | Absent) -> str:
     tried = learned.ways if isinstance(learned, Learned) else ()
     return next((each.way for each in tried if each.winner), "")
+
+
+def _teacher(taught: cifar10.Taught) -> Net:
+    return Net(f"cifar10 teacher {cifar10.WIDTH}", lambda: nets.teacher(cifar10.WIDTH), weights=taught.weights)
 
 
 def _cloud(net: Net, data: Data, labels: tuple[str, ...]) -> Plan:
