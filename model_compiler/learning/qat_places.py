@@ -95,8 +95,7 @@ def _settled(graph: Graph) -> list[Node]:
 def _can_int8(node: Node) -> bool:
     name = operator(node)
     if name == "mean":  # over all pixels it becomes a GlobalAveragePool
-        axes, keep = node.args[1:2], node.args[2:3]
-        return keep == (True,) and {axis % 4 for axis in (axes[0] if axes else ())} == {2, 3}
+        return node.args[0].meta["val"].ndim == 4 and {axis % 4 for axis in node.args[1]} == {2, 3}
     if name in _LIGHT:
         takes = node.args[0] if name == "cat" else node.args[:2] if name in ("add", "mul") else node.args[:1]
         return _is_activation(node) and all(isinstance(each, Node) and _is_activation(each) for each in takes)
@@ -177,6 +176,11 @@ def _branch(node: Node, layers: list[Node]) -> list[Node]:
         return []
     for source, other in (node.args[:2], node.args[1::-1]):
         maker = source.args[0] if operator(source) == "batch_norm" and _is_fused(source) else source
-        if maker in layers and len(source.users) == 1:
+        if maker in layers and len(source.users) == 1 and not _adds_its_bias_apart(maker):
             return [other]
     return []
+
+
+def _adds_its_bias_apart(node: Node) -> bool:
+    """A linear layer on more than two axes, which ONNX spells MatMul and Add."""
+    return operator(node) == "linear" and len(node.args) > 2 and node.meta["val"].ndim > 2

@@ -19,6 +19,7 @@ from model_compiler.learning.qat_places import WEIGHT_AXIS, Places, cpu_places, 
 from model_compiler.quantizing.levels import weight_levels
 
 _NOTE = "quantization_annotation"
+_GATES = {"silu": "sigmoid", "hardswish": "hardsigmoid"}
 _RANGE_STEP = 0.05
 """How far a range moves towards each batch's: fine-tunings are short, and torchao's 0.01 would still be on its way."""
 
@@ -47,8 +48,8 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]
         self._form = form
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
-        """Swish in the two operators that ONNX spells it with: each of them rounds."""
-        for node in [each for each in model.graph.nodes if operator(each) == "silu"]:
+        """Swish and hard swish in the two operators that ONNX spells each with: the product rounds both its inputs."""
+        for node in [each for each in model.graph.nodes if operator(each) in _GATES]:
             _spell_swish(model.graph, node)
         model.recompile()
         return model
@@ -136,7 +137,7 @@ def _hide_batch_norms(graph: Graph) -> None:
 def _spell_swish(graph: Graph, node: Node) -> None:
     aten, source = torch.ops.aten, node.args[0]
     with graph.inserting_before(node):
-        gate = graph.call_function(aten.sigmoid.default, (source,))
+        gate = graph.call_function(getattr(aten, _GATES[operator(node)]).default, (source,))
         product = graph.call_function(aten.mul.Tensor, (source, gate))
     gate.meta, product.meta = dict(node.meta), dict(node.meta)
     node.replace_all_uses_with(product)

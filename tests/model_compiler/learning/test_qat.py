@@ -113,7 +113,42 @@ def relu_net() -> nn.Module:
     )
 
 
-NETS = {"swish": swish_net, "relu": relu_net}
+class Pyramid(nn.Module):  # type: ignore[misc]
+    """Two scales joined, a convolution that answers, hard swish, a batch norm in front of what it normalises for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(*convolve(1, 16, 3, nn.ReLU, stride=2))
+        self.coarse = nn.Sequential(*convolve(16, 32, 3, nn.Hardswish, stride=2))
+        self.joined = nn.Sequential(nn.BatchNorm2d(48), nn.ReLU(), *convolve(48, 16, 1, nn.LeakyReLU))
+        self.head = nn.Conv2d(16, 4, 1)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        fine = self.fine(inputs)
+        coarse = nn.functional.interpolate(self.coarse(fine), scale_factor=2.0)
+        outputs: torch.Tensor = self.head(self.joined(torch.cat([fine, coarse], 1))).amax((2, 3))
+        return outputs
+
+
+class Attention(nn.Module):  # type: ignore[misc]
+    """A transformer's layer on 16 tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.norm = nn.Conv2d(1, 16, 4, 4), nn.LayerNorm(16)
+        self.heads = nn.Linear(16, 48)
+        self.inner = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+        self.answer = nn.Linear(16, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        tokens = self.tokens(inputs).flatten(2).transpose(1, 2)
+        query, key, value = self.heads(self.norm(tokens)).chunk(3, -1)
+        tokens = tokens + torch.softmax(query @ key.transpose(1, 2) / 4, -1) @ value
+        outputs: torch.Tensor = self.answer((tokens + self.inner(self.norm(tokens))).mean(1))
+        return outputs
+
+
+NETS = {"swish": swish_net, "relu": relu_net, "pyramid": Pyramid, "attention": Attention}
 
 
 def fresh(name: str) -> nn.Module:
@@ -167,7 +202,9 @@ def without_dropout(net: nn.Module) -> nn.Module:
 def test_training_rounds_as_the_int8_file_does(name: str, scheme: Scheme, tmp_path: Path) -> None:
     net, ranges, test = without_dropout(trained(name)), quadrants(64, 1), quadrants(256, 2)
     fp32, int8 = quantized(net, scheme, ranges, tmp_path)
-    wanted, exact = outputs_of(int8, test.inputs, ENDS), outputs_of(fp32, test.inputs, ENDS)
+    # ONNX Runtime's own rewrites would round TensorRT's file further.
+    wanted = outputs_of(int8, test.inputs, ENDS, literal=scheme == "s8s8")
+    exact = outputs_of(fp32, test.inputs, ENDS)
     got = rounded_outputs(net, scheme, ranges, test.inputs)
     lost_by_rounding = np.abs(wanted - exact).mean()
     assert lost_by_rounding > 1e-3
