@@ -21,13 +21,14 @@ _LARGEST = 65504.0
 _ROOM = 0.25
 """Other pictures reach further than those of the calibration."""
 
-_OVERFLOWING = frozenset(
+_DELICATE = frozenset(
     {
         *("Exp", "Pow", "CumSum", "Range", "TopK", "NonMaxSuppression", "RoiAlign", "Softplus"),
         *("ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceProd"),
+        *("Div", "Sqrt", "Reciprocal", "Log"),
     }
 )
-"""Sums and powers leave the range of float16 first, and counts above 2048 are not exact in it."""
+"""Sums and powers leave the range of float16 first, counts above 2048 are not exact in it, and a small divisor is 0."""
 
 _STILL_FLOAT = {"Resize": (1, 2), "Upsample": (1,), "QuantizeLinear": (1,), "DequantizeLinear": (1,)}
 """Inputs that an operator takes as float32 whatever its data is."""
@@ -39,20 +40,37 @@ _TYPED = frozenset({"Cast", "CastLike", "ConstantOfShape", "Constant", "Quantize
 def to_fp16(fp32: Path, out: Path, *, seen: Observations | None = None) -> None:
     """Writes `out`: float16 inside, float32 inputs and outputs, casts where the two meet.
 
-    Operators that overflow float16 easily stay float32, and with `seen` also what reads or writes values beyond a
-    quarter of its range. Raises CompileError that names a weight beyond that range, and where nothing was changed.
+    Operators that leave the range of float16 easily stay float32, and with `seen` also what reads or writes values
+    beyond a quarter of it: give it, since ONNX Runtime on a CPU computes in float32 and would not show an overflow.
+    Raises CompileError that names a weight beyond that range, and where nothing was changed.
     """
     model = load_prepared(fp32)
     large = {name for name, each in (seen.tensors if seen else {}).items() if each.largest > _LARGEST * _ROOM}
+    lost = large | _unheld(model)
     nodes = {
         node.name
         for node in model.graph.node
-        if node.op_type not in _OVERFLOWING and not large.intersection((*node.input, *node.output))
+        if node.op_type not in _DELICATE and not lost.intersection((*node.input, *node.output))
     }
     if not lower(model, nodes):
         kinds = sorted({node.op_type for node in model.graph.node})
         raise CompileError(f"Nothing was changed to float16: none of {', '.join(kinds)} computes in it.")
     save(model, out)
+
+
+def _unheld(model: onnx.ModelProto) -> set[str]:
+    """Single constants that float16 makes zero, as what keeps a divisor from being zero, or infinite, as a limit."""
+    import onnx
+
+    names = set()
+    for each in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(each)
+        if values.dtype == np.float32 and values.size == 1 and values.any():
+            with np.errstate(over="ignore"):
+                half = values.astype(np.float16)
+            if not half.any() or not np.isfinite(half).all():
+                names.add(each.name)
+    return names
 
 
 def lower(model: onnx.ModelProto, nodes: Collection[str]) -> int:

@@ -96,6 +96,33 @@ def test_what_was_seen_beyond_half_precision_stays_float32(tmp_path: Path) -> No
     assert sqnr_db(wanted, outputs_of(tmp_path / "seeing.onnx", inputs, ENDS, literal=True)) > 50
 
 
+def test_what_keeps_a_divisor_from_zero_stays(tmp_path: Path) -> None:
+    nodes = [
+        node("Mul", ["image", "image"], "squares"),
+        node("ReduceMean", ["squares", "axes"], "mean", keepdims=1),
+        node("Add", ["mean", "tiny"], "sum"),
+        node("Sqrt", ["sum"], "length"),
+        node("Div", ["image", "length"], "unit"),
+        node("MatMul", ["unit", "w"], "logits"),
+    ]
+    constants = {"axes": np.array([1]), "tiny": np.full((1,), 1e-12, np.float32), "w": normal(4, 4, seed=1)}
+    fp32 = model(tmp_path / "fp32.onnx", nodes, constants, ["n", 4])
+    to_fp16(fp32, tmp_path / "fp16.onnx")
+    found = kinds(tmp_path / "fp16.onnx")
+    assert {found[name] for name in ("sum", "length", "unit")} == {TensorProto.FLOAT}
+    assert found["logits_half"] == TensorProto.FLOAT16
+    assert (
+        outputs_of(tmp_path / "fp16.onnx", np.zeros((2, 4), np.float32), ENDS, literal=True).tolist() == [[0.0] * 4] * 2
+    )
+
+
+def test_a_limit_beyond_half_precision_stays(tmp_path: Path) -> None:
+    nodes = [node("Clip", ["image", "low", "high"], "c"), node("MatMul", ["c", "w"], "logits")]
+    constants = {"low": np.asarray(-3e38, np.float32), "high": np.asarray(6, np.float32), "w": normal(4, 4, seed=1)}
+    to_fp16(model(tmp_path / "fp32.onnx", nodes, constants, ["n", 4]), tmp_path / "fp16.onnx")
+    assert kinds(tmp_path / "fp16.onnx")["c"] == TensorProto.FLOAT
+
+
 def test_scales_of_a_resize_stay_float32(tmp_path: Path) -> None:
     nodes = [
         node("Conv", ["image", "w"], "c", pads=[1, 1, 1, 1]),
