@@ -33,6 +33,7 @@ from foothill.rooms import ROOMS
 from model_compiler import plan, recipe
 from model_compiler.confidence import Promise
 from model_compiler.learning.augment import Augment
+from model_compiler.learning.prune import Method as PruneMethod
 from model_compiler.learning.train import Schedule
 from model_compiler.learning.ways import PAPERS
 from model_compiler.quantizing.causes import CAUSES
@@ -256,7 +257,7 @@ def test_no_table_of_a_recipe_is_left_out() -> None:
 
 
 def test_words_that_a_recipe_may_use() -> None:
-    words = (*BOARDS, *get_args(Precision), *METHODS, *PAPERS, *get_args(plan.PruneMethod), *CAUSES)
+    words = (*BOARDS, *get_args(Precision), *METHODS, *PAPERS, *get_args(PruneMethod), *CAUSES)
     assert not [word for word in words if f"`{word}`" not in COMPILE and f"| {word} |" not in COMPILE]
     assert not [paper for paper in PAPERS.values() if paper.partition("arXiv:")[2] not in COMPILE]
 
@@ -311,6 +312,9 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+CODE = (*PACKAGES, "model_compiler", "foothill", "hil", "examples")
+_SOURCE = re.compile(r"`([a-z0-9_/]+\.(?:py|toml))\b")
+
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -321,3 +325,10 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
             target = (page.parent / file) if file else page
             assert target.exists(), file
             assert not anchor or anchor in anchors(target), f"{file}#{anchor}"
+
+
+def test_files_that_the_architecture_names_are_there() -> None:
+    named = _SOURCE.findall((ROOT / "docs" / "architecture.md").read_text() + COMPILE)
+    files = {path.relative_to(ROOT).as_posix() for package in CODE for path in (ROOT / package).rglob("*.*")}
+    assert len(named) > 40
+    assert not [name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in files)]
