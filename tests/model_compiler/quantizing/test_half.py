@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto
 
 from model_compiler.data.samples import Arrays
 from model_compiler.errors import CompileError
-from model_compiler.quantizing.half import to_fp16
+from model_compiler.quantizing.half import store_fp16, to_fp16
 from model_compiler.quantizing.observe import observe
 from model_compiler.quantizing.sqnr import sqnr_db
 from model_compiler.replay import Ends, outputs_of
@@ -191,3 +192,26 @@ def test_several_outputs_stay_float32(tmp_path: Path) -> None:
     to_fp16(fp32, tmp_path / "fp16.onnx")
     inputs, ends = normal(4, 4, seed=0), Ends("image", ("first", "logits"))
     assert outputs_of(tmp_path / "fp16.onnx", inputs, ends, literal=True).dtype == np.float32
+
+
+@pytest.mark.parametrize("build", [residual, swish])
+def test_weights_stored_in_half_are_computed_with_as_before(tmp_path: Path, build: type) -> None:
+    fp32: Path = build(tmp_path / "fp32.onnx")
+    store_fp16(fp32, tmp_path / "fp16.onnx")
+    made = onnx.load(str(tmp_path / "fp16.onnx"))
+    onnx.checker.check_model(made, full_check=True)
+    assert {each.data_type for each in made.graph.initializer if len(each.dims) > 1} == {TensorProto.FLOAT16}
+    inputs = pictures(16, seed=9)
+    wanted = outputs_of(fp32, inputs, ENDS)
+    assert sqnr_db(wanted, outputs_of(tmp_path / "fp16.onnx", inputs, ENDS)) > 55
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(tmp_path / "fp16.onnx"), options, providers=["CPUExecutionProvider"])
+    kept = Counter(each.op_type for each in onnx.load(str(tmp_path / "optimized.onnx")).graph.node)
+    assert kept["Cast"] == 0  # done once, at load
+
+
+def test_a_model_without_weights_cannot_be_stored_in_half(tmp_path: Path) -> None:
+    fp32 = model(tmp_path / "fp32.onnx", [node("Tanh", ["image"], "logits")], {}, ["n", 4])
+    with pytest.raises(CompileError, match="Nothing was stored as float16"):
+        store_fp16(fp32, tmp_path / "fp16.onnx")
