@@ -11,9 +11,11 @@ from contracts.manifest import digest_of
 from contracts.strata import stratum_of
 from model_compiler.build import Built
 from model_compiler.calibration import confidence_of
+from model_compiler.cloud import cloud_model
 from model_compiler.compilation import Compilation
 from model_compiler.confidence import FittedRule, fit_rule
 from model_compiler.data.samples import Floats, Samples
+from model_compiler.onnx_ends import fitted
 from model_compiler.plan import Plan
 from model_compiler.progress import Advance
 from model_compiler.replay import outputs_of
@@ -36,13 +38,15 @@ def certify(work: Compilation, built: Built) -> dict[str, Certified]:
     if not len(plan.data.fit) or not len(plan.data.threshold):
         work.warn("No confidence rule: it needs the parts `fit` and `threshold` of [data]. Everything counts as sure.")
         return {}
-    cloud = plan.cloud.first_artifact
+    cloud = cloud_model(work)
+    assert cloud is not None  # the plan has a cloud bundle
     told = {
         "files": {name: file_digest(path) for name, path in built.files.items()},
         "cloud": plan.cloud.digest,
         "fit": plan.data.fit.digest(),
         "threshold": plan.data.threshold.digest(),
         "promise": msgspec.structs.asdict(plan.promise),
+        "kind": plan.kind,
     }
 
     def produce(directory: Path, advance: Advance) -> None:
@@ -68,13 +72,14 @@ class Certified(msgspec.Struct, frozen=True):
 def _certify(work: Compilation, built: Built, cloud: Path, advance: Advance) -> dict[str, Certified]:
     plan = work.plan
     fit, threshold = (plan.data.fit, plan.data.threshold)
-    fit_answers, threshold_answers = (outputs_of(cloud, part, plan.ends).argmax(axis=1) for part in (fit, threshold))
+    ends = fitted(plan.ends, cloud)
+    fit_answers, threshold_answers = (outputs_of(cloud, part, ends).argmax(axis=1) for part in (fit, threshold))
     assert plan.cloud is not None
     rules = {}
     for artifact in built.order:
         path, literal = built.files[artifact.file], artifact.runtime != "onnxruntime"
         fit_logits, threshold_logits = (_logits(plan, path, part, literal=literal) for part in (fit, threshold))
-        fitted = fit_rule(
+        rule = fit_rule(
             fit_logits,
             fit_answers,
             threshold_logits,
@@ -83,9 +88,9 @@ def _certify(work: Compilation, built: Built, cloud: Path, advance: Advance) -> 
             stratum=stratum_of(digest_of(path.read_bytes()), plan.cloud.digest, plan.task),
             cloud_digest=plan.cloud.digest,
         )
-        confidence = confidence_of(threshold_logits, fitted.rule)
+        confidence = confidence_of(threshold_logits, rule.rule)
         differs = threshold_logits.argmax(axis=1) != threshold_answers
-        rules[artifact.file] = Certified(fitted, tuple(confidence.tolist()), tuple(differs.tolist()))
+        rules[artifact.file] = Certified(rule, tuple(confidence.tolist()), tuple(differs.tolist()))
         advance(len(rules) / len(built.files))
     return rules
 

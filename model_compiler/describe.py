@@ -9,19 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from contracts.manifest import Artifact, ConfidenceRule, Golden, Manifest, Postprocess
-from model_compiler.data.samples import Floats, Numbers, first
-from model_compiler.golden import Tolerance, choose_rows, rows_for, tolerance_for
+from model_compiler.data.samples import first
+from model_compiler.golden import choose_rows, rows_for, tolerance_for
 from model_compiler.onnx_ends import load, tensor_specs
 from model_compiler.pack import files_of, npy
-from model_compiler.plan import ArtifactPlan, Plan
+from model_compiler.plan import ArtifactPlan, Plan, most_exact
 from model_compiler.replay import all_outputs_of
-from model_compiler.yardstick import is_labelled
 
 _CANDIDATES, _LEAST_CANDIDATES = 512, 16
 _MOST_BYTES = 64 << 20
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
 _STRANGE = re.compile(r"[^A-Za-z0-9_.\-]")
-Outputs = Mapping[str, Floats]
 
 
 def describe(
@@ -34,7 +32,7 @@ def describe(
     artifact file to its rule."""
     golden, contents = _golden(plan, artifacts, files)
     contents.update({name: path.read_bytes() for name, path in files.items()})
-    inputs, outputs = tensor_specs(load(files[artifacts[-1].file]))
+    inputs, outputs = tensor_specs(load(files[most_exact(artifacts).file]))
     manifest = Manifest(
         name=plan.name,
         version=plan.version,
@@ -60,37 +58,29 @@ def describe(
 def _golden(
     plan: Plan, artifacts: Sequence[ArtifactPlan], files: Mapping[str, Path]
 ) -> tuple[Golden, dict[str, bytes]]:
-    """Rows of `fit`: real inputs, and neither those that train nor those that measure."""
-    row_bytes = first(plan.data.fit, 1).nbytes
-    candidates = first(plan.data.fit, min(_CANDIDATES, max(_LEAST_CANDIDATES, _MOST_BYTES // row_bytes)))
-    count = plan.ends.batch or rows_for(row_bytes)
+    """Real inputs; those of `fit` neither train nor measure."""
+    row_bytes = first(plan.data.some, 1).nbytes
+    candidates = first(plan.data.some, min(_CANDIDATES, max(_LEAST_CANDIDATES, _MOST_BYTES // row_bytes)))
+    count = min(plan.ends.batch or rows_for(row_bytes), len(candidates))
     literal = {each.file: each.runtime != "onnxruntime" for each in artifacts}
     replies = {name: all_outputs_of(path, candidates, plan.ends, literal=literal[name]) for name, path in files.items()}
     rounded = any(artifact.precision != "fp32" for artifact in artifacts)
     widest = {f"{name} {output}": values for name, reply in replies.items() for output, values in reply.items()}
     tolerance = tolerance_for(widest, quantized=rounded)
     answers = {name: reply[plan.ends.output] for name, reply in replies.items()}
-    rows = _rows(plan, answers, tolerance, min(count, len(candidates)))
+    judged = plan.kind in ("logits", "probabilities") and (len(plan.data.validation) or len(plan.data.test))
+    if judged:
+        rows = choose_rows(answers, answers[most_exact(artifacts).file].argmax(axis=1), tolerance, count)
+    else:  # Noise proves the arithmetic; which label it gets says nothing.
+        rows = np.linspace(0, len(candidates) - 1, count).astype(np.int64)
     input_file = f"golden/inputs/{_path(0, plan.ends.input)}.npy"
     contents = {input_file: npy(candidates[rows])}
     outputs: dict[str, dict[str, str]] = {}
     for name, reply in replies.items():
         outputs[name] = {output: f"golden/{name}/{_path(index, output)}.npy" for index, output in enumerate(reply)}
         contents.update({outputs[name][output]: npy(values[rows]) for output, values in reply.items()})
-    return Golden({plan.ends.input: input_file}, outputs, tolerance.atol, tolerance.rtol), contents
-
-
-def _rows(plan: Plan, answers: Outputs, tolerance: Tolerance, count: int) -> Numbers:
-    """Rows that every artifact answers alike with room to spare, where there are answers to compare; else any.
-
-    Without labels the float form's answers, the last artifact's, stand for them.
-    """
-    some = next(iter(answers.values()))
-    if plan.kind in ("vector", "tensors"):
-        return np.linspace(0, len(some) - 1, count).astype(np.int64)
-    labelled = is_labelled(plan.data.fit)
-    labels = plan.data.fit.labels[: len(some)] if labelled else list(answers.values())[-1].argmax(axis=1)
-    return choose_rows(answers, labels, tolerance, count)
+    least = 1.0 if judged else 0.0
+    return Golden({plan.ends.input: input_file}, outputs, tolerance.atol, tolerance.rtol, least), contents
 
 
 def _path(index: int, tensor: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from model_compiler.data.samples import Arrays, Floats
 from model_compiler.errors import CompileError
 from model_compiler.learning.judge import outputs_by_name
-from model_compiler.onnx_ends import load
+from model_compiler.onnx_ends import ends_of, fitted, load, tensor_specs
 from model_compiler.replay import Ends, all_outputs_of
 
 if TYPE_CHECKING:
@@ -67,20 +67,34 @@ def export_onnx(net: torch.nn.Module, sample: Floats, path: Path, ends: Ends) ->
 
 
 def import_onnx(given: Path, path: Path, ends: Ends, sample: Floats) -> None:
-    """Writes the foreign model `given` as our exports are: checked, slimmed, free of build paths.
+    """Writes the foreign model `given` as our exports are: checked, slimmed, free of build paths, its tensors named as
+    in `ends`.
 
-    `sample`: (n >= 1, ...) float32. Raises CompileError where nodes could not read it, or slimming changed it.
+    `sample`: (n >= 1, ...) float32. Raises CompileError where nodes could not read it, where it does not take the
+    sample, or slimming changed it.
     """
-    model = load(given)
+    there, model = ends_of(given), load(given)
     opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=0)
     if opset > MAX_OPSET:
         raise CompileError(f"{given} uses opset {opset}; nodes read up to {MAX_OPSET}. Export it again with {OPSET}.")
+    _check_takes(given, model, sample)
     initial = {tensor.name for tensor in model.graph.initializer}
     for value in [each for each in model.graph.input if each.name in initial]:
         model.graph.input.remove(value)  # IR 3 lists weights as inputs too
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
-    _write(model, path)
-    check_same(path.name, all_outputs_of(path, sample, ends), all_outputs_of(given, sample, ends))
+    rows = sample[: there.batch]
+    wanted = all_outputs_of(given, rows, there)
+    _write(_renamed(model, there, ends), path)
+    got = all_outputs_of(path, rows, fitted(ends, path))
+    check_same(path.name, got, dict(zip(got, wanted.values(), strict=False)))
+
+
+def rename_ends(given: Path, path: Path, there: Ends, ends: Ends) -> None:
+    """Writes the model `given` with its tensors `there` named as in `ends`, else as it is.
+
+    Raises CompileError where it has fewer outputs.
+    """
+    path.write_bytes(_renamed(load(given), there, ends).SerializeToString(deterministic=True))
 
 
 def parity(artifact: str, got: Mapping[str, Floats], wanted: Mapping[str, Floats], *, classifies: str = "") -> Parity:
@@ -126,6 +140,38 @@ def strip(model: Any) -> None:
     for part in (*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         part.doc_string = ""
         del part.metadata_props[:]
+
+
+def _renamed(model: Any, there: Ends, ends: Ends) -> Any:
+    """An onnx.ModelProto whose input and outputs `there` have the names of `ends`; all else gets a name of its own."""
+    import onnx
+
+    names = {there.input: ends.input, **dict(zip(there.outputs, ends.outputs, strict=False))}
+    if len(there.outputs) < len(ends.outputs):
+        told = ", ".join(ends.outputs)
+        raise CompileError(f"A model with the outputs {', '.join(there.outputs)} cannot stand for one with {told}.")
+    if all(before == after for before, after in names.items()):
+        return model
+    model = onnx.compose.add_prefix(model, "given/")
+    graph = model.graph
+    for value, first in ((graph.input[0], True), *((each, False) for each in graph.output)):
+        inner, outer = value.name, names.get(value.name.removeprefix("given/"), value.name)
+        edge = onnx.helper.make_node("Identity", *(([outer], [inner]) if first else ([inner], [outer])))
+        graph.node.insert(0 if first else len(graph.node), edge)
+        value.name = outer
+    return model
+
+
+def _check_takes(given: Path, model: Any, sample: Floats) -> None:
+    (taken,), _ = tensor_specs(model)
+    shape = sample.shape[1:]
+    if len(taken.shape) != sample.ndim or not all(
+        size in (-1, has) for size, has in zip(taken.shape[1:], shape, strict=True)
+    ):
+        raise CompileError(
+            f"{given} takes {taken.name} {list(taken.shape)} (-1: any), and the samples are {list(shape)} each. Give "
+            "samples, or a [preprocess] table, that fit the model."
+        )
 
 
 def _write(model: Any, path: Path) -> None:

@@ -32,7 +32,7 @@ def tolerance_for(outputs: Mapping[str, Floats], *, quantized: bool) -> Toleranc
     """
     share = 0.02 if quantized else 0.005
     widest = max(float(np.abs(values).max()) for values in outputs.values())
-    return Tolerance(round(share * widest, 3), share)
+    return Tolerance(float(f"{share * widest:.3g}"), share)
 
 
 def rows_for(row_bytes: int) -> int:
@@ -43,18 +43,20 @@ def rows_for(row_bytes: int) -> int:
 def choose_rows(
     outputs: Mapping[str, Floats], labels: npt.NDArray[np.int64], tolerance: Tolerance, count: int = ROWS
 ) -> npt.NDArray[np.int64]:
-    """`count` row numbers on which every artifact is right beyond the tolerance, taking turns through the labels.
+    """Up to `count` row numbers on which every artifact gives the label beyond the tolerance, in turns through labels.
 
-    Then the top label must agree in every row, on every machine that computes within the tolerance.
+    `labels`: (n,), such as the float form's answers. Then the top label must agree in every row, on every machine that
+    computes within the tolerance. Raises CompileError where hardly any row is so sure.
     """
     sure = np.logical_and.reduce([_sure(values, labels, tolerance) for values in outputs.values()])
     by_label = [np.flatnonzero(sure & (labels == label)) for label in np.unique(labels)]
-    deepest = max(len(rows) for rows in by_label)
+    deepest = max((len(rows) for rows in by_label), default=0)
     turns = [rows[turn] for turn in range(deepest) for rows in by_label if turn < len(rows)]
-    if len(turns) < count:
+    if len(turns) < min(count, _LEAST_ROWS):
         raise CompileError(
-            f"Only {len(turns)} of {len(labels)} candidate rows are answered rightly by every artifact with room to "
-            f"spare; {count} golden rows are needed. Give more `fit` samples, or train longer."
+            f"Every artifact gives the same label with room to spare in only {len(turns)} of {len(labels)} samples; "
+            f"{min(count, _LEAST_ROWS)} golden rows are needed. Train longer, keep more precision (fp16), or give more "
+            "`fit` samples."
         )
     return np.sort(np.asarray(turns[:count], np.int64))
 

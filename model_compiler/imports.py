@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import sys
@@ -9,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from model_compiler.errors import CompileError
@@ -43,18 +45,36 @@ def called(path: str, found: Callable[..., Any], /, *values: Any, **arguments: A
 def failure_of(error: BaseException) -> str:
     """An exception of the user's code in one line, with the place that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
     told = str(error).strip().partition("\n")[0][:300].rstrip(".")
     return f"{type(error).__name__}{': ' if told else ''}{told}{place}"
 
 
-def source_of(found: object) -> str:
-    """The text of the module that defines it, for digests; empty where there is none to read."""
-    module = inspect.getmodule(found)
+def code_of(found: object, directory: Path) -> str:
+    """Hex SHA-256 of the text of the module that defines `found`, and of those below `directory` that this one uses."""
+    sha256, seen, waiting = hashlib.sha256(), set[str](), [inspect.getmodule(found)]
+    while waiting:
+        module = waiting.pop()
+        if module is None or module.__name__ in seen:
+            continue
+        seen.add(module.__name__)
+        used = (inspect.getmodule(value) for value in vars(module).values())
+        waiting += [each for each in used if each is not None and _is_below(each, directory)]
+        sha256.update(_text_of(module).encode())
+    return sha256.hexdigest()
+
+
+def _text_of(module: ModuleType) -> str:
     try:
-        return inspect.getsource(module) if module is not None else ""
+        return inspect.getsource(module)
     except (OSError, TypeError):
         return ""
+
+
+def _is_below(module: ModuleType, directory: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and Path(file).resolve().is_relative_to(directory.resolve())
 
 
 def _imported(path: str, name: str, directory: Path) -> Any:

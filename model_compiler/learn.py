@@ -3,43 +3,49 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from model_compiler.begin import ONNX_FILE, Begun, begin, check_alike, sample_of
 from model_compiler.compilation import Compilation
-from model_compiler.data.samples import Floats, first
+from model_compiler.data.samples import Samples
 from model_compiler.errors import CompileError
-from model_compiler.export import export_onnx, import_onnx
-from model_compiler.imports import source_of
+from model_compiler.export import export_onnx
 from model_compiler.learning.distil import Trial, choose_way, distil
 from model_compiler.learning.judge import judge_by
 from model_compiler.learning.prune import PruneReport, prune
 from model_compiler.learning.teaching import Asked, NetTeacher, OnnxTeacher, Teacher, recall, remember
 from model_compiler.learning.teaching import Source as Answers
-from model_compiler.learning.train import seeded, train
+from model_compiler.learning.train import train
 from model_compiler.learning.ways import Way
-from model_compiler.onnx_ends import ends_of
-from model_compiler.plan import Learning, Net, OnnxFile, Plan, Source, Training
+from model_compiler.networks import digest_of_net, save_net, saved_net
+from model_compiler.onnx_ends import fitted
+from model_compiler.plan import Learning, Net, Training
 from model_compiler.progress import Advance
 from model_compiler.stages import file_digest
+from model_compiler.yardstick import is_labelled
 
 if TYPE_CHECKING:
     import torch
 
-NET_FILE, ONNX_FILE = "net.pt", "model.onnx"
 _TRIALS_FILE, _PRUNED_FILE = "trials.json", "pruned.json"
-_SAMPLE_ROWS = 2
-"""Not 1: torch.export would make a batch of 1 a constant."""
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A float model as an ONNX file, and as the torch network it came from, where it came from one."""
+    """A float model as an ONNX file, and as the torch network it came from, where it came from one.
+
+    `code`: of the network, as Net tells it.
+    """
 
     onnx: Path
     net: torch.nn.Module | None = None
+    code: str = ""
+
+    @property
+    def digest(self) -> str:
+        return digest_of_net(self.net, self.code) if self.net is not None else file_digest(self.onnx)
 
 
 class Learned(msgspec.Struct, frozen=True):
@@ -51,47 +57,44 @@ class Learned(msgspec.Struct, frozen=True):
     trials: tuple[Trial, ...] = ()
     way: Way = "plain"
 
+    @property
+    def reference(self) -> Model:
+        """What tells right from wrong where no label does."""
+        return self.teacher or self.student
+
 
 def learn(work: Compilation) -> Learned:
     """Trains, prunes and distils what the plan asks for. Raises CompileError for what cannot learn as it says."""
     plan = work.plan
-    teacher = _alone(work, plan.teacher) if plan.teacher is not None else None
+    taught = begin(work, plan.teacher) if plan.teacher is not None else None
+    begun = begin(work, plan.student) if plan.student is not None else None
+    check_alike(work, *(each for each in (taught, begun) if each is not None))
+    teacher = _alone(work, taught) if taught is not None else None
     if plan.prune is not None:
         return _learn_pruned(work, teacher)
-    if plan.student is None:
+    if begun is None:
         if teacher is None:
             raise CompileError(f"{plan.reference}: the plan names neither a student nor a teacher.")
         return Learned(teacher)
-    if teacher is None or not _learns(plan.student):
-        return Learned(_alone(work, plan.student), teacher)
-    return _learn_from(work, teacher, _build(work, plan.student), None)
+    if teacher is None or begun.net is None or not begun.learns:
+        return Learned(_alone(work, begun), teacher)
+    return _learn_from(work, teacher, begun.net, begun.code, None)
 
 
-def digest_of_net(net: torch.nn.Module) -> str:
-    """Hex SHA-256 of the form and of every weight and buffer."""
-    sha256 = hashlib.sha256(repr(net).encode())
-    for name, values in net.state_dict().items():
-        sha256.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
-        sha256.update(values.detach().contiguous().numpy().tobytes())
-    return sha256.hexdigest()
-
-
-def _learns(source: Source) -> bool:
-    return isinstance(source, Net) and source.weights is None
-
-
-def _alone(work: Compilation, source: Source) -> Model:
+def _alone(work: Compilation, begun: Begun) -> Model:
     """A model that needs no teacher: a finished one, or one that learns from the labels."""
-    if isinstance(source, OnnxFile):
-        return Model(_imported(work, source.path))
-    net = _build(work, source)
-    if source.weights is not None:
-        return export_net(work, _filled(net, source.weights))
+    if begun.onnx is not None:
+        return Model(begun.onnx)
+    assert begun.net is not None  # It is the one or the other.
+    if not begun.learns:
+        return export_net(work, begun.net, begun.code)
     learning = work.plan.learning
-    training = source.training or (Training(learning.schedule, learning.augment) if learning is not None else None)
+    training = begun.source.training if isinstance(begun.source, Net) else None
+    if training is None and learning is not None:
+        training = Training(learning.schedule, learning.augment)
     if training is None:
-        raise CompileError(f"{work.plan.reference}: a network has neither weights nor a schedule to be trained by.")
-    return export_net(work, _trained(work, net, training))
+        raise CompileError(f"{begun.source.name} has neither weights nor a schedule to be trained by.")
+    return export_net(work, _trained(work, begun.net, begun.code, training), begun.code)
 
 
 def _learn_pruned(work: Compilation, teacher: Model | None) -> Learned:
@@ -100,31 +103,33 @@ def _learn_pruned(work: Compilation, teacher: Model | None) -> Learned:
     if asked is None or teacher is None or teacher.net is None:
         raise CompileError(f"{work.plan.reference}: pruning needs a teacher that is a torch network, not an ONNX file.")
     whole, validation = teacher.net, work.plan.data.validation
+    judged = asked.method == "sensitivity"
 
     def produce(directory: Path, advance: Advance) -> None:
-        judge = None
-        if asked.method == "sensitivity":
-            judge = judge_by(validation, work.plan.metric, work.plan.ends.outputs)
+        judge = judge_by(validation, work.plan.metric, work.plan.ends.outputs) if judged else None
         sample = sample_of(work.plan)
         pruned = prune(whole, sample, method=asked.method, share=asked.share, judge=judge, advance=advance)
         save_net(pruned.net, directory)
         (directory / _PRUNED_FILE).write_bytes(msgspec.json.encode(pruned.report))
 
-    inputs = {"net": digest_of_net(whole), "prune": msgspec.structs.asdict(asked), "validation": validation.digest()}
-    kept = work.stage("prune", inputs, produce)
+    inputs = {"net": teacher.digest, "prune": msgspec.structs.asdict(asked)}
+    judging = {"validation": validation.digest(), **work.plan.judged_by} if judged else {}
+    kept = work.stage("prune", {**inputs, **judging}, produce)
     report = msgspec.json.decode((kept / _PRUNED_FILE).read_bytes(), type=PruneReport)
-    return _learn_from(work, teacher, saved_net(kept), report)
+    return _learn_from(work, teacher, saved_net(kept), teacher.code, report)
 
 
-def _learn_from(work: Compilation, teacher: Model, start: torch.nn.Module, pruned: PruneReport | None) -> Learned:
+def _learn_from(
+    work: Compilation, teacher: Model, start: torch.nn.Module, code: str, pruned: PruneReport | None
+) -> Learned:
     """`start` learns from the teacher: each way for a trial, the best of them in full."""
     learning = work.plan.learning
     if learning is None:
         raise CompileError(f"{work.plan.reference}: the student has neither weights nor a [learn] table to learn by.")
-    lesson = _lesson(work, teacher, start, learning)
+    lesson = _lesson(work, teacher, start, code, learning)
     trials = _tried(work, lesson)
     way = trials[0].way if trials else learning.ways[0]
-    return Learned(export_net(work, _distilled(work, lesson, way)), teacher, pruned, trials, way)
+    return Learned(export_net(work, _distilled(work, lesson, way), code), teacher, pruned, trials, way)
 
 
 class Lesson(msgspec.Struct, frozen=True):
@@ -136,14 +141,11 @@ class Lesson(msgspec.Struct, frozen=True):
     inputs: dict[str, Any]
 
 
-def _lesson(work: Compilation, teacher: Model, start: torch.nn.Module, learning: Learning) -> Lesson:
+def _lesson(work: Compilation, teacher: Model, start: torch.nn.Module, code: str, learning: Learning) -> Lesson:
     """The teacher's answers to every view of the training samples, or the teacher itself where views are endless."""
-    samples = work.plan.data.train
-    if not len(samples):
-        raise CompileError(f"{work.plan.reference}: there are no training samples. Name them in the [data] table.")
-    augment = {"augment": msgspec.structs.asdict(learning.augment)}
-    taught = {"teacher": _digest_of(teacher), "train": samples.digest(), **augment}
-    inputs = {**taught, "start": digest_of_net(start), "seed": work.plan.seed}
+    samples = _training_samples(work)
+    taught = {"teacher": teacher.digest, "train": samples.digest(), "augment": msgspec.structs.asdict(learning.augment)}
+    inputs = {**taught, "start": digest_of_net(start, code), "seed": work.plan.seed}
     if not learning.augment.views:
         return Lesson(start, Asked(_asked(work, teacher)), learning, inputs)
 
@@ -177,7 +179,7 @@ def _tried(work: Compilation, lesson: Lesson) -> tuple[Trial, ...]:
         (directory / _TRIALS_FILE).write_bytes(msgspec.json.encode(trials))
 
     told = {"ways": learning.ways, "trial": msgspec.structs.asdict(trial), "validation": data.validation.digest()}
-    kept = work.stage("try ways", {**lesson.inputs, **told, "metric": work.plan.metric_name}, produce)
+    kept = work.stage("try ways", {**lesson.inputs, **told, **work.plan.judged_by}, produce)
     return msgspec.json.decode((kept / _TRIALS_FILE).read_bytes(), type=tuple[Trial, ...])
 
 
@@ -202,17 +204,17 @@ def _distilled(work: Compilation, lesson: Lesson, way: Way) -> torch.nn.Module:
     return saved_net(work.stage("distil", inputs, produce))
 
 
-def _trained(work: Compilation, net: torch.nn.Module, training: Training) -> torch.nn.Module:
-    samples = work.plan.data.train
-    if not len(samples):
-        raise CompileError(f"{work.plan.reference}: there are no training samples. Name them in the [data] table.")
+def _trained(work: Compilation, net: torch.nn.Module, code: str, training: Training) -> torch.nn.Module:
+    samples = _training_samples(work)
+    if not is_labelled(samples):
+        raise CompileError("Some training samples have no label, and there is no teacher to learn from. Label them.")
 
     def produce(directory: Path, advance: Advance) -> None:
         train(net, samples, training.schedule, seed=work.plan.seed, augment=training.augment, advance=advance)
         save_net(net, directory)
 
     inputs = {
-        "start": digest_of_net(net),
+        "start": digest_of_net(net, code),
         "train": samples.digest(),
         "schedule": msgspec.structs.asdict(training.schedule),
         "augment": msgspec.structs.asdict(training.augment),
@@ -221,81 +223,26 @@ def _trained(work: Compilation, net: torch.nn.Module, training: Training) -> tor
     return saved_net(work.stage("train", inputs, produce))
 
 
-def export_net(work: Compilation, net: torch.nn.Module) -> Model:
+def _training_samples(work: Compilation) -> Samples:
+    samples = work.plan.data.train
+    if not len(samples):
+        raise CompileError(f"{work.plan.reference}: there are no training samples. Name them in the [data] table.")
+    return samples
+
+
+def export_net(work: Compilation, net: torch.nn.Module, code: str) -> Model:
     """`net` as an ONNX file that says what it says. Raises CompileError where it does not."""
+    sample = sample_of(work.plan)
 
     def produce(directory: Path, advance: Advance) -> None:
-        export_onnx(net, sample_of(work.plan), directory / ONNX_FILE, work.plan.ends)
+        export_onnx(net, sample, directory / ONNX_FILE, work.plan.ends)
 
-    inputs = {"net": digest_of_net(net), "source": _source_of(net), "ends": msgspec.structs.asdict(work.plan.ends)}
-    return Model(work.stage("export", inputs, produce) / ONNX_FILE, net)
-
-
-def _imported(work: Compilation, path: Path) -> Path:
-    def produce(directory: Path, advance: Advance) -> None:
-        import_onnx(path, directory / ONNX_FILE, work.plan.ends, sample_of(work.plan)[: work.plan.ends.batch])
-
-    return work.stage("import", {"onnx": file_digest(path)}, produce) / ONNX_FILE
-
-
-def _build(work: Compilation, source: Source) -> torch.nn.Module:
-    """A network with its first weights, which the seed decides."""
-    import torch
-
-    if not isinstance(source, Net):
-        raise CompileError(f"{work.plan.reference}: an ONNX file cannot be trained. Give a torch network.")
-    with seeded(work.plan.seed):
-        net = source.build()
-    if not isinstance(net, torch.nn.Module):
-        raise CompileError(f"{source.build} gave {type(net).__name__}, not a torch.nn.Module.")
-    return net
-
-
-def _filled(net: torch.nn.Module, weights: Path) -> torch.nn.Module:
-    """`net` with safetensors `weights`, in eval mode."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        net.load_state_dict(load_file(weights))
-    except (OSError, SafetensorError) as error:
-        raise CompileError(f"{weights} is no safetensors file: {error}. Save it with safetensors.torch.") from error
-    except RuntimeError as error:
-        raise CompileError(f"{weights} does not fit the network: {str(error).strip()[:400]}") from error
-    return net.eval()
+    ends = msgspec.structs.asdict(work.plan.ends)
+    inputs = {"net": digest_of_net(net, code), "ends": ends, "shape": sample.shape[1:]}
+    return Model(work.stage("export", inputs, produce) / ONNX_FILE, net, code)
 
 
 def _asked(work: Compilation, teacher: Model) -> Teacher:
     if teacher.net is not None:
         return NetTeacher(teacher.net, sample_of(work.plan))
-    return OnnxTeacher(teacher.onnx, ends_of(teacher.onnx))
-
-
-def _digest_of(model: Model) -> str:
-    return digest_of_net(model.net) if model.net is not None else file_digest(model.onnx)
-
-
-def sample_of(plan: Plan) -> Floats:
-    """A few real inputs, whichever part has some."""
-    data = plan.data
-    parts = (data.fit, data.train, data.validation, data.ranges, data.test)
-    return first(next(part for part in parts if len(part)), _SAMPLE_ROWS)
-
-
-def _source_of(net: torch.nn.Module) -> str:
-    return hashlib.sha256(source_of(type(net)).encode()).hexdigest()
-
-
-def save_net(net: torch.nn.Module, directory: Path) -> None:
-    """The whole module, since pruning changes its form; read back only from the user's own stages."""
-    import torch
-
-    torch.save(net, directory / NET_FILE)
-
-
-def saved_net(directory: Path) -> torch.nn.Module:
-    import torch
-
-    net = torch.load(directory / NET_FILE, weights_only=False)
-    assert isinstance(net, torch.nn.Module)  # `_save` wrote it
-    return net.eval()
+    return OnnxTeacher(teacher.onnx, fitted(work.plan.ends, teacher.onnx))

@@ -13,15 +13,16 @@ import msgspec
 import numpy as np
 import onnxruntime
 
-from contracts.manifest import ConfidenceRule, Measured, Measurements
+from contracts.manifest import ConfidenceRule, Manifest, Measured, Measurements
 from model_compiler.bootstrap import Interval, paired_difference
 from model_compiler.build import Built
 from model_compiler.calibration import confidence_of
 from model_compiler.certify import as_logits
+from model_compiler.cloud import cloud_model
 from model_compiler.compilation import Compilation
 from model_compiler.data.samples import Floats, first
 from model_compiler.learn import Learned
-from model_compiler.pack import Packed
+from model_compiler.onnx_ends import fitted
 from model_compiler.plan import Plan
 from model_compiler.progress import Advance
 from model_compiler.replay import Ends, all_outputs_of, open_engine
@@ -30,7 +31,7 @@ from model_compiler.yardstick import Yardstick, yardstick
 
 ROUNDS = 150
 _WARM_UP = 20
-_LONGEST_S = 60.0
+_LONGEST_S = 20.0
 _FOUND_FILE = "measured.json"
 REFERENCE = "reference"
 _HOW_LATENCY = (
@@ -80,11 +81,13 @@ def measure(work: Compilation, built: Built, learned: Learned, rules: Rules) -> 
     """Every artifact on the test samples, beside what it is compared with. Run once for the same files and rules."""
     plan = work.plan
     forms = {each.file: Form(built.files[each.file], each.runtime != "onnxruntime") for each in built.order}
-    forms[REFERENCE] = Form(reference_of(plan, learned))
+    forms[REFERENCE] = Form(_reference(work, learned))
     told = {
         "forms": {name: file_digest(form.path) for name, form in forms.items()},
         "test": plan.data.test.digest(),
-        "metric": plan.metric_name,
+        "task": plan.task,
+        "kind": plan.kind,
+        **plan.judged_by,
         "rounds": ROUNDS,
         "rules": msgspec.to_builtins(rules),
     }
@@ -97,19 +100,17 @@ def measure(work: Compilation, built: Built, learned: Learned, rules: Rules) -> 
     return msgspec.json.decode((kept / _FOUND_FILE).read_bytes(), type=Findings)
 
 
-def reference_of(plan: Plan, learned: Learned) -> Path:
+def _reference(work: Compilation, learned: Learned) -> Path:
     """What the artifacts are compared with: the cloud bundle, the teacher, or the model's own float form."""
-    if plan.cloud is not None:
-        return plan.cloud.first_artifact
-    return (learned.teacher or learned.student).onnx
+    return cloud_model(work) or learned.reference.onnx
 
 
-def measurements_of(plan: Plan, packed: Packed, found: Findings) -> Measurements:
+def measurements_of(plan: Plan, manifest: Manifest, found: Findings) -> Measurements:
     """As measurements.json tells it."""
-    artifacts = {each.file: _measured(found.forms[each.file]) for each in packed.manifest.artifacts}
+    artifacts = {each.file: _measured(found.forms[each.file]) for each in manifest.artifacts}
     compared = plan.cloud is not None or plan.teacher is not None
     return Measurements(
-        bundle=packed.manifest.reference,
+        bundle=manifest.reference,
         artifacts=artifacts,
         how=f"{found.metric} on {plan.how}; {_HOW_LATENCY}",
         machine=machine(),
@@ -124,7 +125,7 @@ def _measured(found: Found) -> Measured:
 
 def _measure(work: Compilation, forms: Mapping[str, Form], rules: Rules, advance: Advance) -> Findings:
     plan, test = work.plan, work.plan.data.test
-    some = test if len(test) else plan.data.fit
+    some = test if len(test) else plan.data.some
     by = yardstick(plan, some, forms[REFERENCE].path)
     scored = _scored(plan, by, forms, rules) if len(test) else {}
     advance(0.5)
@@ -141,7 +142,8 @@ def _scored(plan: Plan, by: Yardstick, forms: Mapping[str, Form], rules: Rules) 
     """What the test samples say of every form: the fields of Found that need them."""
     test = by.samples
     scored: dict[str, dict[str, Any]] = {}
-    reference = all_outputs_of(forms[REFERENCE].path, test, plan.ends)
+    compared = forms[REFERENCE].path
+    reference = all_outputs_of(compared, test, fitted(plan.ends, compared))
     for name, form in forms.items():
         outputs = all_outputs_of(form.path, test, plan.ends, literal=form.literal) if name != REFERENCE else reference
         scored[name] = {"score": by.whole(outputs, test.labels)}
@@ -152,14 +154,16 @@ def _scored(plan: Plan, by: Yardstick, forms: Mapping[str, Form], rules: Rules) 
             logits = as_logits(plan, outputs[plan.ends.output])
             cloud = reference[plan.ends.output].argmax(axis=1)
             scored[name]["agreement"] = float((logits.argmax(axis=1) == cloud).mean())
-            scored[name]["escalation"] = 1.0 - float((confidence_of(logits, rules[name]) >= rules[name].threshold).mean())
+            scored[name]["escalation"] = 1.0 - float(
+                (confidence_of(logits, rules[name]) >= rules[name].threshold).mean()
+            )
     return scored
 
 
 def times_ms(
     artifacts: Mapping[str, Path], inputs: Floats, ends: Ends, *, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, tuple[float, ...]]:
-    """Milliseconds of each of up to ROUNDS runs at batch 1 per artifact, fewer where that would take over a minute.
+    """Milliseconds of each of up to ROUNDS runs at batch 1 per artifact, fewer where that would take longer than _LONGEST_S.
 
     The artifacts take turns on the same input, so that a machine that drifts slows all of them.
     """

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from contracts.manifest import TensorSpec
 from model_compiler.errors import CompileError
 from model_compiler.replay import Ends
@@ -21,28 +23,48 @@ def load(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_ONNX_BYTES:
             raise CompileError(f"{path} has {path.stat().st_size} bytes; an ONNX file has less than 2 GiB.")
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+            raise CompileError(
+                f"{path} keeps weights in other files. Save it as one: onnx.save_model(onnx.load(path), path)."
+            )
         onnx.checker.check_model(model)
     except OSError as error:
         raise CompileError(f"{path} cannot be read ({error.strerror}). Give the path of an ONNX file.") from error
     except (DecodeError, onnx.checker.ValidationError, UnicodeDecodeError) as error:
-        told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CompileError(f"{path} is no valid ONNX file: {told}") from error
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise CompileError(f"{path} keeps weights in other files. Save it as one file: onnx.save_model(model, path).")
+        told = str(error).strip().partition("\n")[0][:300].rstrip(".") or type(error).__name__
+        raise CompileError(f"{path} is no whole ONNX file: {told}. Export it again.") from error
     return model
 
 
 def ends_of(path: Path) -> Ends:
-    """Raises CompileError where the model has another count of inputs than one, or a fixed batch other than 1."""
+    """Raises CompileError for a model that does not take float32 rows in one input and give as many in each output."""
     inputs, outputs = tensor_specs(load(path))
     if len(inputs) != 1:
-        told = ", ".join(spec.name for spec in inputs)
+        told = ", ".join(spec.name for spec in inputs) or "none"
         raise CompileError(f"{path} has {len(inputs)} inputs ({told}); models with one input are compiled.")
-    batch = inputs[0].shape[0] if inputs[0].shape else 0
+    if inputs[0].datatype != "FP32":
+        raise CompileError(
+            f"{path} takes {inputs[0].datatype}. Export it with a float32 input; the compiler makes it smaller itself."
+        )
+    batch = inputs[0].shape[0] if len(inputs[0].shape) > 1 else 0
     if batch not in (-1, 1):
-        raise CompileError(f"{path} takes exactly {batch} rows at a time. Export it with a free batch, or with 1.")
+        raise CompileError(
+            f"{path}: the first dimension of {inputs[0].name} {list(inputs[0].shape)} must be the rows of a batch, "
+            "free or 1. Export it with a free batch."
+        )
+    for spec in outputs:
+        if spec.shape[:1] not in ((-1,), (batch,)):
+            raise CompileError(
+                f"{path}: the first dimension of output {spec.name} {list(spec.shape)} is not that of the batch. "
+                "Export the model without what mixes its rows, such as non-maximum suppression."
+            )
     return Ends(inputs[0].name, tuple(spec.name for spec in outputs), None if batch == -1 else batch)
+
+
+def fitted(ends: Ends, path: Path) -> Ends:
+    """`ends` with the batch that the file at `path` insists on."""
+    return msgspec.structs.replace(ends, batch=ends_of(path).batch)
 
 
 def tensor_specs(model: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -54,6 +76,10 @@ def tensor_specs(model: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, 
 
 def _spec(value: Any) -> TensorSpec:
     tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type"):
+        raise CompileError(
+            f"{value.name!r} is a {value.type.WhichOneof('value')}. Models of tensors alone are compiled."
+        )
     if not tensor.HasField("shape"):
         raise CompileError(f"Tensor {value.name!r} has no shape. Run onnx.shape_inference on the model first.")
     shape = tuple(

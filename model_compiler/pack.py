@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from contracts import manifest as manifests
 from contracts.decoding import UNREADABLE
 from contracts.manifest import File, Manifest, Measurements
 from model_compiler.errors import CompileError
+from model_compiler.exclusive import alone
 
 
 class Packed(msgspec.Struct, frozen=True):
@@ -45,8 +45,10 @@ def npy(array: npt.NDArray[np.generic]) -> bytes:
     return buffer.getvalue()
 
 
-def pack(directory: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Packed:
-    """Writes the bundle to `directory`, in place of what was there.
+def pack(
+    directory: Path, manifest: Manifest, contents: Mapping[str, bytes], measurements: Measurements | None = None
+) -> Packed:
+    """Writes the bundle to `directory`, in place of what was there, with its `measurements` beside its files.
 
     Raises CompileError when `contents` are not exactly what the manifest names or cannot be written, FoothillError
     `bad_bundle` when the manifest breaks its own rules.
@@ -55,7 +57,8 @@ def pack(directory: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> 
     if manifest.files != files_of(contents):
         raise CompileError(f"{manifest.reference}: the manifest does not name the files it is packed with.")
     try:
-        _write(directory, {**contents, manifests.FILE: manifests.encode(manifest)})
+        attached = {manifests.MEASUREMENTS_FILE: _encoded(measurements)} if measurements is not None else {}
+        _write(directory, {**contents, manifests.FILE: manifests.encode(manifest), **attached})
     except OSError as error:
         raise CompileError(f"{directory} cannot be written: {error}. Free space, or name another directory.") from error
     return Packed(directory, manifests.digest(manifest), manifest)
@@ -63,8 +66,7 @@ def pack(directory: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> 
 
 def attach(packed: Packed, measurements: Measurements) -> None:
     """Writes measurements.json beside the bundle's files; the address does not change."""
-    data = msgspec.json.format(msgspec.json.encode(measurements, order="sorted"), indent=2)
-    packed.file(manifests.MEASUREMENTS_FILE).write_bytes(data + b"\n")
+    packed.file(manifests.MEASUREMENTS_FILE).write_bytes(_encoded(measurements))
 
 
 def read(directory: Path) -> Packed:
@@ -89,14 +91,27 @@ def read_measurements(packed: Packed) -> Measurements:
         raise CompileError(f"{path} holds no measurements: {error}. Compile the bundle again.") from error
 
 
+def _encoded(measurements: Measurements) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(measurements, order="sorted"), indent=2) + b"\n"
+
+
 def _write(directory: Path, contents: Mapping[str, bytes]) -> None:
-    """All files beside `directory` first: a half-written bundle never has its name."""
-    beside = directory.parent / f".{directory.name}.{os.getpid()}"
-    shutil.rmtree(beside, ignore_errors=True)
-    for path, data in contents.items():
-        target = beside / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-    if directory.exists():
-        shutil.rmtree(directory)
-    beside.rename(directory)
+    """All files beside `directory` first: a half-written bundle never has its name, and one that was there stays until
+    the new one is whole."""
+    new, old = (directory.with_name(f".{directory.name}.{which}") for which in ("new", "old"))
+    with alone(directory.with_name(f".{directory.name}.lock")):
+        try:
+            shutil.rmtree(new, ignore_errors=True)
+            for path, data in contents.items():
+                target = new / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+            if old.exists() and not directory.exists():
+                old.rename(directory)  # a run was killed between the two renames below
+            shutil.rmtree(old, ignore_errors=True)
+            if directory.is_dir():
+                directory.rename(old)
+            new.rename(directory)
+        finally:
+            for left in (new, old):
+                shutil.rmtree(left, ignore_errors=True)

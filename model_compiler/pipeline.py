@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
+
 from model_compiler.build import build
 from model_compiler.certify import certify
 from model_compiler.compilation import Compilation
 from model_compiler.describe import describe
 from model_compiler.learn import learn
 from model_compiler.measure import measure, measurements_of
-from model_compiler.pack import Packed, attach, pack
+from model_compiler.pack import Packed, pack
 from model_compiler.plan import Plan
 from model_compiler.plans import cloud_plan, edge_plan, given_cloud
 from model_compiler.progress import Progress, silent
@@ -45,9 +47,9 @@ def compile_bundle(
         built = build(work, learned)
         certified = certify(work, built)
         rules = {name: found.fitted.rule for name, found in certified.items()}
-        packed = pack(directory, *describe(plan, built.order, built.files, rules))
+        manifest, contents = describe(plan, built.order, built.files, rules)
         found = measure(work, built, learned, rules)
-        attach(packed, measurements_of(plan, packed, found))
+        packed = pack(directory, manifest, contents, measurements_of(plan, manifest, found))
         if report:
             write_report(tell(work, packed, learned, built, certified, found), report_of(directory))
     return packed
@@ -57,11 +59,11 @@ def compile_recipe(recipe: Path, out: Path, *, stages: Stages, progress: Progres
     """Compiles what a recipe names into `out`/NAME@VERSION: the teacher as a cloud bundle where it says so, then the
     student. Raises RecipeError with the line, or CompileError."""
     file = RecipeFile.open(recipe)
-    plan = edge_plan(file, stages.directory, given_cloud(file))
+    plan = edge_plan(file, stages.directory, given_cloud(file), progress=progress)
     packed = []
     if (cloud := cloud_plan(file, plan)) is not None:
         packed.append(compile_bundle(cloud, out / cloud.reference, stages=stages, progress=progress))
-        plan = edge_plan(file, stages.directory, packed[0])
+        plan = msgspec.structs.replace(plan, cloud=packed[0])
     packed.append(compile_bundle(plan, out / plan.reference, stages=stages, progress=progress))
     return tuple(packed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,21 +33,28 @@ class Training(msgspec.Struct, frozen=True):
 
 
 class Net(msgspec.Struct, frozen=True):
-    """A torch network: `name` tells it from every other one, `build` makes it.
+    """A torch network: `name` is for messages, `build` makes it.
 
-    safetensors `weights` fill it; without them it is trained, by `training` where it learns from the labels.
+    safetensors `weights` fill it; without them it is trained, by `training` where it learns from the labels. `code`: a
+    digest of the text that defines it, so that what it learned is learned again when that changes; none for networks
+    that do not change.
     """
 
     name: str
     build: Callable[[], torch.nn.Module]
     weights: Path | None = None
     training: Training | None = None
+    code: str = ""
 
 
 class OnnxFile(msgspec.Struct, frozen=True):
     """A finished model; it is quantized and checked, not trained."""
 
     path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
 
 
 Source = Net | OnnxFile
@@ -113,7 +120,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     `student` is what becomes artifacts; None means the teacher, or with `prune` what is left of it. A student that is a
     Net without weights is trained: from the teacher's answers where there is a teacher, from the labels otherwise.
-    With a `cloud` bundle it is certified against that. `how` says in words what is measured on what.
+    With a `cloud` bundle it is certified against that. `how` says in words what is measured on what. `metric` is called
+    `metric_name`, and `metric_code` is a digest of its text.
     """
 
     name: str
@@ -132,6 +140,7 @@ class Plan(msgspec.Struct, frozen=True):
     budget: Budget = Budget()
     metric: Metric | None = None
     metric_name: str = ""
+    metric_code: str = ""
     cloud: Packed | None = None
     promise: Promise = Promise()
     preprocess: Preprocess | None = None
@@ -144,6 +153,20 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def reference(self) -> str:
         return f"{self.name}@{self.version}"
+
+    @property
+    def judged_by(self) -> dict[str, str]:
+        """What tells the metric from every other, for the inputs of stages."""
+        told = {"metric": self.metric_name}
+        return {**told, "metric code": self.metric_code} if self.metric_code else told
+
+
+_EXACT: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4")
+
+
+def most_exact(artifacts: Sequence[ArtifactPlan]) -> ArtifactPlan:
+    """The one that is nearest to the model that it was made of."""
+    return min(artifacts, key=lambda each: _EXACT.index(each.precision))
 
 
 FP32_FILE, FP16_FILE = "fp32.onnx", "fp16.onnx"

@@ -217,6 +217,9 @@ def _ends(recipe: Recipe) -> Iterator[Broken]:
     if kind not in _KINDS_OF.get(task, (kind,)):
         yield "postprocess.kind", f"the answers of {task} are {' or '.join(_KINDS_OF[task])}, not {kind}."
     yield from _twice("postprocess.outputs", recipe.outputs)
+    model = recipe.student or recipe.teacher
+    if model is not None and model.onnx:
+        return  # the file has names of its own
     for key, names in (("input", (recipe.postprocess.input,)), ("outputs", recipe.outputs)):
         if not all(name.isidentifier() for name in names):
             yield f"postprocess.{key}", "write names of letters, digits and '_', such as logits."

@@ -48,9 +48,7 @@ def outputs_of(artifact: Path, inputs: Floats | Samples, ends: Ends, *, literal:
     return all_outputs_of(artifact, inputs, ends, literal=literal)[ends.output]
 
 
-def all_outputs_of(
-    artifact: Path, inputs: Floats | Samples, ends: Ends, *, literal: bool = False
-) -> dict[str, Floats]:
+def all_outputs_of(artifact: Path, inputs: Floats | Samples, ends: Ends, *, literal: bool = False) -> dict[str, Floats]:
     """Every output for `inputs` (n, ...), run in batches: (n, ...) float32 each."""
     samples = Arrays(inputs, np.zeros(len(inputs), np.int64)) if isinstance(inputs, np.ndarray) else inputs
     with closing(open_engine(artifact, literal=literal)) as engine:

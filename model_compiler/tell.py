@@ -8,14 +8,17 @@ from datetime import datetime, timezone
 
 from contracts.boards import BOARDS
 from contracts.errors import FoothillError
-from model_compiler.build import Built, Int8
+from model_compiler.build import Built
 from model_compiler.certify import Certified
 from model_compiler.compilation import Compilation
+from model_compiler.int8_files import Int8
 from model_compiler.learn import Learned
 from model_compiler.learning.ways import PAPERS
 from model_compiler.measure import REFERENCE, Findings, Found, machine
 from model_compiler.onnx_ends import load
 from model_compiler.pack import Packed
+from model_compiler.plan import most_exact
+from model_compiler.quantizing.mixed import Mixed
 from model_compiler.quantizing.search import Written
 from model_compiler.reporting import findings as told
 from model_compiler.reporting import gather
@@ -96,6 +99,7 @@ def _quantizing(work: Compilation, built: Built) -> told.Quantizing | told.Absen
         return told.NotDone("The plan has no int8 artifact.")
     search = built.int8.search
     first = search.written[0]
+    mixed = built.int8.mixed.get(first.file)
     return told.Quantizing(
         calibration_rows=search.calibration_rows,
         calibrations=tuple(
@@ -106,13 +110,14 @@ def _quantizing(work: Compilation, built: Built) -> told.Quantizing | told.Absen
         float_validation=search.float_score,
         equalized=gather.equalized_of(search.equalized),
         bias=_bias(work, first),
-        diagnosis=_diagnosis(search.tensors, first),
-        fallback=gather.fallback_of(first.fallback) if first.fallback else told.NotDone("int8 keeps the budget."),
+        diagnosis=_diagnosis(search.tensors, mixed),
+        fallback=gather.fallback_of(mixed.fallback) if mixed is not None else _NO_NEED,
         qat=_qat(built.int8),
         int4=gather.int4_of(built.int4, work.plan.quantizing.int4_block) if built.int4 else _NO_INT4,
     )
 
 
+_NO_NEED = told.NotDone("int8 keeps the budget, or the recipe does not ask for it.")
 _NO_INT4 = told.NotDone("The recipe asks for no int4 artifact.")
 
 
@@ -121,14 +126,11 @@ def _bias(work: Compilation, written: Written) -> told.BiasCorrection | told.Abs
         return told.NotDone("The recipe does not ask for it.")
     if not written.corrected:
         return told.NotDone("It was tried, and did not help.")
-    return told.BiasCorrection(written.corrected, written.first_score, written.corrected_score)
+    return told.BiasCorrection(written.corrected, written.first_score, written.score)
 
 
-def _diagnosis(tensors: tuple[str, ...], written: Written) -> told.Diagnosis | told.Absent:
-    if written.diagnosis is None:
-        return told.NotDone("int8 keeps the budget, so nothing had to be found.")
-    keep = written.fallback.keep if written.fallback is not None else {}
-    return gather.diagnosis_of(written.diagnosis, tensors, keep)
+def _diagnosis(tensors: tuple[str, ...], mixed: Mixed | None) -> told.Diagnosis | told.Absent:
+    return gather.diagnosis_of(mixed.diagnosis, tensors, mixed.fallback.keep) if mixed is not None else _NO_NEED
 
 
 def _qat(int8: Int8) -> told.Qat | told.Absent:
@@ -149,7 +151,7 @@ def _confidence(work: Compilation, certified: Mapping[str, Certified]) -> told.C
 
 
 def _export(work: Compilation, built: Built) -> told.Export:
-    model = load(built.files[built.order[-1].file])
+    model = load(built.files[most_exact(built.order).file])
     opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=0)
     parity = tuple(
         told.Parity(each.artifact, each.rows, each.largest_difference, each.agreement) for each in built.parity

@@ -13,8 +13,10 @@ import numpy.typing as npt
 from model_compiler.data.folder import UNLABELLED
 from model_compiler.data.samples import Floats, Labels, Relabelled, Samples
 from model_compiler.metrics import Metric, row_cosines
+from model_compiler.onnx_ends import fitted
 from model_compiler.plan import Plan
 from model_compiler.replay import all_outputs_of
+from runtime.serving.confidence import softmax
 
 Scores = npt.NDArray[np.float64]
 
@@ -34,25 +36,34 @@ class Yardstick(msgspec.Struct, frozen=True):
 
 def yardstick(plan: Plan, samples: Samples, reference: Path) -> Yardstick:
     """The plan's own metric; else accuracy where every sample has a label; else likeness to `reference` (an ONNX file):
-    of the top label for classifiers, of all outputs by their cosine for any other task."""
+    for classifiers the accuracy kept by its own probabilities, for any other task the cosine of all outputs."""
     if plan.metric is not None:
         return Yardstick(plan.metric_name or "metric of the recipe", samples, plan.metric)
-    output = plan.ends.output
-    if plan.task == "classification" and is_labelled(samples):
-        return _by_rows("accuracy", samples, _same_label(output))
-    wanted = all_outputs_of(reference, samples, plan.ends)
-    if plan.task == "classification":
-        answers = Relabelled(samples, wanted[output].argmax(axis=1))
-        return _by_rows("top labels like the float form's", answers, _same_label(output))
+    output, classifies = plan.ends.output, plan.task == "classification"
+    if classifies and is_labelled(samples):
+        return _by_rows("accuracy", samples, lambda outputs, labels: outputs[output].argmax(axis=1) == labels)
+    wanted = all_outputs_of(reference, samples, fitted(plan.ends, reference))
+    whose = "float form" if plan.teacher is None and plan.cloud is None else "teacher"
     # The reference's outputs have as many shapes as there are; a row's number finds its own among them.
     numbered = Relabelled(samples, np.arange(len(samples)))
-    return _by_rows(
-        "cosine with the float form", numbered, lambda outputs, labels: row_cosines(outputs, _of(wanted, labels))
-    )
+    if classifies:
+        chances = softmax(wanted[output]) if plan.kind == "logits" else wanted[output]
+        return _by_rows(
+            f"accuracy kept, by the {whose}'s own probabilities",
+            numbered,
+            lambda outputs, rows: chances_kept(outputs[output], chances[rows]),
+        )
+    return _by_rows(f"cosine with the {whose}", numbered, lambda outputs, rows: row_cosines(outputs, _of(wanted, rows)))
 
 
-def _same_label(output: str) -> Callable[[Mapping[str, Floats], Labels], npt.NDArray[np.bool_]]:
-    return lambda outputs, labels: np.asarray(outputs[output].argmax(axis=1) == labels)
+def chances_kept(outputs: Floats, chances: Floats) -> Scores:
+    """(n,): 1 less the probability that is lost where the top label of `outputs` is not that of `chances`, both
+    (n, classes).
+
+    If the probabilities are right, 1 less its mean is the accuracy lost: a label that was as likely costs nothing.
+    """
+    rows = np.arange(len(chances))
+    return np.asarray(1.0 - (chances.max(axis=1) - chances[rows, outputs.argmax(axis=1)]), np.float64)
 
 
 def _of(outputs: Mapping[str, Floats], rows: Labels) -> dict[str, Floats]:

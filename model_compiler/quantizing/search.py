@@ -1,35 +1,34 @@
-"""The best int8 files that the means of a plan give: every calibration is tried, judged on validation samples."""
+"""The best int8 files without a layer in float: every calibration is tried, and judged on validation samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
+import numpy as np
 
 from model_compiler.data.samples import Samples
 from model_compiler.errors import CompileError
 from model_compiler.metrics import Metric
-from model_compiler.plan import Quantizing
+from model_compiler.plan import CPU_INT8_FILE, TENSORRT_INT8_FILE, Quantizing
 from model_compiler.progress import Advance, part_of, unwatched
+from model_compiler.quantizing import ranges
 from model_compiler.quantizing.correct_bias import correct_bias
-from model_compiler.quantizing.diagnose import Diagnosis, Quantize, diagnose
+from model_compiler.quantizing.diagnose import Quantize
 from model_compiler.quantizing.equalize import Equalized, equalize
-from model_compiler.quantizing.fallback import Budget as MixBudget
-from model_compiler.quantizing.fallback import Fallback, fall_back
 from model_compiler.quantizing.int8 import quantize_cpu, quantize_tensorrt
+from model_compiler.quantizing.judge import few
 from model_compiler.quantizing.observe import Observations, observe
-from model_compiler.quantizing.placement import Keep
 from model_compiler.quantizing.prepare import prepare
 from model_compiler.quantizing.ranges import Method, Table, table_of
 from model_compiler.quantizing.tensorrt_lint import check_tensorrt
 from model_compiler.replay import Ends, all_outputs_of
 
-PREPARED_FILE, EQUALIZED_FILE = "prepared.onnx", "equalized.onnx"
-
-
-NOTHING_KEPT: Mapping[str, Keep] = {}
+_PREPARED_FILE, _EQUALIZED_FILE = "prepared.onnx", "equalized.onnx"
+BASE_FILE, _TABLE_FILE, _OBSERVED_FILE = "base.onnx", "table.json", "observed.npz"
+_BIAS_ACTIVATIONS, _FEWEST, _MOST = 2e8, 16, 128
 
 
 class Form(msgspec.Struct, frozen=True):
@@ -40,8 +39,8 @@ class Form(msgspec.Struct, frozen=True):
     literal: bool = False
 
 
-CPU = Form("cpu.u8s8.onnx", quantize_cpu)
-TENSORRT = Form("trt.s8.onnx", quantize_tensorrt, literal=True)
+CPU = Form(CPU_INT8_FILE, quantize_cpu)
+TENSORRT = Form(TENSORRT_INT8_FILE, quantize_tensorrt, literal=True)
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -53,16 +52,12 @@ class Tried(msgspec.Struct, frozen=True):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """One int8 file: its metric as first written, with biases corrected (`corrected` of them), and in the end."""
+    """One int8 file: its metric as first written, and with `corrected` of its biases moved."""
 
     file: str
     first_score: float
-    corrected_score: float
     score: float
     corrected: int
-    holds: bool
-    diagnosis: Diagnosis | None = None
-    fallback: Fallback | None = None
 
 
 class Search(msgspec.Struct, frozen=True):
@@ -78,142 +73,118 @@ class Search(msgspec.Struct, frozen=True):
     calibration_rows: int
     tensors: tuple[str, ...]
 
-    @property
-    def holds(self) -> bool:
-        return all(each.holds for each in self.written)
-
 
 class Request(msgspec.Struct, frozen=True):
-    """`ranges` calibrate, `validation` judges by `metric`. `allowed`: the share of the metric that may be lost."""
+    """`calibration` gives the ranges, `validation` judges by `metric`."""
 
-    ranges: Samples
+    calibration: Samples
     validation: Samples
     ends: Ends
     metric: Metric
-    allowed: float
-    means: Quantizing
-    max_bytes: int | None = None
 
     def score(self, artifact: Path, form: Form) -> float:
         outputs = all_outputs_of(artifact, self.validation, self.ends, literal=form.literal)
         return self.metric(outputs, self.validation.labels)
 
 
-class _Calibrated(msgspec.Struct, frozen=True):
+class Calibrated(msgspec.Struct, frozen=True):
+    """The prepared float model that int8 files are made of, what its activations were seen to be, and their ranges."""
+
     base: Path
     observations: Observations
     table: Table
 
+    def save(self, directory: Path) -> None:
+        (directory / BASE_FILE).write_bytes(self.base.read_bytes())
+        (directory / _TABLE_FILE).write_bytes(ranges.encode(self.table))
+        self.observations.save(directory / _OBSERVED_FILE)
 
-def search(fp32: Path, out: Path, forms: Sequence[Form], request: Request, *, advance: Advance = unwatched) -> Search:
-    """Writes every one of `forms` into `out`, all from one calibration table, chosen by what the first of them scores.
+    @classmethod
+    def load(cls, directory: Path) -> Calibrated:
+        table = ranges.decode((directory / _TABLE_FILE).read_bytes())
+        return cls(directory / BASE_FILE, Observations.load(directory / _OBSERVED_FILE), table)
+
+
+def search(
+    fp32: Path,
+    out: Path,
+    forms: Sequence[Form],
+    request: Request,
+    means: Quantizing,
+    *,
+    advance: Advance = unwatched,
+) -> Search:
+    """Writes every one of `forms` into `out`, all from one calibration, which the first of them chose, and keeps that
+    beside them.
 
     Raises CompileError where there is nothing to calibrate or to judge by, and where a file cannot be quantized.
     """
-    if not len(request.ranges) or not len(request.validation):
+    if not len(request.calibration) or not len(request.validation):
         raise CompileError(
             "int8 needs calibration and validation samples. Name them in [data], or take int8 out of the precisions."
         )
     with TemporaryDirectory() as work:
-        bases, equalized = _bases(fp32, Path(work), request.means)
-        tried, best = _calibrate(bases, Path(work), forms[0], request, part_of(advance, 0.0, 0.5))
+        bases, equalized = _bases(fp32, Path(work), means)
+        tried, best = _calibrate(bases, Path(work), forms[0], request, means, part_of(advance, 0.0, 0.6))
+        best.save(out)
         float_score = request.score(bases[0], forms[0])
         written = []
         for number, form in enumerate(forms):
-            share = 0.5 / len(forms)
-            told = part_of(advance, 0.5 + number * share, 0.5 + (number + 1) * share)
-            written.append(_write(form, best, out, request, float_score, told))
+            start, end = (0.6 + 0.4 * each / len(forms) for each in (number, number + 1))
+            written.append(_write(form, best, out, request, means, part_of(advance, start, end)))
     return Search(float_score, tried, equalized, tuple(written), best.table.rows, tuple(best.observations.tensors))
 
 
+def corrected(form: Form, best: Calibrated, path: Path, request: Request, score: float, advance: Advance) -> Written:
+    """Moves the biases of the file at `path`, which scores `score`, where that does not cost anything."""
+    moved = path.with_suffix(".corrected")
+    numbers = sum(int(seen.histogram.sum()) for seen in best.observations.tensors.values())
+    rows = int(np.clip(_BIAS_ACTIVATIONS * best.observations.rows / numbers, _FEWEST, _MOST))
+    samples = few(request.calibration, rows)
+    try:
+        count = correct_bias(best.base, path, moved, samples, request.ends, literal=form.literal, advance=advance)
+        after = request.score(moved, form)
+        if after < score:
+            return Written(form.file, score, score, 0)
+        moved.replace(path)
+        return Written(form.file, score, after, count)
+    finally:
+        moved.unlink(missing_ok=True)
+
+
 def _bases(fp32: Path, work: Path, means: Quantizing) -> tuple[tuple[Path, ...], tuple[Equalized, ...]]:
-    prepared, equal = work / PREPARED_FILE, work / EQUALIZED_FILE
+    prepared, equal = work / _PREPARED_FILE, work / _EQUALIZED_FILE
     prepare(fp32, prepared)
     pairs = equalize(prepared, equal) if means.equalize else []
     return ((prepared, equal) if pairs else (prepared,)), tuple(pairs)
 
 
 def _calibrate(
-    bases: Sequence[Path], work: Path, form: Form, request: Request, advance: Advance
-) -> tuple[tuple[Tried, ...], _Calibrated]:
+    bases: Sequence[Path], work: Path, form: Form, request: Request, means: Quantizing, advance: Advance
+) -> tuple[tuple[Tried, ...], Calibrated]:
     """Every method on every base; of equal scores the one named first wins."""
-    tried: list[tuple[Tried, _Calibrated]] = []
+    tried: list[tuple[Tried, Calibrated]] = []
     for number, base in enumerate(bases):
-        told = part_of(advance, number / len(bases), (number + 0.5) / len(bases))
-        observations = observe(base, request.ranges, request.ends, advance=told)
-        for method in request.means.methods:
-            calibrated = _Calibrated(base, observations, table_of(observations, method))
+        told = part_of(advance, number / len(bases), (number + 1) / len(bases))
+        observations = observe(base, request.calibration, request.ends, advance=part_of(told, 0.0, 0.6))
+        for done, method in enumerate(means.methods, 1):
+            calibrated = Calibrated(base, observations, table_of(observations, method))
             form.quantize(base, work / form.file, calibrated.table)
             score = request.score(work / form.file, form)
             tried.append((Tried(method, number > 0, score), calibrated))
-        advance((number + 1) / len(bases))
+            told(0.6 + 0.4 * done / len(means.methods))
     tried.sort(key=lambda each: -each[0].score)
     return tuple(each for each, _ in tried), tried[0][1]
 
 
-def _write(form: Form, best: _Calibrated, out: Path, request: Request, float_score: float, advance: Advance) -> Written:
-    """Quantizes, corrects biases where that helps, and keeps layers in float where the budget needs it."""
+def _write(form: Form, best: Calibrated, out: Path, request: Request, means: Quantizing, advance: Advance) -> Written:
     path = out / form.file
     form.quantize(best.base, path, best.table)
-    first_score = score = request.score(path, form)
-    corrected = 0
-    if request.means.correct_bias:
-        corrected, score = _corrected(best, path, form, request, first_score)
-    written = Written(form.file, first_score, score, score, corrected, float_score - score <= request.allowed)
-    if not written.holds and request.means.fall_back:
-        written = _mixed(form, best, path, request, written, advance)
+    score = request.score(path, form)
+    written = Written(form.file, score, score, 0)
+    if means.correct_bias:
+        written = corrected(form, best, path, request, score, advance)
     if form.literal:
         check_tensorrt(path)
     advance(1.0)
     return written
-
-
-def _mixed(form: Form, best: _Calibrated, path: Path, request: Request, before: Written, advance: Advance) -> Written:
-    """The file again with the fewest layers in float that the budget needs."""
-    quantize = form.quantize if not before.corrected else _correcting(form, request)
-    judged = (request.validation, request.ends, request.metric)
-    told = part_of(advance, 0.1, 0.5)
-    diagnosis = diagnose(
-        best.base, path, best.observations, best.table, *judged, quantize=quantize, literal=form.literal, advance=told
-    )
-    fallback = fall_back(
-        diagnosis,
-        best.base,
-        path,
-        best.table,
-        *judged,
-        MixBudget(max_drop=100 * request.allowed, max_bytes=request.max_bytes),
-        quantize=quantize,
-        literal=form.literal,
-        advance=part_of(advance, 0.5, 1.0),
-    )
-    return msgspec.structs.replace(
-        before, score=fallback.score, holds=fallback.holds, diagnosis=diagnosis, fallback=fallback
-    )
-
-
-def _correcting(form: Form, request: Request) -> Quantize:
-    """The form's way of quantizing, with biases corrected afterwards."""
-
-    def quantize(fp32: Path, out: Path, table: Table, *, keep: Mapping[str, Keep] = NOTHING_KEPT) -> None:
-        form.quantize(fp32, out, table, keep=keep)
-        moved = out.with_suffix(".corrected")
-        if correct_bias(fp32, out, moved, request.ranges, request.ends):
-            moved.replace(out)
-        moved.unlink(missing_ok=True)
-
-    return quantize
-
-
-def _corrected(best: _Calibrated, path: Path, form: Form, request: Request, score: float) -> tuple[int, float]:
-    """How many biases were moved, and the score then; none where it does not help."""
-    moved = path.with_suffix(".corrected")
-    try:
-        count = correct_bias(best.base, path, moved, request.ranges, request.ends)
-        after = request.score(moved, form) if count else score
-        if not count or after < score:
-            return 0, score
-        moved.replace(path)
-        return count, after
-    finally:
-        moved.unlink(missing_ok=True)

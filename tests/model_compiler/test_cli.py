@@ -8,9 +8,10 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from model_compiler.cli import Summary, app, show
+from model_compiler.cli import app, show
 from model_compiler.digits.recipe import DigitsBundles
 from model_compiler.pack import Packed, read_measurements
+from model_compiler.summary import Summary
 
 
 def all_of(bundles: DigitsBundles) -> tuple[Packed, ...]:

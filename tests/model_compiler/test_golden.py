@@ -33,10 +33,23 @@ def test_no_row_is_wrong_or_close_in_any_artifact() -> None:
     assert not np.isin(rows % 4, [0, 1]).any()
 
 
-def test_too_few_sure_rows_are_refused() -> None:
+def test_fewer_rows_than_wanted_are_taken_where_no_more_are_sure() -> None:
     labels = np.arange(10)
-    with pytest.raises(CompileError, match="Only 10 of 10"):
-        choose_rows({"a.onnx": logits_for(labels, 5.0)}, labels, Tolerance(0.1, 0.01))
+    assert choose_rows({"a.onnx": logits_for(labels, 5.0)}, labels, Tolerance(0.1, 0.01)).tolist() == [*range(10)]
+
+
+@pytest.mark.parametrize(("sure", "wanted"), [(3, 16), (0, 1)])
+def test_hardly_any_sure_row_is_refused(sure: int, wanted: int) -> None:
+    labels = np.arange(10)
+    logits = logits_for(labels, 5.0)
+    logits[sure:] *= 0.01
+    with pytest.raises(CompileError, match=f"in only {sure} of 10 samples"):
+        choose_rows({"a.onnx": logits}, labels, Tolerance(0.1, 0.01), wanted)
+
+
+def test_outputs_that_are_small_have_a_tolerance_too() -> None:
+    outputs = {"a.onnx": np.array([[0.0012345]], np.float32)}
+    assert tolerance_for(outputs, quantized=True).atol == pytest.approx(2.47e-5, rel=1e-9)
 
 
 def test_int8_gets_room_in_steps_of_its_widest_output_and_fp32_less() -> None:

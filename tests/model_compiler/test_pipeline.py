@@ -46,7 +46,7 @@ def test_compiling_in_another_process_gives_the_same_bundles(bundles: DigitsBund
 
 def test_progress_names_every_stage_in_order_and_finishes_each(compiled: Compiled) -> None:
     stages = list(dict.fromkeys((step.bundle, step.stage) for step in compiled.steps))
-    edge = ("import", "teach", "distil", "export", "quantize", "confidence", "measure")
+    edge = ("import", "teach", "distil", "export", "quantize", "compare", "confidence", "measure")
     assert stages == [
         *(("digits-cloud@1", stage) for stage in ("train", "export", "measure")),
         *(("digits-edge@1", stage) for stage in edge),

@@ -1,0 +1,88 @@
+"""The models of a plan before they learn: built or imported, and asked about a few samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from model_compiler.cloud import cloud_model
+from model_compiler.compilation import Compilation
+from model_compiler.data.samples import Floats, first
+from model_compiler.errors import CompileError
+from model_compiler.export import import_onnx, net_outputs
+from model_compiler.imports import called
+from model_compiler.networks import build
+from model_compiler.onnx_ends import fitted
+from model_compiler.plan import Net, OnnxFile, Plan, Source
+from model_compiler.probe import check_answers
+from model_compiler.progress import Advance
+from model_compiler.replay import all_outputs_of
+from model_compiler.stages import file_digest
+
+if TYPE_CHECKING:
+    import torch
+
+ONNX_FILE = "model.onnx"
+_SAMPLE_ROWS = 2
+"""Not 1: torch.export would make a batch of 1 a constant."""
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """A model before it learns: a network with its first or its given weights, or a finished ONNX file.
+
+    `width`: how many values one row of its answering output has.
+    """
+
+    source: Source
+    width: int
+    net: torch.nn.Module | None = None
+    onnx: Path | None = None
+
+    @property
+    def learns(self) -> bool:
+        return isinstance(self.source, Net) and self.source.weights is None
+
+    @property
+    def code(self) -> str:
+        return self.source.code if isinstance(self.source, Net) else ""
+
+
+def begin(work: Compilation, source: Source) -> Begun:
+    """Asked about a few samples, so that what does not fit is told before hours are spent. Raises CompileError."""
+    plan, sample = work.plan, sample_of(work.plan)
+    net = onnx = None
+    if isinstance(source, OnnxFile):
+        onnx = _imported(work, source.path)
+        answers = all_outputs_of(onnx, sample, fitted(plan.ends, onnx))
+    else:
+        net = build(source, plan.seed)
+        answers = called(f"{source.name} on inputs {list(sample.shape)}", net_outputs, net, sample, plan.ends)
+    check_answers(plan, source.name, answers, len(sample))
+    return Begun(source, answers[plan.ends.output][0].size, net, onnx)
+
+
+def check_alike(work: Compilation, *models: Begun) -> None:
+    """Teacher, student and cloud bundle must answer with as many values. Raises CompileError."""
+    widths = {each.source.name: each.width for each in models}
+    if (cloud := cloud_model(work)) is not None and work.plan.cloud is not None:
+        ends, sample = fitted(work.plan.ends, cloud), sample_of(work.plan)
+        widths[work.plan.cloud.manifest.reference] = all_outputs_of(cloud, sample, ends)[ends.output][0].size
+    if len(set(widths.values())) > 1:
+        told = ", ".join(f"{name}: {width}" for name, width in widths.items())
+        raise CompileError(f"The models do not answer alike ({told} values a row). Give all of them the same classes.")
+
+
+def sample_of(plan: Plan) -> Floats:
+    """A few real inputs."""
+    return first(plan.data.some, _SAMPLE_ROWS)
+
+
+def _imported(work: Compilation, path: Path) -> Path:
+    ends = work.plan.ends
+
+    def produce(directory: Path, advance: Advance) -> None:
+        import_onnx(path, directory / ONNX_FILE, ends, sample_of(work.plan))
+
+    return work.stage("import", {"onnx": file_digest(path), "names": [ends.input, *ends.outputs]}, produce) / ONNX_FILE

@@ -1,0 +1,105 @@
+"""What the options of `foothill compile --onnx` ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar, get_args
+
+import msgspec
+
+from contracts.boards import BOARDS
+from contracts.manifest import PostprocessKind, is_name, is_version
+from model_compiler.errors import CompileError
+from model_compiler.from_onnx import Colour, OnnxRequest, Pictures, Resize
+
+Word = TypeVar("Word")
+
+
+class OnnxOptions(msgspec.Struct, frozen=True):
+    """As they were typed; empty where they were not."""
+
+    onnx: Path
+    name: str
+    version: str
+    targets: Sequence[str]
+    model: str
+    calibration: Path | None
+    kind: str
+    labels: Path | None
+    colour: str
+    scale: float
+    mean: str
+    std: str
+    size: str
+    resize: str
+    max_drop: float | None
+
+
+def request_of(options: OnnxOptions) -> OnnxRequest:
+    """Raises CompileError that names the option and what to write."""
+    _check(options)
+    return OnnxRequest(
+        onnx=options.onnx,
+        name=options.name,
+        version=options.version,
+        targets=tuple(dict.fromkeys(options.targets)),
+        model=options.model,
+        calibration=options.calibration,
+        pictures=Pictures(
+            colour=_word("--colour", options.colour, get_args(Colour)),
+            scale=options.scale,
+            mean=_numbers("--mean", options.mean),
+            std=_numbers("--std", options.std),
+            resize=_word("--resize", options.resize, get_args(Resize)),
+            size=_size(options.size),
+        ),
+        labels=_lines(options.labels) if options.labels is not None else (),
+        kind=_word("--kind", options.kind, get_args(PostprocessKind)) if options.kind else None,
+        max_drop_points=options.max_drop,
+    )
+
+
+def _check(options: OnnxOptions) -> None:
+    for option, name in (("--name", options.name), ("--model", options.model or options.name)):
+        if not is_name(name):
+            raise CompileError(f"{option} {name!r}: write lower-case letters, digits and '-', such as detector.")
+    if not is_version(options.version):
+        raise CompileError(f"--version {options.version!r}: write numbers with dots, such as 1.0.0.")
+    if not options.targets:
+        raise CompileError(f"--target is missing. Name one or more of {', '.join(BOARDS)}.")
+    for target in options.targets:
+        _word("--target", target, tuple(BOARDS))
+    if options.max_drop is not None and not 0 <= options.max_drop <= 100:
+        raise CompileError(f"--max-drop {options.max_drop}: write points from 0 to 100.")
+
+
+def _word(option: str, value: str, known: tuple[Word, ...]) -> Word:
+    for each in known:
+        if each == value:
+            return each
+    raise CompileError(f"{option} {value!r} is unknown. Use one of {', '.join(map(str, known))}.")
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise CompileError(f"{option} {text!r}: write numbers with commas, such as 0.485,0.456,0.406.") from error
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    width, cross, height = text.partition("x")
+    if not text:
+        return None
+    if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise CompileError(f"--size {text!r}: write WIDTHxHEIGHT in pixels, such as 224x224.")
+    return int(width), int(height)
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        told = error.strerror if isinstance(error, OSError) else error.reason
+        raise CompileError(f"--labels {path} cannot be read ({told}). Give a text file, one label a line.") from error
