@@ -163,7 +163,7 @@ def _scored(plan: Plan, by: Yardstick, forms: Mapping[str, Form], rules: Rules) 
 def times_ms(
     artifacts: Mapping[str, Path], inputs: Floats, ends: Ends, *, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, tuple[float, ...]]:
-    """Milliseconds of each of up to ROUNDS runs at batch 1 per artifact, fewer where that would take longer than _LONGEST_S.
+    """Milliseconds of each of up to ROUNDS runs at batch 1 per artifact, fewer where that would take too long.
 
     The artifacts take turns on the same input, so that a machine that drifts slows all of them.
     """

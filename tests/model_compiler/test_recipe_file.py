@@ -91,7 +91,7 @@ def test_a_file_that_is_far_too_large_is_not_read_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["missing.toml", "."])
 def test_what_cannot_be_opened_is_told_by_its_path(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CompileError, match="cannot be read .*Give the path of a recipe"):
+    with pytest.raises(CompileError, match=r"cannot be read .*Give the path of a recipe"):
         RecipeFile.open(tmp_path / name)
 
 
