@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from contracts.boards import Fingerprint
+from contracts.boards import BOARDS, Fingerprint
 from contracts.errors import FoothillError
 from contracts.manifest import Artifact, Manifest, Precision
 
@@ -123,8 +123,13 @@ def machine_of(fingerprint: Fingerprint, kind: Kind = "tensorrt") -> Machine:
 
 
 def engine_artifact(manifest: Manifest, target: str) -> Artifact | None:
-    """The artifact to build an engine from on `target`; None where the bundle has none."""
-    return next((one for one in manifest.artifacts if one.runtime == "tensorrt" and target in one.targets), None)
+    """The artifact to build an engine from on `target`, the first of those for TensorRT and, on a GPU, in fp16.
+
+    None where the bundle has none.
+    """
+    gpu = target in BOARDS and BOARDS[target].family != "cpu"
+    suited = (one for one in manifest.artifacts if one.runtime == "tensorrt" or (gpu and one.precision == "fp16"))
+    return next((one for one in suited if target in one.targets), None)
 
 
 def wanted_of(manifest: Manifest, artifact: Artifact) -> Wanted:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
@@ -12,19 +14,25 @@ from model_compiler.data.samples import first
 from model_compiler.export import Parity, check_same, net_outputs, parity
 from model_compiler.int8_files import Int8, form_of, int8_files
 from model_compiler.learn import Learned, Model
-from model_compiler.plan import FP16_FILE, INT4_FILE, ArtifactPlan
+from model_compiler.plan import INT4_FILE, ArtifactPlan
 from model_compiler.progress import Advance
-from model_compiler.quantizing.half import to_fp16
+from model_compiler.quantizing.half import store_fp16, to_fp16
 from model_compiler.quantizing.int4 import Int4Result, quantize_int4
+from model_compiler.quantizing.judge import few
+from model_compiler.quantizing.observe import Observations, observe
+from model_compiler.quantizing.prepare import prepare
 from model_compiler.replay import all_outputs_of
 from model_compiler.stages import file_digest
 
 _COUNTED_FILE = "counted.json"
-_PARITY_ROWS = 64
+_PARITY_ROWS, _RANGED = 64, 64
 
 
 class Built(msgspec.Struct, frozen=True):
-    """`files`: artifact file to where it lies; `order`: the artifacts as nodes should prefer them."""
+    """`files`: artifact file to where it lies; `order`: the artifacts as nodes should prefer them.
+
+    Not in them: an int8 file for TensorRT that breaks the budget, since nodes would build engines from it.
+    """
 
     files: dict[str, Path]
     order: tuple[ArtifactPlan, ...]
@@ -40,8 +48,9 @@ def build(work: Compilation, learned: Learned) -> Built:
     int8 = int8_files(work, learned, eights) if eights else None
     half, int4 = _half(work, model), _int4(work, model)
     places = {"fp32": model.onnx, "fp16": half, "int4": int4}
+    order = _order(work, int8)
     files = {}
-    for artifact in work.plan.artifacts:
+    for artifact in order:
         if artifact.precision == "int8" and int8 is not None:
             files[artifact.file] = int8.place(form_of(artifact).file)
         else:
@@ -49,7 +58,7 @@ def build(work: Compilation, learned: Learned) -> Built:
             assert place is not None  # its stage ran, since the artifact is planned
             files[artifact.file] = place
     counted = msgspec.json.decode((int4.parent / _COUNTED_FILE).read_bytes(), type=Int4Result) if int4 else None
-    return Built(files, _order(work, int8), _parity(work, model, files), int8, counted)
+    return Built(files, order, _parity(work, model, order, files), int8, counted)
 
 
 def _files(work: Compilation, precision: Precision) -> tuple[ArtifactPlan, ...]:
@@ -58,13 +67,28 @@ def _files(work: Compilation, precision: Precision) -> tuple[ArtifactPlan, ...]:
 
 def _half(work: Compilation, model: Model) -> Path | None:
     """The fp16 file; None where none is planned."""
-    if not _files(work, "fp16"):
+    planned, ranges = _files(work, "fp16"), work.plan.data.ranges
+    if not planned:
         return None
+    artifact = planned[0]
 
     def produce(directory: Path, advance: Advance) -> None:
-        to_fp16(model.onnx, directory / FP16_FILE)
+        if not artifact.literal:
+            store_fp16(model.onnx, directory / artifact.file)
+            return
+        seen = _seen(work, model) if len(ranges) else None
+        to_fp16(model.onnx, directory / artifact.file, seen=seen)
 
-    return work.stage("fp16", {"onnx": file_digest(model.onnx)}, produce) / FP16_FILE
+    told = {"onnx": file_digest(model.onnx), "file": artifact.file, "ranges": ranges.digest()}
+    return work.stage("fp16", told, produce) / artifact.file
+
+
+def _seen(work: Compilation, model: Model) -> Observations:
+    """How large the values of the model get."""
+    with TemporaryDirectory() as name:
+        prepared = Path(name) / "prepared.onnx"
+        prepare(model.onnx, prepared)
+        return observe(prepared, few(work.plan.data.ranges, _RANGED), work.plan.ends)
 
 
 def _int4(work: Compilation, model: Model) -> Path | None:
@@ -81,30 +105,35 @@ def _int4(work: Compilation, model: Model) -> Path | None:
 
 
 def _order(work: Compilation, int8: Int8 | None) -> tuple[ArtifactPlan, ...]:
-    """As planned, but an int8 file that breaks the budget comes last: nodes then take a float one."""
+    """As planned, but an int8 file that breaks the budget comes last, and one for TensorRT not at all, where there are
+    others: nodes then take a float one."""
     if int8 is None:
         return work.plan.artifacts
+    broken = {written.file for written in int8.broken}
+    kept = tuple(each for each in work.plan.artifacts if not (each.file in broken and each.runtime == "tensorrt"))
+    order = tuple(sorted(kept or work.plan.artifacts, key=lambda each: each.file in broken))
     for written in int8.broken:
+        left = "nodes take a float artifact first" if any(each.file == written.file for each in order) else "left out"
         lost = 100 * (int8.search.float_score - int8.score(written))
         work.warn(
             f"{written.file} loses {lost:.2f} points on validation samples, and {100 * int8.allowed:.2f} may be lost: "
-            "where there is a float artifact, nodes take that first. Allow more, calibrate on samples that are more "
-            "like those it will see, or add a learn.qat schedule."
+            f"{left}. Allow more, calibrate on samples that are more like those it will see, or add a learn.qat "
+            "schedule."
         )
-    broken = {written.file for written in int8.broken}
-    return tuple(sorted(work.plan.artifacts, key=lambda each: each.file in broken))
+    return order
 
 
-def _parity(work: Compilation, model: Model, files: dict[str, Path]) -> tuple[Parity, ...]:
+def _parity(
+    work: Compilation, model: Model, order: Sequence[ArtifactPlan], files: Mapping[str, Path]
+) -> tuple[Parity, ...]:
     """Every artifact beside the torch network, or the ONNX file, that it came from, on real inputs."""
     plan = work.plan
     inputs = first(plan.data.some, _PARITY_ROWS)
     wanted = net_outputs(model.net, inputs, plan.ends) if model.net else all_outputs_of(model.onnx, inputs, plan.ends)
     classifies = plan.ends.output if plan.kind in ("logits", "probabilities") else ""
     found = []
-    for artifact in plan.artifacts:
-        literal = artifact.runtime != "onnxruntime"
-        got = all_outputs_of(files[artifact.file], inputs, plan.ends, literal=literal)
+    for artifact in order:
+        got = all_outputs_of(files[artifact.file], inputs, plan.ends, literal=artifact.literal)
         if artifact.precision == "fp32":
             check_same(artifact.file, got, wanted)
         found.append(parity(artifact.file, got, wanted, classifies=classifies))

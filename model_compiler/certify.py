@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from contracts.manifest import digest_of
 from contracts.strata import stratum_of
@@ -20,6 +19,7 @@ from model_compiler.plan import Plan
 from model_compiler.progress import Advance
 from model_compiler.replay import outputs_of
 from model_compiler.stages import file_digest
+from model_compiler.yardstick import as_logits
 
 _RULES_FILE = "rules.json"
 
@@ -77,7 +77,7 @@ def _certify(work: Compilation, built: Built, cloud: Path, advance: Advance) -> 
     assert plan.cloud is not None
     rules = {}
     for artifact in built.order:
-        path, literal = built.files[artifact.file], artifact.runtime != "onnxruntime"
+        path, literal = built.files[artifact.file], artifact.literal
         fit_logits, threshold_logits = (_logits(plan, path, part, literal=literal) for part in (fit, threshold))
         rule = fit_rule(
             fit_logits,
@@ -93,13 +93,6 @@ def _certify(work: Compilation, built: Built, cloud: Path, advance: Advance) -> 
         rules[artifact.file] = Certified(rule, tuple(confidence.tolist()), tuple(differs.tolist()))
         advance(len(rules) / len(built.files))
     return rules
-
-
-def as_logits(plan: Plan, outputs: Floats) -> Floats:
-    """Probabilities are taken as logits known up to a constant: by their logarithms."""
-    if plan.kind == "logits":
-        return outputs
-    return np.asarray(np.log(np.maximum(outputs, np.finfo(np.float32).tiny)), np.float32)
 
 
 def _logits(plan: Plan, path: Path, samples: Samples, *, literal: bool) -> Floats:

@@ -1,4 +1,4 @@
-"""`foothill compile`: from a recipe, from an ONNX file, or the demo's bundles."""
+"""`foothill compile`: from a recipe, from an ONNX file, the demo's bundles, or an engine from a bundle."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from contracts.boards import BOARDS
+from contracts.engines import Hardware, Kind
 from contracts.errors import FoothillError
 from contracts.manifest import PostprocessKind
 from model_compiler.errors import CompileError
@@ -21,6 +22,7 @@ from model_compiler.progress import Progress, Step
 if TYPE_CHECKING:
     from model_compiler.from_onnx import OnnxRequest
     from model_compiler.pack import Packed
+    from runtime.serving.tensorrt_build import BuiltFile
 
 _DEFAULT = "model"
 _STOPPED = 130
@@ -39,7 +41,9 @@ app = typer.Typer(cls=_Group, help="Compile models into bundles.", no_args_is_he
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 Kept = Annotated[Path | None, typer.Option(help="Where stages are kept between runs. [default: OUT/stages]")]
-Kind = Annotated[str, typer.Option(help=f"With --onnx: {', '.join(get_args(PostprocessKind))}. [default: from FILE]")]
+Answers = Annotated[
+    str, typer.Option(help=f"With --onnx: {', '.join(get_args(PostprocessKind))}. [default: from FILE]")
+]
 
 
 @app.callback()
@@ -56,7 +60,7 @@ def model(
     target: Annotated[list[str] | None, typer.Option(help=f"With --onnx: {', '.join(BOARDS)}; repeat.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="With --onnx: a folder of pictures, for int8.")] = None,
     logical: Annotated[str, typer.Option("--model", help="With --onnx: the logical model. [default: NAME]")] = "",
-    kind: Kind = "",
+    kind: Answers = "",
     labels: Annotated[Path | None, typer.Option(help="With --onnx: a text file, one label a line.")] = None,
     colour: Annotated[str, typer.Option(help="With --onnx: rgb, bgr or grey.")] = "rgb",
     scale: Annotated[float, typer.Option(help="With --onnx: what pixels 0..255 are multiplied by.")] = 1 / 255,
@@ -98,6 +102,38 @@ def digits(
         _finish(out, json, lambda progress: _compile_digits(out, quick, progress))
 
 
+@app.command()
+def engine(
+    bundle: Annotated[Path, typer.Argument(help="A packed bundle's directory.")],
+    out: Annotated[Path, typer.Option(help="Directory for engine, record.json, timings and log.txt.")] = Path("engine"),
+    target: Annotated[str, typer.Option(help="Whose artifact to build from. [default: this machine's]")] = "",
+    kind: Annotated[str, typer.Option(help=f"{' or '.join(get_args(Kind))}.")] = "tensorrt",
+    hardware: Annotated[str, typer.Option(help=f"Other GPUs it is for: {', '.join(get_args(Hardware))}.")] = "none",
+    version_compatible: Annotated[bool, typer.Option(help="For later versions of TensorRT too.")] = False,
+    weight_stripped: Annotated[bool, typer.Option(help="Without weights; the bundle puts them back.")] = False,
+    dla_core: Annotated[int | None, typer.Option(help="Layers go to this accelerator of a Jetson.", min=0)] = None,
+    capability: Annotated[list[int] | None, typer.Option(help="With tensorrt-rtx: such as 86 or 89; repeat.")] = None,
+    workspace_mib: Annotated[int, typer.Option(help="Scratch memory of one tactic.", min=1, max=1 << 20)] = 1024,
+    timings: Annotated[Path | None, typer.Option(help="The timings of an earlier build on this machine.")] = None,
+    json: Json = False,
+) -> None:
+    """Build a TensorRT engine for this machine's kind of GPU. Nodes build their own; docs/engines.md."""
+    asked = {
+        "kind": kind,
+        "target": target,
+        "workspace_bytes": workspace_mib << 20,
+        "hardware": hardware,
+        "version_compatible": version_compatible,
+        "weight_stripped": weight_stripped,
+        "dla_core": dla_core,
+        "compute_capabilities": tuple(capability or ()),
+    }
+    with _told():
+        from model_compiler.engines import build_for, engine_target
+
+        _show_engine(build_for(bundle, engine_target(asked), out, timings=timings), json=json)
+
+
 def show(bundles: Sequence[Packed], *, json: bool) -> None:
     """Writes what was compiled to stdout, for programs or for people, and what is wrong with it to stderr.
 
@@ -110,12 +146,22 @@ def show(bundles: Sequence[Packed], *, json: bool) -> None:
         sys.stdout.write(msgspec.json.encode(summaries).decode() + "\n")
     else:
         print_table(summaries)
-    for what, told in (("warning: ", lambda each: each.warnings), ("", lambda each: each.broken)):
-        for summary in summaries:
-            for line in told(summary):
-                typer.echo(f"foothill compile: {what}{summary.bundle}: {line}", err=True)
-    if any(summary.broken for summary in summaries):
+    warned = [f"warning: {each.bundle}: {line}" for each in summaries for line in each.warnings]
+    broken = [f"{each.bundle}: {line}" for each in summaries for line in each.broken]
+    for line in (*warned, *broken):
+        typer.echo(f"foothill compile: {line}", err=True)
+    if broken:
         raise typer.Exit(1)
+
+
+def _show_engine(built: BuiltFile, *, json: bool) -> None:
+    if json:
+        told = {"engine": str(built.engine), "record": built.record, "took_s": built.took_s, "notes": built.notes}
+        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+        return
+    for note in built.notes:
+        typer.echo(f"foothill compile: {note}", err=True)
+    typer.echo(f"{built.engine}: {built.record.bytes:,} bytes, {built.took_s:.0f} s, {built.record.engine}")
 
 
 def _finish(out: Path, json: bool, compile_: Callable[[Progress], tuple[Packed, ...]]) -> None:

@@ -62,7 +62,7 @@ def _golden(
     row_bytes = first(plan.data.some, 1).nbytes
     candidates = first(plan.data.some, min(_CANDIDATES, max(_LEAST_CANDIDATES, _MOST_BYTES // row_bytes)))
     count = min(plan.ends.batch or rows_for(row_bytes), len(candidates))
-    literal = {each.file: each.runtime != "onnxruntime" for each in artifacts}
+    literal = {each.file: each.literal for each in artifacts}
     replies = {name: all_outputs_of(path, candidates, plan.ends, literal=literal[name]) for name, path in files.items()}
     rounded = any(artifact.precision != "fp32" for artifact in artifacts)
     widest = {f"{name} {output}": values for name, reply in replies.items() for output, values in reply.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -46,7 +47,7 @@ def build_for(
     Blocks. An engine runs on the kind of machine that builds it: `target` only chooses the artifact. `timings` is the
     file of an earlier build here. `machine` None looks at this machine.
 
-    Raises CompileError for a bundle without a TensorRT artifact for the target, FoothillError as the builder does.
+    Raises CompileError for a bundle without an artifact to build from, FoothillError as the builder does.
     """
     packed = read(bundle)
     here = machine or machine_of(detect(target=target.target), target.kind)
@@ -59,15 +60,23 @@ def build_for(
     return built
 
 
+def engine_target(asked: Mapping[str, object]) -> EngineTarget:
+    """From options as a user gives them, by the names of the fields. Raises CompileError that names the wrong one."""
+    try:
+        return msgspec.convert(asked, EngineTarget)
+    except msgspec.ValidationError as error:
+        raise CompileError(f"The engine cannot be as asked: {error}. Use a value that --help names.") from error
+
+
 def artifact_for(packed: Packed, target: str) -> Artifact:
     """The artifact that engines for `target` are built from."""
     if target not in BOARDS:
         raise CompileError(f"Target {target!r} is not in the board table: use one of {', '.join(BOARDS)}.")
     artifact = engine_artifact(packed.manifest, target)
     if artifact is None:
-        known = sorted({t for one in packed.manifest.artifacts if one.runtime == "tensorrt" for t in one.targets})
+        known = [board for board in BOARDS if engine_artifact(packed.manifest, board) is not None]
         raise CompileError(
-            f"{packed.manifest.reference} has no TensorRT artifact for {target}; it has some for "
+            f"{packed.manifest.reference} has no artifact for TensorRT or in fp16 for {target}; it has some for "
             f"{', '.join(known) or 'no target'}. Compile it with this target."
         )
     return artifact

@@ -12,16 +12,17 @@ from model_compiler.compilation import Compilation
 from model_compiler.learn import Learned, Model, export_net
 from model_compiler.learning.qat import Scheme, fine_tune
 from model_compiler.learning.train import Schedule
+from model_compiler.learning.ways import loss_of
 from model_compiler.networks import save_net, saved_net
 from model_compiler.onnx_ends import fitted
 from model_compiler.plan import ArtifactPlan
 from model_compiler.progress import Advance
 from model_compiler.quantizing.fallback import Budget
 from model_compiler.quantizing.mixed import Mixed, mix
-from model_compiler.quantizing.search import CPU, TENSORRT, Form, Request, Search, Written, search
+from model_compiler.quantizing.search import BASE_FILE, CPU, TENSORRT, Form, Request, Search, Written, search
 from model_compiler.replay import all_outputs_of
 from model_compiler.stages import file_digest
-from model_compiler.yardstick import yardstick
+from model_compiler.yardstick import is_labelled, rounding_yardstick, yardstick
 
 _SEARCH_FILE, _MIXED_FILE, _ALLOWED_FILE = "search.json", "mixed.json", "allowed.json"
 _LEAST_SHARE = 0.25
@@ -38,11 +39,15 @@ class Qat(msgspec.Struct, frozen=True):
 
 
 class Int8(msgspec.Struct, frozen=True):
-    """Where the int8 files lie, and how they came about. `allowed`: the share of the metric that they may lose."""
+    """Where the int8 files lie, and how they came about. `allowed`: the share of the metric that they may lose.
+
+    `float_score`: of the student before any quantization-aware training, on validation samples.
+    """
 
     directory: Path
     search: Search
     allowed: float
+    float_score: float
     mixed: dict[str, Mixed] = {}
     places: dict[str, Path] = {}
     qat: Qat | None = None
@@ -58,8 +63,8 @@ class Int8(msgspec.Struct, frozen=True):
     @property
     def broken(self) -> tuple[Written, ...]:
         """The files that lose more than is allowed."""
-        floor = self.search.float_score - self.allowed
-        return tuple(each for each in self.search.written if self.score(each) < floor - 1e-9)
+        floor = self.float_score - self.allowed - 1e-9
+        return tuple(each for each in self.search.written if self.score(each) < floor)
 
 
 def int8_files(work: Compilation, learned: Learned, artifacts: tuple[ArtifactPlan, ...]) -> Int8:
@@ -68,11 +73,12 @@ def int8_files(work: Compilation, learned: Learned, artifacts: tuple[ArtifactPla
     forms = tuple(form_of(artifact) for artifact in artifacts)
     found = _searched(work, learned, student, forms)
     schedule = learning.qat if learning is not None else None
-    if found.broken and schedule is not None and student.net is not None and len(plan.data.train):
-        trained = _searched(work, learned, _trained(work, student, schedule, forms), forms)
+    if found.broken and schedule is not None and _trainable(work, learned):
+        trained = _searched(work, learned, _trained(work, learned, schedule, forms), forms)
         before, after = (min(each.score for each in some.search.written) for some in (found, trained))
         better = trained if after > before else found
-        found = msgspec.structs.replace(better, qat=Qat(schedule.epochs, before, after, after > before))
+        qat = Qat(schedule.epochs, before, after, after > before)
+        found = msgspec.structs.replace(better, qat=qat, float_score=found.float_score)
     return _mixed(work, learned, found, forms) if found.broken and plan.quantizing.fall_back else found
 
 
@@ -85,7 +91,7 @@ def _searched(work: Compilation, learned: Learned, model: Model, forms: tuple[Fo
     means = work.plan.quantizing
 
     def produce(directory: Path, advance: Advance) -> None:
-        found = search(model.onnx, directory, forms, _request(work, learned), means, advance=advance)
+        found = search(model.onnx, directory, forms, _request(work, learned, model.onnx), means, advance=advance)
         (directory / _SEARCH_FILE).write_bytes(msgspec.json.encode(found))
 
     told = {
@@ -97,12 +103,13 @@ def _searched(work: Compilation, learned: Learned, model: Model, forms: tuple[Fo
     }
     kept = work.stage("quantize", told, produce)
     found = msgspec.json.decode((kept / _SEARCH_FILE).read_bytes(), type=Search)
-    return Int8(kept, found, _allowed(work, learned))
+    return Int8(kept, found, _allowed(work, learned), found.float_score)
 
 
 def _mixed(work: Compilation, learned: Learned, found: Int8, forms: tuple[Form, ...]) -> Int8:
     """With layers in float in the files that need it."""
-    budget = Budget(max_drop=100 * found.allowed, max_bytes=work.plan.budget.max_bytes)
+    trained = found.search.float_score - found.float_score
+    budget = Budget(max_drop=100 * max(found.allowed + trained, 0.0), max_bytes=work.plan.budget.max_bytes)
     broken = {written.file: written for written in found.broken}
     mixed, places = {}, {}
     for form in (form for form in forms if form.file in broken):
@@ -114,7 +121,8 @@ def _mixed(work: Compilation, learned: Learned, found: Int8, forms: tuple[Form, 
 
 def _mix(work: Compilation, learned: Learned, kept: Path, form: Form, written: Written, budget: Budget) -> Path:
     def produce(directory: Path, advance: Advance) -> None:
-        result = mix(kept, directory, form, written, _request(work, learned), budget, advance=advance)
+        request = _request(work, learned, kept / BASE_FILE)
+        result = mix(kept, directory, form, written, request, budget, advance=advance)
         (directory / _MIXED_FILE).write_bytes(msgspec.json.encode(result))
 
     told = {
@@ -126,9 +134,9 @@ def _mix(work: Compilation, learned: Learned, kept: Path, form: Form, written: W
     return work.stage("mix", told, produce)
 
 
-def _request(work: Compilation, learned: Learned) -> Request:
+def _request(work: Compilation, learned: Learned, float_form: Path) -> Request:
     plan = work.plan
-    by = yardstick(plan, plan.data.validation, learned.reference.onnx)
+    by = rounding_yardstick(plan, plan.data.validation, learned.reference.onnx, float_form)
     return Request(plan.data.ranges, by.samples, plan.ends, by.whole)
 
 
@@ -136,7 +144,7 @@ def _judged(work: Compilation, learned: Learned) -> dict[str, Any]:
     """What every score depends on beside the file."""
     plan, validation = work.plan, work.plan.data.validation.digest()
     judging = {"task": plan.task, "kind": plan.kind, "reference": file_digest(learned.reference.onnx)}
-    return {"validation": validation, **judging, **plan.judged_by}
+    return {"validation": validation, **judging, "hits": "expected", **plan.judged_by}
 
 
 def _allowed(work: Compilation, learned: Learned) -> float:
@@ -158,15 +166,32 @@ def _allowed(work: Compilation, learned: Learned) -> float:
     return msgspec.json.decode((work.stage("compare", told, produce) / _ALLOWED_FILE).read_bytes(), type=float)
 
 
-def _trained(work: Compilation, student: Model, schedule: Schedule, forms: tuple[Form, ...]) -> Model:
-    """The student after training with its numbers rounded."""
-    plan, net = work.plan, student.net
+def _trainable(work: Compilation, learned: Learned) -> bool:
+    """Whether there is a network, and something for it to learn from."""
+    if learned.student.net is None:
+        return False
+    if _taught(learned) or is_labelled(work.plan.data.train):
+        return True
+    work.warn("No quantization-aware training: it learns from labels, or on from the teacher, and there are neither.")
+    return False
+
+
+def _taught(learned: Learned) -> bool:
+    """Whether the student learned from the teacher, and so goes on to."""
+    return learned.lesson is not None and learned.way != "plain"
+
+
+def _trained(work: Compilation, learned: Learned, schedule: Schedule, forms: tuple[Form, ...]) -> Model:
+    """The student after training with its numbers rounded, on what it learned from before."""
+    plan, student, net, lesson = work.plan, learned.student, learned.student.net, learned.lesson
     assert plan.learning is not None  # it has the schedule
     assert net is not None  # ONNX files are not trained
     augment = plan.learning.augment
-    scheme: Scheme = "u8s8" if CPU in forms else "s8s8"
+    # What bears the coarser rounding, without a zero point, bears the finer one.
+    scheme: Scheme = "s8s8" if TENSORRT in forms else "u8s8"
 
     def produce(directory: Path, advance: Advance) -> None:
+        loss = loss_of(plan.data.train, lesson.answers, learned.way) if lesson and _taught(learned) else None
         result = fine_tune(
             net,
             plan.data.train,
@@ -174,6 +199,7 @@ def _trained(work: Compilation, student: Model, schedule: Schedule, forms: tuple
             sample=sample_of(plan),
             scheme=scheme,
             seed=plan.seed,
+            loss=loss,
             augment=augment,
             advance=advance,
         )
@@ -186,5 +212,6 @@ def _trained(work: Compilation, student: Model, schedule: Schedule, forms: tuple
         "augment": msgspec.structs.asdict(augment),
         "scheme": scheme,
         "seed": plan.seed,
+        "lesson": {**lesson.inputs, "way": learned.way} if lesson and _taught(learned) else {},
     }
     return export_net(work, saved_net(work.stage("qat", told, produce)), student.code)

@@ -48,14 +48,27 @@ class Model(msgspec.Struct, frozen=True):
         return digest_of_net(self.net, self.code) if self.net is not None else file_digest(self.onnx)
 
 
+class Lesson(msgspec.Struct, frozen=True):
+    """`start` is to learn from `answers`; `inputs` are the digests of all that decides what becomes of it."""
+
+    start: torch.nn.Module
+    answers: Answers
+    learning: Learning
+    inputs: dict[str, Any]
+
+
 class Learned(msgspec.Struct, frozen=True):
-    """`student` is what becomes artifacts; `teacher` is what it is held against, None where it stands for itself."""
+    """`student` is what becomes artifacts; `teacher` is what it is held against, None where it stands for itself.
+
+    A student that learned from the teacher did so by `lesson`, in that `way`.
+    """
 
     student: Model
     teacher: Model | None = None
     pruned: PruneReport | None = None
     trials: tuple[Trial, ...] = ()
     way: Way = "plain"
+    lesson: Lesson | None = None
 
     @property
     def reference(self) -> Model:
@@ -129,16 +142,7 @@ def _learn_from(
     lesson = _lesson(work, teacher, start, code, learning)
     trials = _tried(work, lesson)
     way = trials[0].way if trials else learning.ways[0]
-    return Learned(export_net(work, _distilled(work, lesson, way), code), teacher, pruned, trials, way)
-
-
-class Lesson(msgspec.Struct, frozen=True):
-    """`start` is to learn from `answers`; `inputs` are the digests of all that decides what becomes of it."""
-
-    start: torch.nn.Module
-    answers: Answers
-    learning: Learning
-    inputs: dict[str, Any]
+    return Learned(export_net(work, _distilled(work, lesson, way), code), teacher, pruned, trials, way, lesson)
 
 
 def _lesson(work: Compilation, teacher: Model, start: torch.nn.Module, code: str, learning: Learning) -> Lesson:

@@ -17,7 +17,6 @@ from contracts.manifest import ConfidenceRule, Manifest, Measured, Measurements
 from model_compiler.bootstrap import Interval, paired_difference
 from model_compiler.build import Built
 from model_compiler.calibration import confidence_of
-from model_compiler.certify import as_logits
 from model_compiler.cloud import cloud_model
 from model_compiler.compilation import Compilation
 from model_compiler.data.samples import Floats, first
@@ -27,7 +26,7 @@ from model_compiler.plan import Plan
 from model_compiler.progress import Advance
 from model_compiler.replay import Ends, all_outputs_of, open_engine
 from model_compiler.stages import file_digest
-from model_compiler.yardstick import Yardstick, yardstick
+from model_compiler.yardstick import Yardstick, as_logits, yardstick
 
 ROUNDS = 150
 _WARM_UP = 20
@@ -44,7 +43,7 @@ Rules = Mapping[str, ConfidenceRule]
 
 
 class Form(msgspec.Struct, frozen=True):
-    """A file to measure. `literal`: an artifact for TensorRT, whose speed nothing here can tell."""
+    """A file to measure. `literal`: an artifact for GPUs, whose speed nothing here can tell."""
 
     path: Path
     literal: bool = False
@@ -80,7 +79,7 @@ class Findings(msgspec.Struct, frozen=True):
 def measure(work: Compilation, built: Built, learned: Learned, rules: Rules) -> Findings:
     """Every artifact on the test samples, beside what it is compared with. Run once for the same files and rules."""
     plan = work.plan
-    forms = {each.file: Form(built.files[each.file], each.runtime != "onnxruntime") for each in built.order}
+    forms = {each.file: Form(built.files[each.file], each.literal) for each in built.order}
     forms[REFERENCE] = Form(_reference(work, learned))
     told = {
         "forms": {name: file_digest(form.path) for name, form in forms.items()},

@@ -114,6 +114,11 @@ class ArtifactPlan(msgspec.Struct, frozen=True):
     targets: tuple[str, ...]
     runtime: Runtime = "onnxruntime"
 
+    @property
+    def literal(self) -> bool:
+        """Whether it is written for GPUs' arithmetic: checked here operator by operator, and not timed."""
+        return self.runtime == "tensorrt" or self.file == FP16_FILE
+
 
 class Plan(msgspec.Struct, frozen=True):
     """A model to compile into one bundle.
@@ -169,21 +174,22 @@ def most_exact(artifacts: Sequence[ArtifactPlan]) -> ArtifactPlan:
     return min(artifacts, key=lambda each: _EXACT.index(each.precision))
 
 
-FP32_FILE, FP16_FILE = "fp32.onnx", "fp16.onnx"
+FP32_FILE, FP16_FILE, CPU_FP16_FILE = "fp32.onnx", "fp16.onnx", "cpu.fp16.onnx"
 CPU_INT8_FILE, TENSORRT_INT8_FILE, INT4_FILE = "cpu.u8s8.onnx", "trt.s8.onnx", "cpu.int4.onnx"
 
 
 def artifacts_for(targets: tuple[str, ...], precisions: tuple[Precision, ...]) -> tuple[ArtifactPlan, ...]:
     """The files that `targets` want, in the order in which their nodes should prefer them.
 
-    int8 for CPUs and int8 for TensorRT are two files, since no one file serves both (docs/bundle.md).
+    int8 for CPUs and int8 for TensorRT are two files, since no one file serves both (docs/bundle.md). fp16 is for GPUs;
+    CPUs, which gain bytes by it and no speed, get it only where there is no GPU.
     """
     cpus = tuple(target for target in targets if BOARDS[target].family == "cpu")
     gpus = tuple(target for target in targets if target not in cpus)
     wanted = {
         "int8": (ArtifactPlan(CPU_INT8_FILE, "int8", cpus), ArtifactPlan(TENSORRT_INT8_FILE, "int8", gpus, "tensorrt")),
         "int4": (ArtifactPlan(INT4_FILE, "int4", cpus),),
-        "fp16": (ArtifactPlan(FP16_FILE, "fp16", gpus or cpus),),
+        "fp16": (ArtifactPlan(FP16_FILE, "fp16", gpus) if gpus else ArtifactPlan(CPU_FP16_FILE, "fp16", cpus),),
         "fp32": (ArtifactPlan(FP32_FILE, "fp32", targets),),
     }
     return tuple(each for precision in precisions for each in wanted[precision] if each.targets)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 
 from contracts.boards import BOARDS
+from contracts.engines import engine_artifact
 from contracts.errors import FoothillError
 from model_compiler.build import Built
 from model_compiler.certify import Certified
@@ -26,7 +27,7 @@ from model_compiler.reporting.spread import latency_of
 from runtime.serving.loaded import pick_artifact
 
 _NO_SAMPLES = told.NotMeasured("There are no test samples.")
-_ELSEWHERE = told.NotMeasured("It is for TensorRT, which this machine does not run.")
+_ELSEWHERE = told.NotMeasured("It is for GPUs.")
 
 
 def tell(
@@ -178,8 +179,8 @@ def _taken(packed: Packed, target: str) -> told.Taken:
         first = pick_artifact(packed.manifest, target)
     except FoothillError:
         return told.Taken(target, "", not_measured="No artifact of this bundle runs there without an engine.")
-    engines = [each for each in packed.manifest.artifacts if each.runtime == "tensorrt" and target in each.targets]
-    if engines:
-        note = f"A node with TensorRT builds an engine from {engines[0].file} and serves this until it is ready."
+    source = engine_artifact(packed.manifest, target)
+    if source is not None:
+        note = f"A node with TensorRT builds an engine from {source.file} and serves this until it is ready."
         return told.Taken(target, first.file, first.runtime, note)
     return told.Taken(target, first.file, first.runtime)

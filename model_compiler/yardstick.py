@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from model_compiler.calibration import fit_temperature
 from model_compiler.data.folder import UNLABELLED
 from model_compiler.data.samples import Floats, Labels, Relabelled, Samples
 from model_compiler.metrics import Metric, row_cosines
@@ -54,6 +55,32 @@ def yardstick(plan: Plan, samples: Samples, reference: Path) -> Yardstick:
             lambda outputs, rows: chances_kept(outputs[output], chances[rows]),
         )
     return _by_rows(f"cosine with the {whose}", numbered, lambda outputs, rows: row_cosines(outputs, _of(wanted, rows)))
+
+
+def rounding_yardstick(plan: Plan, samples: Samples, reference: Path, float_form: Path) -> Yardstick:
+    """For choosing among roundings of `float_form`: as `yardstick` of the same `reference`, but for accuracy.
+
+    An answer that differs from the float form's is not counted right or wrong by its one label, but by what the float
+    form's probabilities, calibrated on all labels, say of either (the expectation given the sample, Rao-Blackwell).
+    The mean is the same and chance moves it far less: among many trials, counted hits choose the luckiest.
+    """
+    if plan.metric is not None or plan.task != "classification" or not is_labelled(samples):
+        return yardstick(plan, samples, reference)
+    output, labels = plan.ends.output, samples.labels
+    logits = as_logits(plan, all_outputs_of(float_form, samples, plan.ends)[output])
+    chances, right = softmax(logits / fit_temperature(logits, labels)), logits.argmax(axis=1) == labels
+    return _by_rows(
+        "expected accuracy",
+        Relabelled(samples, np.arange(len(samples))),
+        lambda outputs, rows: right[rows] - 1.0 + chances_kept(outputs[output], chances[rows]),
+    )
+
+
+def as_logits(plan: Plan, outputs: Floats) -> Floats:
+    """Probabilities are taken as logits known up to a constant: by their logarithms."""
+    if plan.kind == "logits":
+        return outputs
+    return np.asarray(np.log(np.maximum(outputs, np.finfo(np.float32).tiny)), np.float32)
 
 
 def chances_kept(outputs: Floats, chances: Floats) -> Scores:

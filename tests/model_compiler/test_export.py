@@ -91,7 +91,7 @@ def test_another_shape_or_a_number_that_is_none_means_the_model_was_lost(lost: F
 
 
 def test_a_network_that_torch_cannot_export_is_refused_with_advice(tmp_path: Path) -> None:
-    class Moody(torch.nn.Module):
+    class Moody(torch.nn.Module):  # type: ignore[misc]
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             return inputs if float(inputs.sum()) > 0 else -inputs
 
