@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from model_compiler.data.samples import Arrays, Floats, Rows
 from model_compiler.plan import OnnxFile
 from model_compiler.replay import Ends, all_outputs_of
-from model_compiler.yardstick import Yardstick, chances_kept, is_labelled, yardstick
+from model_compiler.yardstick import Yardstick, chances_kept, is_labelled, rounding_yardstick, yardstick
 from runtime.serving.confidence import softmax
 from tests.model_compiler.small import CLASSES, ENDS, NUMBERS, RIGHT, linear, plan, rows, unlabelled
 
@@ -66,15 +66,46 @@ def test_where_a_label_is_missing_the_reference_tells_what_its_answers_are_worth
     assert min(scores(yardstick(plan(), samples, unsure), other)) > 0.98
 
 
-def test_a_row_is_held_against_its_own_row_of_the_reference(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["classification", "embedding"])
+def test_a_row_is_held_against_its_own_row_of_the_reference(task: str, tmp_path: Path) -> None:
     """Blocks of rows are scored apart, to tell how sure a difference is."""
-    by = yardstick(plan(), unlabelled(SAMPLES), linear(tmp_path / "reference.onnx", {"logits": RIGHT}))
+    told = plan(task=task, kind="logits" if task == "classification" else "vector")
+    by = yardstick(told, unlabelled(SAMPLES), linear(tmp_path / "reference.onnx", {"logits": RIGHT}))
     assert by.rows is not None
     other = linear(tmp_path / "other.onnx", {"logits": blurred()})
     whole, some = scores(by, other), np.array([100, 3, 64])
     outputs = all_outputs_of(other, Rows(by.samples, some), ENDS)
-    assert by.rows(outputs, by.samples.labels[some]).tolist() == [whole[row] for row in some]
+    assert by.rows(outputs, by.samples.labels[some]) == pytest.approx([whole[row] for row in some])
     assert len(set(whole)) > 10
+
+
+def test_roundings_are_told_apart_by_what_is_expected_of_them_not_by_luck(tmp_path: Path) -> None:
+    """Labels that the float form's probabilities gave at twice the heat: the drop is the same, and varies far less."""
+    inputs, rng, heat = rows(20_000, 9).inputs, np.random.default_rng(9), 2.0
+    labels = (inputs @ RIGHT / 4 / heat + rng.gumbel(size=(len(inputs), CLASSES))).argmax(axis=1)
+    exact = linear(tmp_path / "exact.onnx", {"logits": RIGHT / 4})
+    rounded = linear(tmp_path / "rounded.onnx", {"logits": blurred(4, 1.5) / 4})
+    drops: dict[str, list[float]] = {"counted": [], "expected": []}
+    for part in np.array_split(np.arange(len(inputs)), 40):
+        samples = Arrays(inputs[part], labels[part])
+        counted, expected = yardstick(plan(), samples, exact), rounding_yardstick(plan(), samples, exact, exact)
+        assert expected.name == "expected accuracy"
+        assert np.mean(scores(expected, exact)) == pytest.approx(np.mean(scores(counted, exact)))
+        for name, by in (("counted", counted), ("expected", expected)):
+            drops[name].append(float(np.mean(scores(by, exact)) - np.mean(scores(by, rounded))))
+    assert np.mean(drops["counted"]) > 0.005
+    assert np.mean(drops["expected"]) == pytest.approx(np.mean(drops["counted"]), abs=0.004)
+    assert np.std(drops["expected"]) < 0.5 * np.std(drops["counted"])
+
+
+def test_roundings_are_judged_as_everything_else_where_labels_do_not_judge(tmp_path: Path) -> None:
+    exact = linear(tmp_path / "exact.onnx", {"logits": RIGHT})
+    for told, samples in (
+        (plan(metric=lambda outputs, labels: 0.5, metric_name="nets:half"), SAMPLES),
+        (plan(task="embedding", kind="vector"), SAMPLES),
+        (plan(), unlabelled(SAMPLES)),
+    ):
+        assert rounding_yardstick(told, samples, exact, exact).name == yardstick(told, samples, exact).name
 
 
 def test_probabilities_are_taken_as_they_are(tmp_path: Path) -> None:
