@@ -57,7 +57,7 @@ def begin(work: Compilation, source: Source) -> Begun:
         onnx = _imported(work, source.path)
         answers = all_outputs_of(onnx, sample, fitted(plan.ends, onnx))
     else:
-        net = build(source, plan.seed)
+        net = build(source, plan.seed, sample)
         answers = called(f"{source.name} on inputs {list(sample.shape)}", net_outputs, net, sample, plan.ends)
     check_answers(plan, source.name, answers, len(sample))
     return Begun(source, answers[plan.ends.output][0].size, net, onnx)

@@ -67,13 +67,14 @@ def export_onnx(net: torch.nn.Module, sample: Floats, path: Path, ends: Ends) ->
 
 
 def import_onnx(given: Path, path: Path, ends: Ends, sample: Floats) -> None:
-    """Writes the foreign model `given` as our exports are: checked, slimmed, free of build paths, its tensors named as
-    in `ends`.
+    """Writes the foreign model `given` as our exports are: checked, slimmed, free of build paths, its tensors named and
+    ordered as in `ends`: by their own names where it has all of these, else by their places.
 
     `sample`: (n >= 1, ...) float32. Raises CompileError where nodes could not read it, where it does not take the
     sample, or slimming changed it.
     """
-    there, model = ends_of(given), load(given)
+    there, model = _ordered(ends_of(given), ends), load(given)
+    model.graph.output.sort(key=lambda output: there.outputs.index(output.name))
     opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=0)
     if opset > MAX_OPSET:
         raise CompileError(f"{given} uses opset {opset}; nodes read up to {MAX_OPSET}. Export it again with {OPSET}.")
@@ -142,6 +143,14 @@ def strip(model: Any) -> None:
         del part.metadata_props[:]
 
 
+def _ordered(there: Ends, ends: Ends) -> Ends:
+    """`there` with its outputs in the order of `ends`, where it has all of those."""
+    if not set(ends.outputs) <= set(there.outputs):
+        return there
+    more = tuple(name for name in there.outputs if name not in ends.outputs)
+    return msgspec.structs.replace(there, outputs=(*ends.outputs, *more))
+
+
 def _renamed(model: Any, there: Ends, ends: Ends) -> Any:
     """An onnx.ModelProto whose input and outputs `there` have the names of `ends`; all else gets a name of its own."""
     import onnx
@@ -154,8 +163,9 @@ def _renamed(model: Any, there: Ends, ends: Ends) -> Any:
         return model
     model = onnx.compose.add_prefix(model, "given/")
     graph = model.graph
-    for value, first in ((graph.input[0], True), *((each, False) for each in graph.output)):
-        inner, outer = value.name, names.get(value.name.removeprefix("given/"), value.name)
+    named = [each for each in graph.output if each.name.removeprefix("given/") in names]
+    for value, first in ((graph.input[0], True), *((each, False) for each in named)):
+        inner, outer = value.name, names[value.name.removeprefix("given/")]
         edge = onnx.helper.make_node("Identity", *(([outer], [inner]) if first else ([inner], [outer])))
         graph.node.insert(0 if first else len(graph.node), edge)
         value.name = outer

@@ -43,6 +43,8 @@ def ends_of(path: Path) -> Ends:
     if len(inputs) != 1:
         told = ", ".join(spec.name for spec in inputs) or "none"
         raise CompileError(f"{path} has {len(inputs)} inputs ({told}); models with one input are compiled.")
+    if not outputs:
+        raise CompileError(f"{path} has no output. Export the model with what it answers.")
     if inputs[0].datatype != "FP32":
         raise CompileError(
             f"{path} takes {inputs[0].datatype}. Export it with a float32 input; the compiler makes it smaller itself."
@@ -100,5 +102,6 @@ def _datatype(name: str, kind: int) -> str:
         **{getattr(onnx.TensorProto, kind): kind for kind in ("UINT8", "UINT16", "UINT32", "UINT64")},
     }
     if kind not in names:
-        raise CompileError(f"Tensor {name!r} is of a kind that is not served: {onnx.TensorProto.DataType.Name(kind)}.")
+        known = {number: told for told, number in onnx.TensorProto.DataType.items()}
+        raise CompileError(f"Tensor {name!r} is of a kind that is not served: {known.get(kind, kind)}.")
     return names[kind]
