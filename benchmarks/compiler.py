@@ -15,7 +15,7 @@ import msgspec
 import torch
 import typer
 
-from benchmarks import cifar10, compile_cifar, confidence_replays, hostile, int4, outside, planted
+from benchmarks import compile_cifar, confidence_replays, hostile, int4, outside, planted
 from benchmarks.machine import describe
 from benchmarks.report import table
 from model_compiler.confidence import Promise
@@ -27,11 +27,6 @@ class Ask(msgspec.Struct, frozen=True):
     cache: Path
     seeds: range
     nncf: Path | None
-
-    @property
-    def pictures(self) -> Path:
-        """CIFAR-10 as folders."""
-        return cifar10.unpacked(self.cache)
 
 
 def cifar(ask: Ask) -> str:
@@ -45,16 +40,11 @@ def cifar(ask: Ask) -> str:
 
 
 def hostile_(ask: Ask) -> str:
-    cache = ask.cache / "hostile"
-    return table(
-        hostile.rows(hostile.measure(ask.seeds, pictures=ask.pictures, cache=cache, nncf=ask.nncf, told=_told))
-    )
+    return table(hostile.rows(hostile.measure(ask.cache, ask.seeds, nncf=ask.nncf, told=_told)))
 
 
 def planted_(ask: Ask) -> str:
-    return table(
-        planted.rows(planted.measure(ask.seeds, pictures=ask.pictures, cache=ask.cache / "planted", told=_told))
-    )
+    return table(planted.rows(planted.measure(ask.cache, ask.seeds, told=_told)))
 
 
 def int4_(ask: Ask) -> str:

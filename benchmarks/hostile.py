@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,31 +13,25 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.cifar import ENDS, Cifar, read, trained
+from benchmarks import cifar10
 from benchmarks.nets import hostile
-from benchmarks.report import table
+from benchmarks.trained import ENDS, trained
 from model_compiler.bootstrap import paired_difference
-from model_compiler.data.samples import Floats, Samples, first
+from model_compiler.data.samples import Data, Floats, first
 from model_compiler.learning.train import Schedule
-from model_compiler.metrics import accuracy
-from model_compiler.quantizing.correct_bias import correct_bias
-from model_compiler.quantizing.diagnose import Effort, Quantize, diagnose
-from model_compiler.quantizing.equalize import equalize
-from model_compiler.quantizing.fallback import Budget, Fallback, fall_back
-from model_compiler.quantizing.int8 import quantize_cpu
-from model_compiler.quantizing.judge import few
-from model_compiler.quantizing.noise import answers_db
-from model_compiler.quantizing.observe import Observations, observe
-from model_compiler.quantizing.placement import Keep
-from model_compiler.quantizing.ranges import METHODS, Table, table_of
+from model_compiler.pipeline import compile_bundle, report_of
+from model_compiler.plan import CPU_INT8_FILE, Budget, OnnxFile, Plan, Quantizing, artifacts_for
+from model_compiler.quantizing.prepare import prepare
 from model_compiler.quantizing.timing import medians_ms
-from model_compiler.replay import all_outputs_of, outputs_of
+from model_compiler.replay import outputs_of
+from model_compiler.reporting import findings
+from model_compiler.reporting.report import JSON_FILE, read_report
+from model_compiler.stages import Stages
 
 SCHEDULE = Schedule(epochs=3, peak=6e-3, weight_decay=0.02)
-BUDGET = Budget(0.2)
 FLOAT, STOCK, NNCF, INT8, MIXED = "fp32", "ONNX Runtime, stock", "NNCF, default", "all in int8", "mixed precision"
-_METRIC = accuracy("logits")
-_CHOSEN_ON = 512
+_MAY_LOSE = 0.2
+_RANGED = 512
 _PEER = Path(__file__).with_name("nncf_peer.py")
 
 
@@ -69,26 +62,18 @@ class Row(msgspec.Struct, frozen=True):
     latency_over_fp32: str
 
 
-class Form(msgspec.Struct, frozen=True):
-    """One way of quantizing: of which float model, with which table, biases corrected or not."""
-
-    name: str
-    fp32: Path
-    observations: Observations
-    table: Table
-    quantize: Quantize
-
-
 def measure(
-    seeds: Sequence[int], *, pictures: Path, cache: Path, nncf: Path | None, told: Callable[[object], None] = print
+    cache: Path, seeds: Sequence[int], *, nncf: Path | None, told: Callable[[object], None] = print
 ) -> list[Result]:
     """`nncf`: the Python of an environment that has NNCF; None leaves it out."""
-    data = read(pictures, cache)
+    whole, _ = cifar10.load(cache)
+    # Nothing is certified here: the larger part judges.
+    data = msgspec.structs.replace(whole, validation=whole.threshold, threshold=whole.validation)
     results = []
     for seed in seeds:
-        made = trained("hostile", hostile, data, SCHEDULE, seed=seed, cache=cache)
+        fp32 = trained("hostile", hostile, data.train, SCHEDULE, seed=seed, cache=cache / "hostile")
         with TemporaryDirectory() as work:
-            for result in _seed(seed, made.file, data, nncf, Path(work)):
+            for result in _seed(seed, fp32, data, nncf, Path(work)):
                 results.append(result)
                 told(result)
     return results
@@ -99,62 +84,47 @@ def rows(results: Sequence[Result]) -> list[Row]:
     return [_row([each for each in results if each.method == method], results) for method in methods]
 
 
-def _seed(seed: int, fp32: Path, data: Cifar, nncf: Path | None, work: Path) -> Iterator[Result]:
-    files = {FLOAT: fp32, STOCK: work / "stock.onnx", INT8: work / "int8.onnx", MIXED: work / "mixed.onnx"}
-    notes = dict.fromkeys(files, "")
-    inputs = first(data.ranges, len(data.ranges))
-    _stock(fp32, files[STOCK], inputs)
+def _seed(seed: int, fp32: Path, data: Data, nncf: Path | None, work: Path) -> Iterator[Result]:
+    prepared = work / "prepared.onnx"
+    prepare(fp32, prepared)
+    files, notes = {FLOAT: prepared, STOCK: work / "stock.onnx"}, {FLOAT: "", STOCK: ""}
+    inputs = first(data.ranges, _RANGED)
+    _stock(prepared, files[STOCK], inputs)
     if nncf is not None:
         files[NNCF] = work / "nncf.onnx"
-        notes[NNCF] = "NNCF " + _peer(nncf, fp32, files[NNCF], inputs, work)
-    form = _chosen(fp32, data, work)
-    form.quantize(form.fp32, files[INT8], form.table)
-    notes[INT8] = form.name
-    notes[MIXED] = _mixed(form, files[MIXED], data).told
+        notes[NNCF] = "NNCF " + _peer(nncf, prepared, files[NNCF], inputs, work)
+    files[INT8], notes[INT8] = _ours(fp32, data, work, fall_back=False)
+    files[MIXED], notes[MIXED] = _ours(fp32, data, work, fall_back=True)
     taken = medians_ms(files, first(data.test, 64), ENDS, rounds=200)
     for name, file in files.items():
         right = outputs_of(file, data.test, ENDS).argmax(axis=1) == data.test.labels
         yield Result(seed, name, right, file.stat().st_size, taken[name], notes[name])
 
 
-def _chosen(fp32: Path, data: Cifar, work: Path) -> Form:
-    """The form whose answers are nearest to the float model's on validation pictures."""
-    some = few(data.validation, _CHOSEN_ON)
-    wanted = all_outputs_of(fp32, some, ENDS)
-
-    def nearness(form: Form) -> float:
-        form.quantize(form.fp32, work / "trial.onnx", form.table)
-        return answers_db(wanted, all_outputs_of(work / "trial.onnx", some, ENDS))
-
-    return max(_forms(fp32, data, work), key=nearness)
-
-
-def _forms(fp32: Path, data: Cifar, work: Path) -> Iterator[Form]:
-    equalized = work / "equalized.onnx"
-    models = {"": fp32, "equalized, ": equalized} if equalize(fp32, equalized) else {"": fp32}
-    for prefix, model in models.items():
-        observations = observe(model, data.ranges, ENDS)
-        for method in METHODS:
-            ranges = table_of(observations, method)
-            yield Form(f"{prefix}{method}", model, observations, ranges, quantize_cpu)
-            yield Form(f"{prefix}{method}, biases corrected", model, observations, ranges, _corrected(data.ranges))
-
-
-def _corrected(samples: Samples) -> Quantize:
-    def quantize(fp32: Path, out: Path, table: Table, *, keep: Mapping[str, Keep] | None = None) -> None:
-        quantize_cpu(fp32, out, table, keep=keep or {})
-        correct_bias(fp32, out, out, samples, ENDS)
-
-    return quantize
-
-
-def _mixed(form: Form, out: Path, data: Cifar) -> Fallback:
-    form.quantize(form.fp32, out, form.table)
-    judged = data.validation
-    diagnosis = diagnose(
-        form.fp32, out, form.observations, form.table, judged, ENDS, _METRIC, quantize=quantize_cpu, effort=Effort()
+def _ours(fp32: Path, data: Data, work: Path, *, fall_back: bool) -> tuple[Path, str]:
+    """The compiler's int8 file of the ONNX file, without any training, and how it came about."""
+    plan = Plan(
+        name="hostile",
+        version="1",
+        model="hostile",
+        task="classification",
+        tier="edge",
+        data=data,
+        artifacts=artifacts_for(("cpu-x86",), ("int8", "fp32")),
+        how="the test pictures of CIFAR-10",
+        student=OnnxFile(fp32),
+        quantizing=Quantizing(fall_back=fall_back),
+        budget=Budget(_MAY_LOSE),
+        ends=ENDS,
     )
-    return fall_back(diagnosis, form.fp32, out, form.table, judged, ENDS, _METRIC, BUDGET, quantize=form.quantize)
+    packed = compile_bundle(plan, work / "bundle", stages=Stages(work / "stages"))
+    found = read_report(report_of(packed.directory) / JSON_FILE).findings.quantizing
+    assert isinstance(found, findings.Quantizing)
+    file = work / f"int8-{fall_back}.onnx"
+    file.write_bytes(packed.file(CPU_INT8_FILE).read_bytes())
+    best = found.calibrations[0]
+    told = found.fallback.told if isinstance(found.fallback, findings.Fallback) else "no layer in float"
+    return file, f"{', '.join((best.method, *best.steps))}; {told}"
 
 
 def _stock(fp32: Path, out: Path, inputs: Floats) -> None:
@@ -213,19 +183,3 @@ def _row(own: Sequence[Result], results: Sequence[Result]) -> Row:
         f"{np.mean([each.bytes for each in own]) / 1000:.0f}",
         f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
     )
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=Path, required=True, help="CIFAR-10: a folder with train and test")
-    parser.add_argument(
-        "--cache", type=Path, required=True, help="where trained networks and decoded pictures are kept"
-    )
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--nncf", type=Path, help="the Python of an environment with NNCF")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    asked = _arguments()
-    print(table(rows(measure(range(asked.seeds), pictures=asked.pictures, cache=asked.cache, nncf=asked.nncf))))

@@ -6,7 +6,6 @@ ways that leave the float model's answers as they are.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -17,21 +16,24 @@ from typing import Literal, get_args
 import msgspec
 import numpy as np
 
-from benchmarks.cifar import ENDS, Cifar, read, trained
+from benchmarks import cifar10
 from benchmarks.nets import deep
-from benchmarks.report import table
-from model_compiler.data.samples import Rows, Samples, first
+from benchmarks.trained import ENDS, trained
+from model_compiler.data.samples import Data, Rows, Samples, first
 from model_compiler.learning.train import Schedule
 from model_compiler.metrics import accuracy, score
 from model_compiler.quantizing.causes import Cause
-from model_compiler.quantizing.diagnose import Diagnosis, Effort, diagnose
+from model_compiler.quantizing.diagnose import Diagnosis, diagnose
 from model_compiler.quantizing.equalize import Pair, pairs_of
 from model_compiler.quantizing.fallback import Budget, Fallback, fall_back
 from model_compiler.quantizing.graph import Graph
 from model_compiler.quantizing.int8 import quantize_cpu
 from model_compiler.quantizing.observe import BINS, Observations, Seen, observe
+from model_compiler.quantizing.prepare import prepare
 from model_compiler.quantizing.ranges import table_of
 from model_compiler.quantizing.timing import medians_ms
+from model_compiler.replay import outputs_of
+from model_compiler.yardstick import expected_accuracy
 
 Kind = Literal["loud channel", "loud bias", "stretched range", "cut range"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -86,15 +88,18 @@ class Row(msgspec.Struct, frozen=True):
     seconds: str
 
 
-def measure(seeds: Sequence[int], *, pictures: Path, cache: Path, told: Callable[[Case], None] = print) -> list[Case]:
+def measure(cache: Path, seeds: Sequence[int], *, told: Callable[[Case], None] = print) -> list[Case]:
     """Every seed with every kind and number of faults."""
-    data = read(pictures, cache)
+    data, _ = cifar10.load(cache)
     cases = []
     for seed in seeds:
-        fp32 = trained("deep", lambda: deep(3), data, SCHEDULE, seed=seed, cache=cache).file
-        for kind, faults in product(KINDS, FAULTS):
-            cases.append(_case(fp32, data, kind, faults, seed))
-            told(cases[-1])
+        net = trained("deep", lambda: deep(3), data.train, SCHEDULE, seed=seed, cache=cache / "planted")
+        with TemporaryDirectory() as work:
+            fp32 = Path(work) / "prepared.onnx"
+            prepare(net, fp32)
+            for kind, faults in product(KINDS, FAULTS):
+                cases.append(_case(fp32, data, kind, faults, seed))
+                told(cases[-1])
     return cases
 
 
@@ -103,7 +108,7 @@ def rows(cases: Sequence[Case]) -> list[Row]:
     return [_row(group[0].kind, group) for group in by_kind if group] + [_row("all", cases)]
 
 
-def _case(fp32: Path, data: Cifar, kind: Kind, faults: int, seed: int) -> Case:
+def _case(fp32: Path, data: Data, kind: Kind, faults: int, seed: int) -> Case:
     rng = np.random.default_rng([seed, KINDS.index(kind), faults])
     with TemporaryDirectory() as name:
         work = Path(name)
@@ -113,14 +118,14 @@ def _case(fp32: Path, data: Cifar, kind: Kind, faults: int, seed: int) -> Case:
         observations = _plant(graph, chosen, kind, rng, planted, data)
         ranges = table_of(observations, "minmax")
         quantize_cpu(planted, int8, ranges)
-        judged = Rows(data.validation, np.arange(_JUDGED))
+        some = Rows(data.validation, np.arange(_JUDGED))
+        by = expected_accuracy(some, outputs_of(planted, some, ENDS), ENDS.output)
+        judged = (by.samples, ENDS, by.whole)
         started_s = time.perf_counter()
-        diagnosis = diagnose(
-            planted, int8, observations, ranges, judged, ENDS, _METRIC, quantize=quantize_cpu, effort=Effort(tried=6)
-        )
+        diagnosis = diagnose(planted, int8, observations, ranges, *judged, quantize=quantize_cpu)
         lost = 100 * (diagnosis.float_score - diagnosis.int8_score)
         budget = Budget(max(0.5, 0.05 * lost))
-        outcome = fall_back(diagnosis, planted, mix, ranges, judged, ENDS, _METRIC, budget, quantize=quantize_cpu)
+        outcome = fall_back(diagnosis, planted, mix, ranges, *judged, budget, quantize=quantize_cpu)
         seconds = time.perf_counter() - started_s
         return _judged(seed, kind, chosen, diagnosis, outcome, seconds, (planted, int8, mix), data.test)
 
@@ -155,7 +160,7 @@ def _judged(
 
 
 def _plant(
-    graph: Graph, chosen: Sequence[Pair], kind: Kind, rng: np.random.Generator, out: Path, data: Cifar
+    graph: Graph, chosen: Sequence[Pair], kind: Kind, rng: np.random.Generator, out: Path, data: Data
 ) -> Observations:
     """Writes the faulty model; what its calibration saw."""
     for pair in chosen:
@@ -249,18 +254,3 @@ def _mean(values: Sequence[float]) -> str:
     draws = np.random.default_rng(0).choice(np.asarray(values), (10_000, len(values))).mean(axis=1)
     low, high = np.percentile(draws, (2.5, 97.5))
     return f"{np.mean(values):.3g} ({low:.3g} to {high:.3g})"
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=Path, required=True, help="CIFAR-10: a folder with train and test")
-    parser.add_argument(
-        "--cache", type=Path, required=True, help="where trained networks and decoded pictures are kept"
-    )
-    parser.add_argument("--seeds", type=int, default=5)
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    asked = _arguments()
-    print(table(rows(measure(range(asked.seeds), pictures=asked.pictures, cache=asked.cache))))

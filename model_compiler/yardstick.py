@@ -58,16 +58,22 @@ def yardstick(plan: Plan, samples: Samples, reference: Path) -> Yardstick:
 
 
 def rounding_yardstick(plan: Plan, samples: Samples, reference: Path, float_form: Path) -> Yardstick:
-    """For choosing among roundings of `float_form`: as `yardstick` of the same `reference`, but for accuracy.
-
-    An answer that differs from the float form's is not counted right or wrong by its one label, but by what the float
-    form's probabilities, calibrated on all labels, say of either (the expectation given the sample, Rao-Blackwell).
-    The mean is the same and chance moves it far less: among many trials, counted hits choose the luckiest.
-    """
+    """For choosing among roundings of `float_form`: as `yardstick` of the same `reference`, but with labels the
+    `expected_accuracy`."""
     if plan.metric is not None or plan.task != "classification" or not is_labelled(samples):
         return yardstick(plan, samples, reference)
-    output, labels = plan.ends.output, samples.labels
-    logits = as_logits(plan, all_outputs_of(float_form, samples, plan.ends)[output])
+    output = plan.ends.output
+    return expected_accuracy(samples, as_logits(plan, all_outputs_of(float_form, samples, plan.ends)[output]), output)
+
+
+def expected_accuracy(samples: Samples, logits: Floats, output: str) -> Yardstick:
+    """The accuracy of roundings of one classifier on labelled samples, for which it gives `logits` (n, classes).
+
+    An answer that differs from its own is not counted right or wrong by the one label, but by what its probabilities,
+    calibrated on all labels, say of either (the expectation given the sample: Rao 1945, Blackwell 1947). The mean is
+    the same, and chance moves it far less: among many trials, counted hits choose the luckiest.
+    """
+    labels = samples.labels
     chances, right = softmax(logits / fit_temperature(logits, labels)), logits.argmax(axis=1) == labels
     return _by_rows(
         "expected accuracy",

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from model_compiler.compilation import Compilation
-from model_compiler.data.samples import Arrays, Data, Floats
+from model_compiler.data.samples import Arrays, Data, Floats, Relabelled, Samples
 from model_compiler.learning.train import seeded
 from model_compiler.plan import Net, Plan, artifacts_for
 from model_compiler.progress import silent
@@ -33,8 +33,8 @@ def rows(count: int, seed: int) -> Arrays:
     return Arrays(inputs, inputs[:, :CLASSES].argmax(axis=1))
 
 
-def unlabelled(samples: Arrays) -> Arrays:
-    return Arrays(samples.inputs, np.full(len(samples), -1))
+def unlabelled(samples: Samples) -> Relabelled:
+    return Relabelled(samples, np.full(len(samples), -1))
 
 
 def data(count: int = 64, train: int = 256) -> Data:

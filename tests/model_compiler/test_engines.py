@@ -60,7 +60,7 @@ def test_what_the_installed_version_lacks_is_refused(bundle: Path, tmp_path: Pat
 
 
 def test_a_target_without_a_tensorrt_artifact_is_refused_with_those_there_are(bundle: Path) -> None:
-    with pytest.raises(CompileError, match="no TensorRT artifact for jetson-thor; it has some for cpu-x86"):
+    with pytest.raises(CompileError, match="no artifact for TensorRT or in fp16 for jetson-thor; it has some for cpu-x86"):
         artifact_for(read(bundle), "jetson-thor")
     with pytest.raises(CompileError, match="is not in the board table"):
         artifact_for(read(bundle), "toaster")
