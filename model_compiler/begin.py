@@ -85,4 +85,4 @@ def _imported(work: Compilation, path: Path) -> Path:
     def produce(directory: Path, advance: Advance) -> None:
         import_onnx(path, directory / ONNX_FILE, ends, sample_of(work.plan))
 
-    return work.stage("import", {"onnx": file_digest(path), "names": [ends.input, *ends.outputs]}, produce) / ONNX_FILE
+    return work.stage("import", {"onnx": file_digest(path), "ends": [ends.input, *ends.outputs]}, produce) / ONNX_FILE

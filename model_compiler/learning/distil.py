@@ -12,11 +12,11 @@ from model_compiler.data.samples import Numbers, Samples, first
 from model_compiler.errors import CompileError
 from model_compiler.learning import losses
 from model_compiler.learning.augment import PLAIN, Augment
-from model_compiler.learning.features import answer_of, last_linear, tapped
+from model_compiler.learning.features import last_linear, tapped
 from model_compiler.learning.judge import OUTPUTS, evaluating, judge_by
 from model_compiler.learning.prune_unstructured import zeros_held
 from model_compiler.learning.teaching import Answers, Source
-from model_compiler.learning.train import Schedule, run, seeded
+from model_compiler.learning.train import Schedule, answer_of, run, seeded
 from model_compiler.learning.ways import PROBE, WAYS, Way, Weights, labels_of, loss_of, probe, told, why_not
 from model_compiler.metrics import Metric
 from model_compiler.progress import Advance, unwatched

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from model_compiler.data.samples import Floats
 from model_compiler.learning.judge import evaluating
@@ -48,14 +48,3 @@ def last_linear(net: torch.nn.Module, sample: Floats) -> torch.nn.Linear | None:
         for hook in hooks:
             hook.remove()
     return ran[-1] if ran else None
-
-
-def answer_of(outputs: Any) -> torch.Tensor:
-    """The output that answers, of a network that gives one tensor, or several in order or by name: the first."""
-    import torch
-
-    if isinstance(outputs, torch.Tensor):
-        return outputs
-    tensors = outputs.values() if isinstance(outputs, Mapping) else outputs
-    first: torch.Tensor = next(iter(tensors))
-    return first

@@ -19,9 +19,8 @@ import msgspec
 from model_compiler.data.samples import Floats, Numbers, Samples
 from model_compiler.errors import CompileError
 from model_compiler.learning.augment import PLAIN, Augment
-from model_compiler.learning.features import answer_of
 from model_compiler.learning.losses import UNLABELLED, cross_entropy
-from model_compiler.learning.train import Schedule, run, seeded
+from model_compiler.learning.train import Schedule, answer_of, run, seeded
 from model_compiler.learning.ways import labels_of
 from model_compiler.progress import Advance, unwatched
 

@@ -13,9 +13,9 @@ from contracts.decoding import UNREADABLE
 from model_compiler.data.samples import Floats, Numbers, Samples, first
 from model_compiler.errors import CompileError
 from model_compiler.learning.augment import PLAIN, Augment, View
-from model_compiler.learning.features import answer_of, last_linear, tapped
+from model_compiler.learning.features import last_linear, tapped
 from model_compiler.learning.judge import evaluating
-from model_compiler.learning.train import VIEW_SEED, channels_last, threads
+from model_compiler.learning.train import VIEW_SEED, answer_of, channels_last, threads
 from model_compiler.progress import Advance, unwatched
 from model_compiler.replay import Ends, open_engine
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -46,10 +46,10 @@ def train(
     """Fits `net` to the labels by cross-entropy and leaves it in eval mode."""
     import torch
 
-    labels = torch.from_numpy(samples.labels)
+    labels = torch.from_numpy(samples.labels.astype(np.int64))
 
     def loss(net: torch.nn.Module, inputs: torch.Tensor, rows: Numbers, view: int) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(net(inputs), labels[torch.from_numpy(rows)])
+        return torch.nn.functional.cross_entropy(answer_of(net(inputs)), labels[torch.from_numpy(rows)])
 
     run(net, samples, loss, schedule, seed=seed, augment=augment, advance=advance)
 
@@ -91,6 +91,17 @@ def run(
 
 VIEW_SEED = 0
 """One for all trainings, so that a teacher's remembered answers fit the views that every student sees."""
+
+
+def answer_of(outputs: Any) -> torch.Tensor:
+    """The output that answers, of a network that gives one tensor, or several in order or by name: the first."""
+    import torch
+
+    if isinstance(outputs, torch.Tensor):
+        return outputs
+    tensors = outputs.values() if isinstance(outputs, Mapping) else outputs
+    first: torch.Tensor = next(iter(tensors))
+    return first
 
 
 def channels_last(inputs: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,9 @@ import numpy as np
 
 from model_compiler.data.samples import Numbers, Samples, first
 from model_compiler.learning import losses
-from model_compiler.learning.features import answer_of
 from model_compiler.learning.losses import UNLABELLED
 from model_compiler.learning.teaching import Answers, Source
+from model_compiler.learning.train import answer_of
 
 if TYPE_CHECKING:
     import torch

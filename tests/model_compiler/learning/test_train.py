@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -50,3 +52,35 @@ def test_fewer_samples_than_a_batch_still_train() -> None:
     before = net.weight.detach().numpy().copy()
     train(net, blobs(8, 0), Schedule(epochs=1, peak=0.1, batch=64), seed=0)
     assert not np.array_equal(net.weight.detach().numpy(), before)
+
+
+class Several(torch.nn.Module):  # type: ignore[misc]
+    """Answers first, and tells a second thing that no label is about."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        self.answering, self.other, self.kind = torch.nn.Linear(4, 2), torch.nn.Linear(4, 7), kind
+
+    def forward(self, inputs: torch.Tensor) -> Any:
+        told = {"logits": self.answering(inputs), "more": self.other(inputs)}
+        return told if self.kind is dict else self.kind(told.values())
+
+
+@pytest.mark.parametrize("kind", [tuple, list, dict])
+def test_a_network_of_several_outputs_learns_by_the_one_that_answers(kind: type) -> None:
+    with seeded(0):
+        net = Several(kind)
+    before = net.other.weight.detach().clone()
+    train(net, blobs(256, 0), Schedule(epochs=4, peak=0.1, batch=64, weight_decay=0), seed=0)
+    test = blobs(200, 1)
+    with torch.inference_mode():
+        assert (net.answering(torch.from_numpy(test.inputs)).argmax(1).numpy() == test.labels).mean() > 0.95
+    assert torch.equal(net.other.weight, before)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint8, np.int64])
+def test_labels_may_be_whole_numbers_of_any_size(kind: type) -> None:
+    net = torch.nn.Linear(4, 2)
+    samples = blobs(128, 0)
+    train(net, Arrays(samples.inputs, samples.labels.astype(kind)), Schedule(epochs=1, peak=0.1, batch=64), seed=0)
+    assert net.weight.isfinite().all()
