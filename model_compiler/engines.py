@@ -50,6 +50,8 @@ def build_for(
     Raises CompileError for a bundle without an artifact to build from, FoothillError as the builder does.
     """
     packed = read(bundle)
+    if target.target:
+        artifact_for(packed, target.target)  # before the machine is looked at
     here = machine or machine_of(detect(target=target.target), target.kind)
     artifact = artifact_for(packed, target.target or here.target)
     out.mkdir(parents=True, exist_ok=True)

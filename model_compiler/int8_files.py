@@ -137,7 +137,7 @@ def _mix(work: Compilation, learned: Learned, kept: Path, form: Form, written: W
 def _request(work: Compilation, learned: Learned, float_form: Path) -> Request:
     plan = work.plan
     by = rounding_yardstick(plan, plan.data.validation, learned.reference.onnx, float_form)
-    return Request(plan.data.ranges, by.samples, plan.ends, by.whole)
+    return Request(plan.data.ranges, by.samples, plan.ends, by.whole, by.name)
 
 
 def _judged(work: Compilation, learned: Learned) -> dict[str, Any]:

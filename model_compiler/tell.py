@@ -115,6 +115,7 @@ def _quantizing(work: Compilation, built: Built) -> told.Quantizing | told.Absen
         fallback=gather.fallback_of(mixed.fallback) if mixed is not None else _NO_NEED,
         qat=_qat(built.int8),
         int4=gather.int4_of(built.int4, work.plan.quantizing.int4_block) if built.int4 else _NO_INT4,
+        scored_by=search.scored_by,
     )
 
 

@@ -61,7 +61,7 @@ class Written(msgspec.Struct, frozen=True):
 
 
 class Search(msgspec.Struct, frozen=True):
-    """`tried`: the best first. `float_score`: the metric of the float form on the same samples.
+    """`tried`: the best first. `float_score`: the metric of the float form on the same samples; `scored_by`: its name.
 
     `tensors`: the activations by name, in the order of the graph.
     """
@@ -72,15 +72,17 @@ class Search(msgspec.Struct, frozen=True):
     written: tuple[Written, ...]
     calibration_rows: int
     tensors: tuple[str, ...]
+    scored_by: str = ""
 
 
 class Request(msgspec.Struct, frozen=True):
-    """`calibration` gives the ranges, `validation` judges by `metric`."""
+    """`calibration` gives the ranges, `validation` judges by `metric`, which is called `scored_by`."""
 
     calibration: Samples
     validation: Samples
     ends: Ends
     metric: Metric
+    scored_by: str = ""
 
     def score(self, artifact: Path, form: Form) -> float:
         outputs = all_outputs_of(artifact, self.validation, self.ends, literal=form.literal)
@@ -132,7 +134,8 @@ def search(
         for number, form in enumerate(forms):
             start, end = (0.6 + 0.4 * each / len(forms) for each in (number, number + 1))
             written.append(_write(form, best, out, request, means, part_of(advance, start, end)))
-    return Search(float_score, tried, equalized, tuple(written), best.table.rows, tuple(best.observations.tensors))
+    names = tuple(best.observations.tensors)
+    return Search(float_score, tried, equalized, tuple(written), best.table.rows, names, request.scored_by)
 
 
 def corrected(form: Form, best: Calibrated, path: Path, request: Request, score: float, advance: Advance) -> Written:

@@ -322,7 +322,10 @@ class Int4(Part, frozen=True):
 
 
 class Quantizing(Part, frozen=True):
-    """`calibration_rows`: samples that the ranges come from. `float_validation`: the metric before quantizing."""
+    """`calibration_rows`: samples that the ranges come from. `float_validation`: the metric before quantizing.
+
+    `scored_by`: what it is called where it is not the metric of the whole report.
+    """
 
     calibration_rows: int
     calibrations: tuple[Calibration, ...] = ()
@@ -334,6 +337,7 @@ class Quantizing(Part, frozen=True):
     fallback: Fallback | Absent = _UNTOLD
     qat: Qat | Absent = _UNTOLD
     int4: Int4 | Absent = NotDone("The recipe asks for no int4 artifact.")
+    scored_by: str = ""
 
 
 # --- confidence

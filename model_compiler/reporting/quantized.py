@@ -65,7 +65,8 @@ def _calibrations(found: Quantizing) -> Html:
         )
         for each in ordered
     ]
-    said = f"Scored in int8 on {words.counted(found.validation_samples, 'validation sample')}"
+    by = f" by {found.scored_by}" if found.scored_by else ""
+    said = f"Scored in int8{by} on {words.counted(found.validation_samples, 'validation sample')}"
     said += f"; {words.percent(found.float_validation, 2)} in float." if found.float_validation is not None else "."
     shown = table(columns, rows, marked=["chosen" if each.chosen else "" for each in ordered])
     return join((paragraph(said), shown, loses(captions.calibrations_lose(found))))

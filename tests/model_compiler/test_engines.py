@@ -5,9 +5,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from contracts.engines import Machine, Shapes
 from contracts.errors import FoothillError
+from model_compiler.cli import app
 from model_compiler.engines import RECORD_FILE, EngineTarget, artifact_for, build_for, read_record
 from model_compiler.errors import CompileError
 from model_compiler.pack import read
@@ -60,7 +62,35 @@ def test_what_the_installed_version_lacks_is_refused(bundle: Path, tmp_path: Pat
 
 
 def test_a_target_without_a_tensorrt_artifact_is_refused_with_those_there_are(bundle: Path) -> None:
-    with pytest.raises(CompileError, match="no artifact for TensorRT or in fp16 for jetson-thor; it has some for cpu-x86"):
+    with pytest.raises(CompileError, match=r"no artifact for .* jetson-thor; it has some for cpu-x86"):
         artifact_for(read(bundle), "jetson-thor")
     with pytest.raises(CompileError, match="is not in the board table"):
         artifact_for(read(bundle), "toaster")
+
+
+def test_without_int8_for_tensorrt_an_engine_is_built_from_fp16_on_gpus_alone(bundle: Path) -> None:
+    packed = read(bundle)
+    targets = ("cpu-x86", "rtx-sm89")
+    half = msgspec.structs.replace(packed.manifest.artifacts[0], precision="fp16", targets=targets)
+    other = msgspec.structs.replace(packed, manifest=msgspec.structs.replace(packed.manifest, artifacts=(half,)))
+    assert artifact_for(other, "rtx-sm89") == half
+    with pytest.raises(CompileError, match=r"it has some for rtx-sm89\."):
+        artifact_for(other, "cpu-x86")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "pip install tensorrt"),
+        (["--kind", "onnx"], "Use a value that --help names"),
+        (["--hardware", "all"], "Use a value that --help names"),
+        (["--target", "toaster"], "is not in the board table"),
+        (["--target", "jetson-thor"], "has no artifact for TensorRT or in fp16 for jetson-thor"),
+    ],
+)
+def test_the_command_says_why_there_is_no_engine(bundle: Path, tmp_path: Path, options: list[str], told: str) -> None:
+    command = ["engine", str(bundle), "--out", str(tmp_path / "out"), "--target", "cpu-x86", *options]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("foothill compile: ")
+    assert told in result.stderr
