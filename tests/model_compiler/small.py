@@ -65,6 +65,7 @@ def linear(
     path: Path, outputs: Mapping[str, Array], *, given: str = ENDS.input, batch: int | str = "n", last: str = ""
 ) -> Path:
     """An ONNX file whose outputs are its input times these matrices, behind the operator `last` where there is one."""
+    width = next(iter(outputs.values())).shape[0]
     nodes, ends = [], []
     for name, weight in outputs.items():
         product = f"{name}.product" if last else name
@@ -72,7 +73,7 @@ def linear(
         if last:
             nodes.append(node(last, [product], name))
         ends.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, weight.shape[1]]))
-    taken = helper.make_tensor_value_info(given, TensorProto.FLOAT, [batch, NUMBERS])
+    taken = helper.make_tensor_value_info(given, TensorProto.FLOAT, [batch, width])
     weights = [
         numpy_helper.from_array(np.asarray(weight, np.float32), f"{name}.weight") for name, weight in outputs.items()
     ]
