@@ -115,7 +115,7 @@ class NetTeacher:
 
 
 class OnnxTeacher:
-    """An ONNX file, which tells its answering output alone. Whoever opens it closes it."""
+    """An ONNX file, which tells its answering output alone."""
 
     def __init__(self, artifact: Path, ends: Ends) -> None:
         self._engine = open_engine(artifact)
@@ -128,9 +128,6 @@ class OnnxTeacher:
         size = self._ends.batch or len(array)
         parts = [self._run(array[start : start + size], size) for start in range(0, len(array), size)]
         return Answers(torch.from_numpy(np.concatenate(parts).astype(np.float32, copy=False)), None)
-
-    def close(self) -> None:
-        self._engine.close()
 
     def _run(self, part: Floats, size: int) -> Floats:
         """A model of a fixed batch gets its last row again where rows are missing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +107,8 @@ def test_remembered_answers_are_the_teachers_own_to_every_view(net: nn.Module, s
 def test_an_onnx_file_tells_the_same_logits_and_no_features(
     net: nn.Module, samples: Arrays, onnx_file: Path, tmp_path: Path
 ) -> None:
-    with closing(OnnxTeacher(onnx_file, ENDS)) as teacher:
-        remember(teacher, samples, VIEWS, tmp_path / "kept")
+    teacher = OnnxTeacher(onnx_file, ENDS)
+    remember(teacher, samples, VIEWS, tmp_path / "kept")
     teaching = recall(tmp_path / "kept")
     assert teaching.features is None
     for number in range(3):
@@ -123,8 +122,8 @@ def test_an_onnx_file_of_a_fixed_batch_is_asked_in_its_batches(
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 8
     onnx.save(model, onnx_file)
     inputs = torch.from_numpy(samples.inputs[:21])
-    with closing(OnnxTeacher(onnx_file, Ends("image", ("logits",), batch=8))) as teacher:
-        assert np.allclose(teacher(inputs).logits, truth(net, inputs)[0], atol=1e-5)
+    teacher = OnnxTeacher(onnx_file, Ends("image", ("logits",), batch=8))
+    assert np.allclose(teacher(inputs).logits, truth(net, inputs)[0], atol=1e-5)
 
 
 def test_remembering_again_gives_the_same_bytes(net: nn.Module, samples: Arrays, tmp_path: Path) -> None:
