@@ -58,6 +58,7 @@ def mix(
         score = corrected(form, best, path, request, score, part_of(advance, 0.9, 1.0)).score
     if form.literal:
         check_tensorrt(path)
+    advance(1.0)
     return Mixed(form.file, score, diagnosis, fallback)
 
 

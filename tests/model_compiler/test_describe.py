@@ -84,6 +84,13 @@ def test_the_manifest_says_what_the_plan_says_in_the_order_of_preference(tmp_pat
     pack(tmp_path / "packed", manifest, found.contents)
 
 
+def test_nodes_find_the_artifacts_in_the_order_that_was_settled(tmp_path: Path) -> None:
+    """Which need not be the plan's: one that breaks its budget comes last."""
+    for order in ((EXACT, ROUNDED), (ROUNDED, EXACT)):
+        found = described(plan(), tmp_path, *order).manifest.artifacts
+        assert [each.file for each in found] == [each.file for each in order]
+
+
 def test_golden_rows_are_real_inputs_with_each_artifacts_own_answers(tmp_path: Path) -> None:
     found = described(plan(), tmp_path, ROUNDED, EXACT)
     golden = found.manifest.golden
