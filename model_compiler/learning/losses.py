@@ -70,8 +70,8 @@ def relations(
     and those within one class over the batch (c = `within`). What is constant for the teacher has no relations and is
     left out. `student`, `teacher`: (n, classes) logits.
 
-    Huang, You, Wang, Qian, Xu 2022, "Knowledge Distillation from a Stronger Teacher", arXiv:2205.10536 (DIST);
-    b = c = 2 and T = 1 there.
+    Huang, You, Wang, Qian, Xu 2022, "Knowledge Distillation from a Stronger Teacher", arXiv:2205.10536 (DIST).
+    The authors' code defaults to b = c = 1, T = 1 and weighs the sum; here the weight of 2 is in b and c.
     """
     mine, theirs = (_log_shares(logits, temperature).exp() for logits in (student, teacher))
     return temperature**2 * (between * _unrelated(mine, theirs) + within * _unrelated(mine.T, theirs.T))

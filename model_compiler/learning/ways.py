@@ -49,7 +49,7 @@ WAYS: dict[Way, Weights] = {
     "kd": Weights(labels=0.1, teacher=0.9, temperature=4.0),
     # Zhao et al. 2022; others = 2 is theirs for a small teacher (ResNet-56); bigger ones have up to 8.
     "dkd": Weights(labels=1.0, teacher=1.0, temperature=4.0, target=1.0, others=2.0),
-    # Huang et al. 2022.
+    # Huang et al. 2022; the weights as losses.relations says.
     "dist": Weights(labels=1.0, teacher=1.0, temperature=1.0, between=2.0, within=2.0),
     # Romero et al. 2015 give hints first and distil afterwards; here both at once: kd, and hints.
     "hints": Weights(labels=0.1, teacher=0.9, hints=1.0, temperature=4.0),
