@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -9,11 +10,12 @@ from typing import TypeVar, get_args
 import msgspec
 
 from contracts.boards import BOARDS
-from contracts.manifest import PostprocessKind, is_name, is_version
+from contracts.manifest import MAX_PIXELS, PostprocessKind, is_name, is_version
 from model_compiler.errors import CompileError
 from model_compiler.from_onnx import Colour, OnnxRequest, Pictures, Resize
 
 Word = TypeVar("Word")
+_SIDE = re.compile(r"[0-9]{1,9}")
 
 
 class OnnxOptions(msgspec.Struct, frozen=True):
@@ -92,14 +94,19 @@ def _size(text: str) -> tuple[int, int] | None:
     width, cross, height = text.partition("x")
     if not text:
         return None
-    if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+    if not (cross and all(_SIDE.fullmatch(side) for side in (width, height))):
         raise CompileError(f"--size {text!r}: write WIDTHxHEIGHT in pixels, such as 224x224.")
+    if int(width) * int(height) > MAX_PIXELS:
+        raise CompileError(f"--size {text}: that is more than {MAX_PIXELS} pixels. Compile for a smaller picture.")
     return int(width), int(height)
 
 
 def _lines(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        lines = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         told = error.strerror if isinstance(error, OSError) else error.reason
         raise CompileError(f"--labels {path} cannot be read ({told}). Give a text file, one label a line.") from error
+    if not lines:
+        raise CompileError(f"--labels {path} holds no label. Give a text file, one label a line.")
+    return lines
