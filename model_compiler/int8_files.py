@@ -100,6 +100,7 @@ def _searched(work: Compilation, learned: Learned, model: Model, forms: tuple[Fo
         "ranges": work.plan.data.ranges.digest(),
         "forms": [form.file for form in forms],
         "means": [means.methods, means.equalize, means.correct_bias],
+        "noise": "told",
     }
     kept = work.stage("quantize", told, produce)
     found = msgspec.json.decode((kept / _SEARCH_FILE).read_bytes(), type=Search)

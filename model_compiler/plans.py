@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -125,7 +126,7 @@ def _source(file: RecipeFile, table: str, source: SourceTable | None) -> Source 
 
 def _existing(file: RecipeFile, key: str, named: str) -> Path:
     path = file.directory / named
-    if not path.is_file():
+    if not os.path.isfile(path):  # not Path.is_file: some names are too long
         raise file.refuse(key, f"there is no file {path}.")
     return path
 

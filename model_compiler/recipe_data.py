@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def load_data(file: RecipeFile, cache: Path, progress: Progress) -> Sources:
 def _load(file: RecipeFile, key: str, named: str, cache: Path, progress: Progress) -> _Loaded:
     """`named` is an import path, or else a directory of pictures."""
     try:
-        if ":" in named and not (file.directory / named).exists():
+        if ":" in named and not os.path.exists(file.directory / named):  # not Path.exists: some names are too long
             return _Loaded(key, taken(called(named, resolve(named, file.directory)), named))
         preprocess = file.recipe.preprocess
         if preprocess is None:

@@ -20,14 +20,14 @@ from model_compiler.onnx_ends import load
 from model_compiler.pack import Packed
 from model_compiler.plan import most_exact
 from model_compiler.quantizing.mixed import Mixed
-from model_compiler.quantizing.search import Written
+from model_compiler.quantizing.search import Search, Written
 from model_compiler.reporting import findings as told
 from model_compiler.reporting import gather
 from model_compiler.reporting.spread import latency_of
 from runtime.serving.loaded import pick_artifact
 
 _NO_SAMPLES = told.NotMeasured("There are no test samples.")
-_ELSEWHERE = told.NotMeasured("It is for GPUs.")
+_ELSEWHERE = told.NotMeasured("made for GPUs.")
 
 
 def tell(
@@ -111,7 +111,7 @@ def _quantizing(work: Compilation, built: Built) -> told.Quantizing | told.Absen
         float_validation=search.float_score,
         equalized=gather.equalized_of(search.equalized),
         bias=_bias(work, first),
-        diagnosis=_diagnosis(search.tensors, mixed),
+        diagnosis=_diagnosis(work, search, mixed),
         fallback=gather.fallback_of(mixed.fallback) if mixed is not None else _NO_NEED,
         qat=_qat(built.int8),
         int4=gather.int4_of(built.int4, work.plan.quantizing.int4_block) if built.int4 else _NO_INT4,
@@ -131,8 +131,15 @@ def _bias(work: Compilation, written: Written) -> told.BiasCorrection | told.Abs
     return told.BiasCorrection(written.corrected, written.first_score, written.score)
 
 
-def _diagnosis(tensors: tuple[str, ...], mixed: Mixed | None) -> told.Diagnosis | told.Absent:
-    return gather.diagnosis_of(mixed.diagnosis, tensors, mixed.fallback.keep) if mixed is not None else _NO_NEED
+def _diagnosis(work: Compilation, search: Search, mixed: Mixed | None) -> told.Diagnosis:
+    if mixed is not None:
+        return gather.diagnosis_of(mixed.diagnosis, search.tensors, mixed.fallback.keep)
+    return told.Diagnosis(
+        layers=tuple(told.LayerNoise(each.node, each.tensor, each.sqnr_db) for each in search.noise),
+        lost_points=100 * (search.float_score - search.written[0].score),
+        samples=len(work.plan.data.validation),
+        sought=False,
+    )
 
 
 def _qat(int8: Int8) -> told.Qat | told.Absent:

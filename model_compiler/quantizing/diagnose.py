@@ -85,6 +85,14 @@ class Finding(msgspec.Struct, frozen=True):
     advice: str
 
 
+class PlaceNoise(msgspec.Struct, frozen=True):
+    """As of a Finding."""
+
+    node: str
+    tensor: str
+    sqnr_db: float
+
+
 class Diagnosis(msgspec.Struct, frozen=True):
     """The worst place first. Scores are of the metric on the same `samples`; `answer_db` is of the int8 file."""
 
@@ -120,6 +128,27 @@ def diagnose(
     with TemporaryDirectory() as work:
         patient = _Patient(fp32, int8, table, quantize, judge, Path(work))
         return _examine(patient, observations, effort, advance)
+
+
+def place_noise(
+    fp32: Path,
+    int8: Path,
+    observations: Observations,
+    samples: Samples,
+    ends: Ends,
+    *,
+    literal: bool = False,
+    effort: Effort | None = None,
+) -> tuple[PlaceNoise, ...]:
+    """Every place rounded alone, in the order of the graph: what a diagnosis begins with, and the quick part of it."""
+    effort = (effort or Effort()).bounded(observations)
+    exact, rounded = Graph(load_prepared(fp32)), Graph.read(int8)
+    places = places_of(exact, rounded)
+    with TemporaryDirectory() as work:
+        found = local_noise(exact, rounded, places, few(samples, effort.rows), ends, Path(work), literal=literal)
+    return tuple(
+        PlaceNoise(place.node, place.tensor, each.simulated) for place, each in zip(places, found, strict=True)
+    )
 
 
 def rank(finding: Finding) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from model_compiler.plan import CPU_INT8_FILE, TENSORRT_INT8_FILE, Quantizing
 from model_compiler.progress import Advance, part_of, unwatched
 from model_compiler.quantizing import ranges
 from model_compiler.quantizing.correct_bias import correct_bias
-from model_compiler.quantizing.diagnose import Quantize
+from model_compiler.quantizing.diagnose import PlaceNoise, Quantize, place_noise
 from model_compiler.quantizing.equalize import Equalized, equalize
 from model_compiler.quantizing.int8 import quantize_cpu, quantize_tensorrt
 from model_compiler.quantizing.judge import few
@@ -63,7 +63,7 @@ class Written(msgspec.Struct, frozen=True):
 class Search(msgspec.Struct, frozen=True):
     """`tried`: the best first. `float_score`: the metric of the float form on the same samples; `scored_by`: its name.
 
-    `tensors`: the activations by name, in the order of the graph.
+    `tensors`: the activations by name, in the order of the graph. `noise`: of the first form.
     """
 
     float_score: float
@@ -73,6 +73,7 @@ class Search(msgspec.Struct, frozen=True):
     calibration_rows: int
     tensors: tuple[str, ...]
     scored_by: str = ""
+    noise: tuple[PlaceNoise, ...] = ()
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -134,8 +135,14 @@ def search(
         for number, form in enumerate(forms):
             start, end = (0.6 + 0.4 * each / len(forms) for each in (number, number + 1))
             written.append(_write(form, best, out, request, means, part_of(advance, start, end)))
+        noise = _noise(forms[0], best, out, request)
     names = tuple(best.observations.tensors)
-    return Search(float_score, tried, equalized, tuple(written), best.table.rows, names, request.scored_by)
+    return Search(float_score, tried, equalized, tuple(written), best.table.rows, names, request.scored_by, noise)
+
+
+def _noise(form: Form, best: Calibrated, out: Path, request: Request) -> tuple[PlaceNoise, ...]:
+    files = (best.base, out / form.file)
+    return place_noise(*files, best.observations, request.validation, request.ends, literal=form.literal)
 
 
 def corrected(form: Form, best: Calibrated, path: Path, request: Request, score: float, advance: Advance) -> Written:

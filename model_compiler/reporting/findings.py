@@ -258,14 +258,15 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Diagnosis(Part, frozen=True):
-    """`layers` in the order of the graph, `findings` the worst first and few. `lost_points`: fp32 less int8 on the task
-    over `samples`; `answer_db`: signal to noise at the answers."""
+    """`layers` in the order of the graph, `findings` the worst first and few, if they were `sought`. `lost_points`: fp32
+    less int8 on the task over `samples`; `answer_db`: signal to noise at the answers."""
 
     layers: tuple[LayerNoise, ...]
     findings: tuple[Finding, ...] = ()
     lost_points: float | None = None
     samples: int = 0
     answer_db: float | None = None
+    sought: bool = True
 
 
 class KeptLayer(msgspec.Struct, frozen=True):

@@ -113,10 +113,16 @@ def _diagnosis(found: Diagnosis) -> Html:
         (
             paragraph(captions.diagnosis_tells(found)),
             _noise(found) if found.layers else "",
-            _findings(found.findings) if found.findings else paragraph("No layer stands out."),
+            _findings(found.findings) if found.findings else paragraph(_NO_FINDING[found.sought]),
             loses(captions.noise_loses(found)),
         )
     )
+
+
+_NO_FINDING = {
+    True: "No layer stands out.",
+    False: "No causes were sought: int8 keeps the budget, or the recipe does not ask.",
+}
 
 
 def _noise(found: Diagnosis) -> Html:
