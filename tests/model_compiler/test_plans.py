@@ -143,6 +143,7 @@ def test_the_recipe_says_which_of_a_files_outputs_answers(folder: Path) -> None:
     [
         ('[student]\nonnx = "lost.onnx"\n', "9: student.onnx: there is no file"),
         ('[student]\nonnx = "."\n', "9: student.onnx: there is no file"),
+        (f'[student]\nonnx = "{"x" * 300}"\n', "9: student.onnx: there is no file"),
         (STUDENT.replace("[learn]", "weights = 'lost'\n[learn]\nqat = { epochs = 1, peak = 0.1 }"), "10: student.w"),
         (STUDENT.replace(":small", ":large"), "9: student.build: 'foothill_plans_nets:large': foothill_plans_nets has"),
         (TEACHER.replace("foothill", "lost_foothill"), "9: teacher.build: "),
