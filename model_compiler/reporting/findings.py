@@ -258,8 +258,10 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Diagnosis(Part, frozen=True):
-    """`layers` in the order of the graph, `findings` the worst first and few, if they were `sought`. `lost_points`: fp32
-    less int8 on the task over `samples`; `answer_db`: signal to noise at the answers."""
+    """`layers` in the order of the graph, `findings` the worst first and few, where they were `sought`.
+
+    `lost_points`: fp32 less int8 on the task over `samples`; `answer_db`: signal to noise at the answers.
+    """
 
     layers: tuple[LayerNoise, ...]
     findings: tuple[Finding, ...] = ()
