@@ -42,7 +42,7 @@ def _check_classes(plan: Plan, name: str, classes: int) -> None:
             "Name as many labels as it knows classes."
         )
     for part, samples in msgspec.structs.asdict(plan.data).items():
-        if samples.labels.ndim == 1 and samples.labels.dtype.kind == "i":
+        if samples.labels.ndim == 1 and samples.labels.dtype.kind in "iu":
             _check_labels(part, samples.labels, name, classes)
         elif plan.metric is None:
             kind = f"{samples.labels.dtype} {list(samples.labels.shape)}"

@@ -113,7 +113,7 @@ def labels_of(samples: Samples) -> torch.Tensor:
     labels = np.asarray(samples.labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         return torch.full((len(samples),), UNLABELLED)
-    return torch.from_numpy(np.maximum(labels, UNLABELLED).astype(np.int64))
+    return torch.from_numpy(np.maximum(labels.astype(np.int64), UNLABELLED))
 
 
 PROBE = 2

@@ -31,6 +31,7 @@ def test_answers_that_fit_are_taken() -> None:
         plan(kind="probabilities"),
         labelled("train", [-1, 0, CLASSES - 1]),
         labelled("train", np.zeros(0, np.int64)),
+        labelled("train", np.array([0, 2], np.uint8)),
         labelled("test", [0.5, 1.5], metric=lambda outputs, labels: 0.5),
         labelled("test", [[0.5, 1.5]], metric=lambda outputs, labels: 0.5),
     ):
