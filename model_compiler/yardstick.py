@@ -70,8 +70,8 @@ def expected_accuracy(samples: Samples, logits: Floats, output: str) -> Yardstic
     """The accuracy of roundings of one classifier on labelled samples, for which it gives `logits` (n, classes).
 
     An answer that differs from its own is not counted right or wrong by the one label, but by what its probabilities,
-    calibrated on all labels, say of either (the expectation given the sample: Rao 1945, Blackwell 1947). The mean is
-    the same, and chance moves it far less: among many trials, counted hits choose the luckiest.
+    calibrated on all labels, say of either (the expectation given the sample: Rao 1945, Blackwell 1947). As far as they
+    are right the mean is the same, and chance moves it far less: among many trials, counted hits choose the luckiest.
     """
     labels = samples.labels
     chances, right = softmax(logits / fit_temperature(logits, labels)), logits.argmax(axis=1) == labels

@@ -152,11 +152,13 @@ def place_noise(
 
 
 def rank(finding: Finding) -> tuple[float, float]:
-    """Whole points first; what lies within a point by the noise at the answers, which chance in the samples moves less.
+    """Whole points lost first; what lies within a point by the noise at the answers, which chance in the samples moves
+    less.
 
-    A place that costs much alone may win back nothing alone, where another still spoils everything: both count.
+    Points won back do not count: a layer that is float also writes float, so that the place before a fault seems to win
+    back what the fault costs; and nothing is won back alone where another fault still spoils everything.
     """
-    return -math.floor(max(finding.gain or 0.0, finding.loss or 0.0, 0.0)), finding.answer_db
+    return -math.floor(max(finding.loss or 0.0, 0.0)), finding.answer_db
 
 
 def _examine(patient: _Patient, observations: Observations, effort: Effort, advance: Advance) -> Diagnosis:

@@ -76,7 +76,7 @@ def diagnosis_of(found: diagnose.Diagnosis, order: Sequence[str], keep: Mapping[
     """
     at = {tensor: index for index, tensor in enumerate(order)}
     places = sorted((each for each in found.findings if each.tensor in at), key=lambda each: at[each.tensor])
-    telling = [each for each in found.findings if each.causes or _cost(each) > _CLEAR_POINTS]
+    telling = [each for each in found.findings if each.causes or (each.loss or 0.0) > _CLEAR_POINTS]
     return Diagnosis(
         layers=tuple(LayerNoise(each.node, each.tensor, each.sqnr_db, _precision(each, keep)) for each in places),
         findings=tuple(
@@ -157,10 +157,6 @@ def _reliability(found: calibration.Reliability) -> Reliability:
 
 def _size(found: size.Size) -> Size:
     return Size(found.weights, found.nonzero, found.multiply_adds, found.bytes, found.compressed_bytes)
-
-
-def _cost(finding: diagnose.Finding) -> float:
-    return max(finding.gain or 0.0, finding.loss or 0.0)
 
 
 def _precision(finding: diagnose.Finding, keep: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model_compiler.quantizing.diagnose import Diagnosis, Effort, diagnose
+from model_compiler.quantizing.diagnose import Diagnosis, Effort, Finding, diagnose, rank
 from model_compiler.quantizing.int8 import quantize_cpu, quantize_tensorrt
 from model_compiler.quantizing.ranges import Range, Table
 from tests.model_compiler.quantizing.patient import ENDS, METRIC, Patient, patient
@@ -52,6 +52,18 @@ def test_one_loud_channel_comes_first_with_its_cause(tmp_path: Path, layer: int)
     assert worst.answer_db < 15
     assert worst.sqnr_db < 15
     assert "Equalize" in worst.advice
+
+
+def test_a_place_that_wins_back_what_another_costs_does_not_lead() -> None:
+    """A layer that is float writes float too: the place before a fault seems to win it back."""
+
+    def found(node: str, *, gain: float, loss: float, answer_db: float) -> Finding:
+        return Finding(node, node, (node,), 30.0, 30.0, answer_db, gain, loss, (), "")
+
+    before = found("before", gain=25.0, loss=0.0, answer_db=50.0)
+    fault = found("fault", gain=25.0, loss=23.0, answer_db=6.0)
+    small = found("small", gain=0.1, loss=0.2, answer_db=21.0)
+    assert [each.node for each in sorted((before, small, fault), key=rank)] == ["fault", "small", "before"]
 
 
 def test_three_faults_that_hide_each_other_all_lead(tmp_path: Path) -> None:
