@@ -7,13 +7,9 @@ from typing import Any
 
 import msgspec
 
-from model_compiler.begin import sample_of
 from model_compiler.compilation import Compilation
-from model_compiler.learn import Learned, Model, export_net
-from model_compiler.learning.qat import Scheme, fine_tune
-from model_compiler.learning.train import Schedule
-from model_compiler.learning.ways import loss_of
-from model_compiler.networks import save_net, saved_net
+from model_compiler.learn import Learned, Model
+from model_compiler.learning.qat import Scheme
 from model_compiler.onnx_ends import fitted
 from model_compiler.plan import ArtifactPlan
 from model_compiler.progress import Advance
@@ -21,8 +17,9 @@ from model_compiler.quantizing.fallback import Budget
 from model_compiler.quantizing.mixed import Mixed, mix
 from model_compiler.quantizing.search import BASE_FILE, CPU, TENSORRT, Form, Request, Search, Written, search
 from model_compiler.replay import all_outputs_of
+from model_compiler.retrain import can_retrain, retrain
 from model_compiler.stages import file_digest
-from model_compiler.yardstick import is_labelled, rounding_yardstick, yardstick
+from model_compiler.yardstick import rounding_yardstick, yardstick
 
 _SEARCH_FILE, _MIXED_FILE, _ALLOWED_FILE = "search.json", "mixed.json", "allowed.json"
 _LEAST_SHARE = 0.25
@@ -73,8 +70,10 @@ def int8_files(work: Compilation, learned: Learned, artifacts: tuple[ArtifactPla
     forms = tuple(form_of(artifact) for artifact in artifacts)
     found = _searched(work, learned, student, forms)
     schedule = learning.qat if learning is not None else None
-    if found.broken and schedule is not None and _trainable(work, learned):
-        trained = _searched(work, learned, _trained(work, learned, schedule, forms), forms)
+    if found.broken and schedule is not None and can_retrain(work, learned):
+        # What bears the coarser rounding, without a zero point, bears the finer one.
+        scheme: Scheme = "s8s8" if TENSORRT in forms else "u8s8"
+        trained = _searched(work, learned, retrain(work, learned, schedule, scheme), forms)
         before, after = (min(each.score for each in some.search.written) for some in (found, trained))
         better = trained if after > before else found
         qat = Qat(schedule.epochs, before, after, after > before)
@@ -165,54 +164,3 @@ def _allowed(work: Compilation, learned: Learned) -> float:
 
     told = {**_judged(work, learned), "student": file_digest(learned.student.onnx), "budget": budget}
     return msgspec.json.decode((work.stage("compare", told, produce) / _ALLOWED_FILE).read_bytes(), type=float)
-
-
-def _trainable(work: Compilation, learned: Learned) -> bool:
-    """Whether there is a network, and something for it to learn from."""
-    if learned.student.net is None:
-        return False
-    if _taught(learned) or is_labelled(work.plan.data.train):
-        return True
-    work.warn("No quantization-aware training: it learns from labels, or on from the teacher, and there are neither.")
-    return False
-
-
-def _taught(learned: Learned) -> bool:
-    """Whether the student learned from the teacher, and so goes on to."""
-    return learned.lesson is not None and learned.way != "plain"
-
-
-def _trained(work: Compilation, learned: Learned, schedule: Schedule, forms: tuple[Form, ...]) -> Model:
-    """The student after training with its numbers rounded, on what it learned from before."""
-    plan, student, net, lesson = work.plan, learned.student, learned.student.net, learned.lesson
-    assert plan.learning is not None  # it has the schedule
-    assert net is not None  # ONNX files are not trained
-    augment = plan.learning.augment
-    # What bears the coarser rounding, without a zero point, bears the finer one.
-    scheme: Scheme = "s8s8" if TENSORRT in forms else "u8s8"
-
-    def produce(directory: Path, advance: Advance) -> None:
-        loss = loss_of(plan.data.train, lesson.answers, learned.way) if lesson and _taught(learned) else None
-        result = fine_tune(
-            net,
-            plan.data.train,
-            schedule,
-            sample=sample_of(plan),
-            scheme=scheme,
-            seed=plan.seed,
-            loss=loss,
-            augment=augment,
-            advance=advance,
-        )
-        save_net(result.net, directory)
-
-    told = {
-        "net": student.digest,
-        "train": plan.data.train.digest(),
-        "schedule": msgspec.structs.asdict(schedule),
-        "augment": msgspec.structs.asdict(augment),
-        "scheme": scheme,
-        "seed": plan.seed,
-        "lesson": {**lesson.inputs, "way": learned.way} if lesson and _taught(learned) else {},
-    }
-    return export_net(work, saved_net(work.stage("qat", told, produce)), student.code)
