@@ -18,7 +18,8 @@ from model_compiler.replay import all_outputs_of
 
 _CANDIDATES, _LEAST_CANDIDATES = 512, 16
 _MOST_BYTES = 64 << 20
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}")
+"""Not a digit first: made names begin with one."""
 _STRANGE = re.compile(r"[^A-Za-z0-9_.\-]")
 
 

@@ -115,8 +115,8 @@ _TASKS: dict[PostprocessKind, Task] = {
 
 def _kind(model: Any, outputs: tuple[TensorSpec, ...]) -> PostprocessKind:
     """One output [rows, classes] is taken for logits, or for probabilities where a softmax writes it; anything else
-    for tensors that the caller reads."""
-    if len(outputs) != 1 or len(outputs[0].shape) != 2:
+    for tensors that the caller reads, a single number a row too."""
+    if len(outputs) != 1 or len(outputs[0].shape) != 2 or outputs[0].shape[1] == 1:
         return "tensors"
     last = next((node for node in model.graph.node if outputs[0].name in node.output), None)
     return "probabilities" if last is not None and last.op_type == "Softmax" else "logits"
@@ -152,7 +152,8 @@ def _preprocess(request: OnnxRequest, inputs: TensorSpec) -> Preprocess | None:
         colour = "grey" if shape[1] == 1 else "rgb or bgr"
         raise CompileError(f"{request.onnx} takes {shape[1]} channels. Give --colour {colour}.")
     width, height = told.size or (shape[3], shape[2])
-    if (shape[3], shape[2]) not in ((width, height), (-1, -1)) or width < 1 or height < 1:
+    fits = shape[3] in (width, -1) and shape[2] in (height, -1)
+    if not fits or width < 1 or height < 1:
         raise CompileError(f"{request.onnx} takes {shape[3]}x{shape[2]} pixels (-1: any). Give --size WIDTHxHEIGHT.")
     means, stds = (value * channels if len(value) == 1 else value for value in (told.mean, told.std))
     _check_numbers(told, means, stds, channels)

@@ -6,6 +6,8 @@ import platform
 from collections.abc import Mapping
 from datetime import datetime, timezone
 
+import msgspec
+
 from contracts.boards import BOARDS
 from contracts.engines import engine_artifact
 from contracts.errors import FoothillError
@@ -14,11 +16,12 @@ from model_compiler.certify import Certified
 from model_compiler.compilation import Compilation
 from model_compiler.int8_files import Int8
 from model_compiler.learn import Learned
+from model_compiler.learning.train import Schedule
 from model_compiler.learning.ways import PAPERS
 from model_compiler.measure import REFERENCE, Findings, Found, machine
 from model_compiler.onnx_ends import load
 from model_compiler.pack import Packed
-from model_compiler.plan import most_exact
+from model_compiler.plan import Net, Plan, most_exact
 from model_compiler.quantizing.mixed import Mixed
 from model_compiler.quantizing.search import Search, Written
 from model_compiler.reporting import findings as told
@@ -84,23 +87,34 @@ def _candidate(name: str, precision: str, found: Found, file: str, *, chosen: bo
 
 
 def _learning(work: Compilation, learned: Learned) -> told.Learning | told.Absent:
-    learning = work.plan.learning
-    if learning is None:
-        return told.NotDone("The model was given with its weights, or learned in a stage of another bundle.")
+    schedule = _schedule(work.plan)
+    if schedule is None:
+        return told.NotDone("The model came with its weights.")
     return told.Learning(
         pruning=gather.pruning_of(learned.pruned) if learned.pruned else told.NotDone("The recipe has no [prune]."),
         ways=gather.ways_of(learned.trials, PAPERS),
         validation_samples=len(work.plan.data.validation),
-        training=told.Training(learned.way, learning.schedule.epochs, len(work.plan.data.train)),
+        training=told.Training(learned.way, schedule.epochs, len(work.plan.data.train)),
     )
+
+
+def _schedule(plan: Plan) -> Schedule | None:
+    """By which that learned what became artifacts; None where it came with its weights."""
+    source = plan.student or plan.teacher
+    if plan.prune is None and not (isinstance(source, Net) and source.weights is None):
+        return None
+    alone = plan.prune is None and (plan.teacher is None or plan.student is None)
+    if alone and isinstance(source, Net) and source.training is not None:
+        return source.training.schedule
+    return plan.learning.schedule if plan.learning is not None else None
 
 
 def _quantizing(work: Compilation, built: Built) -> told.Quantizing | told.Absent:
     if built.int8 is None:
         return told.NotDone("The plan has no int8 artifact.")
-    search = built.int8.search
+    search, mixes = built.int8.search, built.int8.mixed
     first = search.written[0]
-    mixed = built.int8.mixed.get(first.file)
+    mixed = next((mixes[each.file] for each in search.written if each.file in mixes), None)
     return told.Quantizing(
         calibration_rows=search.calibration_rows,
         calibrations=tuple(
@@ -112,11 +126,16 @@ def _quantizing(work: Compilation, built: Built) -> told.Quantizing | told.Absen
         equalized=gather.equalized_of(search.equalized),
         bias=_bias(work, first),
         diagnosis=_diagnosis(work, search, mixed),
-        fallback=gather.fallback_of(mixed.fallback) if mixed is not None else _NO_NEED,
+        fallback=_fallback(mixed) if mixed is not None else _NO_NEED,
         qat=_qat(built.int8),
         int4=gather.int4_of(built.int4, work.plan.quantizing.int4_block) if built.int4 else _NO_INT4,
         scored_by=search.scored_by,
     )
+
+
+def _fallback(mixed: Mixed) -> told.Fallback:
+    found = gather.fallback_of(mixed.fallback)
+    return msgspec.structs.replace(found, told=f"{mixed.file}: {found.told}")
 
 
 _NO_NEED = told.NotDone("int8 keeps the budget, or the recipe does not ask for it.")
@@ -144,7 +163,10 @@ def _diagnosis(work: Compilation, search: Search, mixed: Mixed | None) -> told.D
 
 def _qat(int8: Int8) -> told.Qat | told.Absent:
     if int8.qat is None:
-        return told.NotDone("Calibration alone keeps the budget, or the recipe has no learn.qat schedule.")
+        why = (
+            "Calibration alone keeps the budget, the recipe has no learn.qat schedule, or there is nothing to learn by."
+        )
+        return told.NotDone(why)
     return told.Qat(int8.qat.epochs, int8.qat.before, int8.qat.after, int8.qat.kept)
 
 

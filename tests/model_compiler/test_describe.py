@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from contracts import manifest as manifests
@@ -162,6 +162,7 @@ NAMES: Any = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_s
 
 @settings(max_examples=40)
 @given(st.lists(NAMES, min_size=2, max_size=4, unique=True))
+@example(["numbers", "1-_b", "/b"])
 def test_tensors_of_any_name_get_files_of_their_own(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     given, *outputs = names
     directory = tmp_path_factory.getbasetemp()

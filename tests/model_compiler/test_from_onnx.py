@@ -20,6 +20,7 @@ from model_compiler.from_onnx import OnnxRequest, Pictures, missing, onnx_plan
 from model_compiler.pack import read, read_measurements
 from model_compiler.plan import Plan
 from tests.model_compiler.quantizing.chains import Array, convolutions, model, node, normal
+from tests.model_compiler.small import RIGHT, linear
 
 CLASSES = 5
 
@@ -154,6 +155,10 @@ def test_the_answers_are_taken_for_what_they_look_like(
     assert any("--labels" in each for each in missing(asked, plan)) == (task == "classification")
 
 
+def test_a_single_number_a_row_is_no_class(tmp_path: Path) -> None:
+    assert onnx_plan(request(linear(tmp_path / "m.onnx", {"age": RIGHT[:, :1]})), tmp_path).kind == "tensors"
+
+
 @pytest.mark.parametrize(("kind", "task"), [("vector", "embedding"), ("tensors", "detection")])
 def test_who_knows_better_says_what_the_answers_are(
     classifier: Path, kind: PostprocessKind, task: str, tmp_path: Path
@@ -200,6 +205,13 @@ def test_an_open_size_is_what_was_asked_for(tmp_path: Path) -> None:
     plan = planned(opened, tmp_path, Pictures(colour="grey", size=(12, 10), mean=(0.5,)))
     assert plan.preprocess == Preprocess(12, 10, "grey", 1 / 255, (0.5,), (1.0,))
     assert first(plan.data.some, 1).shape == (1, 1, 10, 12)
+
+
+@pytest.mark.parametrize("shape", [("n", 3, "h", 8), ("n", 3, 10, "w")])
+def test_one_open_side_is_enough_to_be_asked_for(tmp_path: Path, shape: Sequence[int | str]) -> None:
+    found = planned(taking(tmp_path / "m.onnx", shape), tmp_path, Pictures(size=(8, 10))).preprocess
+    assert found is not None
+    assert (found.width, found.height) == (8, 10)
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 
 from model_compiler.data.samples import Arrays, Data
+from model_compiler.learning.train import Schedule
 from model_compiler.pack import Packed
 from model_compiler.pipeline import compile_bundle, report_of
-from model_compiler.plan import Budget, OnnxFile, Plan, Quantizing, artifacts_for
+from model_compiler.plan import Budget, Net, OnnxFile, Plan, Quantizing, Training, artifacts_for
 from model_compiler.replay import outputs_of
 from model_compiler.reporting import findings as told
 from model_compiler.reporting.report import JSON_FILE, Report, read_report
 from tests.model_compiler.quantizing.chains import convolutions, normal
 from tests.model_compiler.quantizing.patient import ENDS
-from tests.model_compiler.small import RIGHT, linear, plan, rows, unlabelled
+from tests.model_compiler.small import RIGHT, linear, net, plan, rows, unlabelled
 
 pytestmark = pytest.mark.integration
 
@@ -156,3 +157,20 @@ def test_a_cloud_bundle_without_samples_to_certify_on_is_told_of_twice(tmp_path:
     assert "`threshold`" in warning
     assert isinstance(findings.candidates, told.Candidates)
     assert findings.candidates.role == "teacher"
+
+
+def test_a_network_that_learned_from_labels_alone_is_told_as_trained(tmp_path: Path) -> None:
+    alone = Net("small.net", net, training=Training(Schedule(3, 1e-2)))
+    learning = compiled(plan(student=alone), tmp_path)[1].learning
+    assert isinstance(learning, told.Learning)
+    assert learning.training == told.Training("plain", 3, 256)
+
+
+def test_where_only_the_file_for_tensorrt_was_mended_it_is_told_of_by_its_name(tmp_path: Path) -> None:
+    """TensorRT's int8 reads the faulty channel rounded to nothing, and only that file breaks the budget."""
+    some = pictured(tmp_path, 3000.0, Quantizing(methods=("minmax",), equalize=False, correct_bias=False), 0.5)
+    only = msgspec.structs.replace(some, artifacts=artifacts_for(("jetson-orin-nano",), ("int8", "fp32")))
+    quantizing = compiled(only, tmp_path)[1].quantizing
+    assert isinstance(quantizing, told.Quantizing)
+    assert isinstance(quantizing.fallback, told.Fallback)
+    assert quantizing.fallback.told.startswith("trt.s8.onnx: ")
