@@ -77,9 +77,11 @@ class RequestedOutput(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RequestParameters(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`binary_data_output`: outputs without a wish of their own come as binary. `timeout`: microseconds, 0 for none."""
+    """`binary_data_output`: outputs without a wish of their own come as binary. `timeout`: microseconds, 0 for none.
+    `priority`: 1 goes first, 0 is the server's default."""
 
     binary_data_output: bool = False
+    priority: Annotated[int, msgspec.Meta(ge=0)] = 0
     timeout: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 

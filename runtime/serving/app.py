@@ -32,6 +32,7 @@ from runtime.serving.calls import Call
 from runtime.serving.facts import Facts
 from runtime.serving.hosting import ModelHost, Served
 from runtime.serving.metrics import ACCOUNT, counted
+from runtime.serving.model_metrics import ModelMetrics
 from runtime.serving.oip import Encoded
 from runtime.serving.postprocess import Reading, Stamp
 from runtime.serving.preprocess import INLINE_BYTES, is_quick
@@ -83,6 +84,7 @@ def create_app(
     answers = Answers(host, settings, workers, holder, clock, wall)
     facts = Facts(host, node=settings.node, tier=settings.tier, telemetry=telemetry)
     admin = Admin(repository, settings.admin_token)
+    telemetry.registry.register(ModelMetrics(host))
     count = partial(counted, telemetry=telemetry, part=settings.tier, clock=clock)
     app = web.Application(
         middlewares=[
@@ -138,7 +140,7 @@ class Answers:
                 quick = tensors.json_bytes(call.body, length) <= INLINE_BYTES
                 asked = await self._work(call, partial(tensors.read, call.body, length, manifest), here=quick)
             call.narrow(asked.timeout_us)
-            result = await self._run(call, served, asked.inputs)
+            result = await self._run(call, served, asked.inputs, asked.priority)
         with call.phase("encode"):
             reading = served.loaded.read(result.outputs)
             quick = tensors.written_as_json(result.outputs, asked.wanted) <= INLINE_BYTES
@@ -220,10 +222,10 @@ class Answers:
         """Runs `work` in this thread when it is quick, else where it cannot hold up other requests."""
         return work() if here else await self._workers.run(work, call.deadline)
 
-    async def _run(self, call: Call, served: Served, inputs: Mapping[str, Array]) -> BatchResult:
+    async def _run(self, call: Call, served: Served, inputs: Mapping[str, Array], priority: int = 0) -> BatchResult:
         call.rows = len(next(iter(inputs.values()))) if served.loaded.batches else 1
         try:
-            result = await served.batcher.submit(inputs, call.deadline)
+            result = await served.batcher.submit(inputs, call.deadline, priority=priority)
         except FoothillError:
             served.statistics.failed((self._clock() - call.started_s) * 1000.0)
             raise
@@ -247,6 +249,7 @@ class Answers:
         self, request: web.Request, call: Call, served: Served, reading: Reading, body: Encoded
     ) -> web.Response:
         """The local answer, or what its holder makes of it where that is this node."""
+        call.deadline.check(self._clock(), "the answer was written")
         served.statistics.succeeded(call.phases_ms, rows=call.rows, now_s=self._wall())
         local = Answer(200, answer_headers(self._local_headers(call, served, reading, body)), body.body)
         if call.hop is not None or self._holder is None:

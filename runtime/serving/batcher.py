@@ -1,23 +1,31 @@
-"""Requests for one model, a few at a time through one engine thread, each before its deadline or not at all."""
+"""Requests for one model, in the batches that keep the most deadlines, through one engine: answered in time or refused.
+
+What is decided stands in `batching/`; here is the event loop, the engine's thread, and who waits for what.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
-import numpy as np
 
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
+from runtime.serving.batching import refusals
+from runtime.serving.batching.line import Entry, level_of
+from runtime.serving.batching.schedule import Schedule
+from runtime.serving.batching.service_times import ServiceTimes
+from runtime.serving.batching.turns import Share, Turns
+from runtime.serving.engine_thread import EngineThread
+from runtime.serving.shared_run import Ran, Run, run_shared
 from runtime.serving.tensors import Array
 
-Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 Clock = Callable[[], float]
-_Key = tuple[tuple[str, str, tuple[int, ...]], ...]
-_MEMORY = 0.9
+INLINE_S = 0.001
+"""A run that takes less is not worth a thread: handing it over costs more, and it holds the event loop up no longer
+than reading a body does."""
 
 
 class BatchResult(msgspec.Struct, frozen=True):
@@ -29,194 +37,198 @@ class BatchResult(msgspec.Struct, frozen=True):
     batch: int
 
 
-class _Waiting(msgspec.Struct, eq=False):
+class _Waiting(Entry, kw_only=True, eq=False):
     inputs: Mapping[str, Array]
-    rows: int
-    key: _Key
-    since_s: float
     answer: asyncio.Future[BatchResult]
 
 
-class _Ran(msgspec.Struct, frozen=True):
-    """What the engine thread made of a batch: outputs, or what failed, per request in its order."""
-
-    results: list[dict[str, Array] | FoothillError]
-    started_s: float
-    infer_ms: float
-
-
 class Batcher:
-    """First come, first served. When the engine is free it takes what waits, up to `max_batch` rows of one shape.
+    """All state is changed on the event loop; the thread only runs the engine. `clock` is that of the deadlines.
 
-    All state is changed on the event loop; the thread only runs the engine. `clock` is that of the deadlines.
+    Requests that arrive in one turn of the event loop meet before the first of them is run. `turns` is shared by all
+    models of the process; a run below INLINE_S takes none, since its time is shorter than what it would wait for.
     """
 
     def __init__(
         self,
         run: Run,
+        times: ServiceTimes,
         *,
         name: str,
-        max_batch: int,
         batches: bool,
+        turns: Turns,
+        interrupt: Callable[[], None] = lambda: None,
         max_waiting: int = 256,
         clock: Clock = time.monotonic,
     ) -> None:
+        self.schedule: Schedule[_Waiting] = Schedule(times, max_waiting=max_waiting)
         self._run = run
-        self._max_batch = max_batch if batches else 1
         self._batches = batches
-        self._max_waiting = max_waiting
+        self._turns = turns
+        self._share = Share(self._run_in_thread)
+        self._interrupt = interrupt
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{name}")
-        self._waiting: dict[int, _Waiting] = {}
-        self._next = 0
-        self._running = False
-        self._closed = False
-        self._row_ms = 0.0
+        self._thread = EngineThread(f"engine-{name}")
+        self._running: Sequence[_Waiting] = ()
+        self._wanted_s = 0.0
+        self._asked = self._woken = self._closed = False
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return self.schedule.line.waiting
 
-    async def submit(self, inputs: Mapping[str, Array], deadline: Deadline) -> BatchResult:
-        """Waits for the answer. A cancelled caller leaves the queue at once.
+    async def submit(self, inputs: Mapping[str, Array], deadline: Deadline, *, priority: int = 0) -> BatchResult:
+        """Waits for the answer. A cancelled caller leaves the queue at once; a run that nobody waits for is given up.
 
-        Raises FoothillError: `overloaded` when the queue is full, `deadline_exceeded` when time is up before the
-        answer is there, `unavailable` after close, and what the engine raised.
+        Raises Refused, or what the engine raised.
         """
         loop = asyncio.get_running_loop()
-        now_s = self._clock()
-        self._admit(deadline, now_s)
-        ticket = self._next
-        self._next += 1
-        rows = len(next(iter(inputs.values()))) if self._batches else 1
-        answer: asyncio.Future[BatchResult] = loop.create_future()
-        self._waiting[ticket] = _Waiting(inputs, rows, _key(inputs) if self._batches else (), now_s, answer)
-        alarm = loop.call_later(deadline.left_s(now_s), _expire, answer)
-        self._start(loop)
+        waiting = self._admit(inputs, deadline, priority, loop)
+        alarm = loop.call_later(deadline.left_s(self._clock()), self._expire, waiting)
+        self._wake()
         try:
-            return await answer
+            return await waiting.answer
+        except BaseException as error:
+            self._leave(waiting, error)
+            raise
         finally:
             alarm.cancel()
-            self._waiting.pop(ticket, None)
 
     async def close(self) -> None:
         """Refuses what waits and what comes, and returns when the engine thread has ended."""
         self._closed = True
-        for waiting in self._waiting.values():
-            _settle(waiting.answer, _closed())
-        self._waiting.clear()
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
+        for waiting in [*self.schedule.line.ordered()]:
+            self.schedule.line.discard(waiting)
+            _settle(waiting.answer, self.schedule.count(refusals.closed()))
+        if self._asked:
+            self._turns.withdraw(self._share)
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.stop)
 
-    def _admit(self, deadline: Deadline, now_s: float) -> None:
+    def _admit(
+        self, inputs: Mapping[str, Array], deadline: Deadline, priority: int, loop: asyncio.AbstractEventLoop
+    ) -> _Waiting:
         if self._closed:
-            raise _closed()
-        deadline.check(now_s, "the model could run")
-        if len(self._waiting) >= self._max_waiting:
-            rows = sum(waiting.rows for waiting in self._waiting.values())
-            raise FoothillError(
-                "overloaded",
-                f"{len(self._waiting)} requests wait for this model already. Try again later, or ask another node.",
-                retry_after_s=max(0.1, rows * self._row_ms / 1000.0),
-            )
+            raise self.schedule.count(refusals.closed())
+        now_s = self._clock()
+        waiting = _Waiting(
+            rows=len(next(iter(inputs.values()))) if self._batches else 1,
+            key=tuple((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()),
+            level=level_of(priority),
+            since_s=now_s,
+            expires_at_s=deadline.expires_at_s,
+            inputs=inputs,
+            answer=loop.create_future(),
+        )
+        displaced = self.schedule.admit(waiting, now_s)
+        if displaced is not None:
+            _settle(displaced[0].answer, displaced[1])
+        return waiting
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Hands the next batch to the engine thread, if that is free and something waits."""
-        if self._running or self._closed:
+    def _start(self) -> None:
+        """Runs the next batch here when it is short, else asks for a turn of the machine."""
+        self._woken = False
+        if self._running or self._asked:
             return
         batch = self._take()
-        if not batch:
-            return
-        self._running = True
-        work = self._thread.submit(_run_batch, self._run, [waiting.inputs for waiting in batch], self._clock)
-        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finish, loop, batch, done))
+        if batch and self._is_short(batch):
+            self._run_here(batch)
+        elif batch:
+            self._asked = True
+            self._wanted_s = self._clock()
+            self._turns.ask(self._share)
 
     def _take(self) -> list[_Waiting]:
-        """The oldest request that still wants an answer, and those behind it that fit into the same run."""
-        batch: list[_Waiting] = []
-        rows = 0
-        for ticket, waiting in list(self._waiting.items()):
-            if waiting.answer.done():
-                del self._waiting[ticket]
-            elif not batch or (waiting.key == batch[0].key and rows + waiting.rows <= self._max_batch):
-                batch.append(self._waiting.pop(ticket))
-                rows += waiting.rows
-            if rows >= self._max_batch:
-                break
+        """The next batch; whoever can no longer be in time is told so."""
+        if self._closed:
+            return []
+        batch, late = self.schedule.next(self._clock())
+        for waiting, refusal in late:
+            _settle(waiting.answer, refusal)
         return batch
 
-    def _finish(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Waiting], done: Future[_Ran]) -> None:
-        self._running = False
-        self._start(loop)
-        failure = done.exception()
-        if failure is not None:
-            for waiting in batch:
-                _settle(waiting.answer, failure)
+    def _is_short(self, batch: Sequence[_Waiting]) -> bool:
+        times = self.schedule.times
+        return times.known and times.engine_s(sum(waiting.rows for waiting in batch)) < INLINE_S
+
+    def _run_here(self, batch: Sequence[_Waiting]) -> None:
+        self._begin(batch, self._clock())
+        ran = run_shared(self._run, [waiting.inputs for waiting in batch], self._clock)
+        self._end(ran)
+        self._answer(batch, ran)
+        self._wake()
+
+    def _run_in_thread(self) -> None:
+        """The turn has come. The batch is made now: who came meanwhile may be in it."""
+        self._asked = False
+        batch = self._take()
+        if not batch:
+            self._turns.done(self._share, 0.0, again=False)
             return
-        ran, rows = done.result(), sum(waiting.rows for waiting in batch)
-        self._row_ms = _MEMORY * self._row_ms + (1 - _MEMORY) * ran.infer_ms / rows
+        self._begin(batch, self._wanted_s)
+        loop = asyncio.get_running_loop()
+        requests = [waiting.inputs for waiting in batch]
+
+        def work() -> None:
+            loop.call_soon_threadsafe(self._finish, run_shared(self._run, requests, self._clock))
+
+        self._thread.start(work)
+
+    def _finish(self, ran: Ran) -> None:
+        """Passes the turn on, or into the next batch, before the answers of this one take the event loop's time."""
+        batch = self._running
+        self._end(ran)
+        following = self._take()
+        self._asked = bool(following) and not self._is_short(following)
+        self._wanted_s = self._clock()
+        self._turns.done(self._share, ran.engine_s, again=self._asked)
+        self._answer(batch, ran)
+        self._wake()
+
+    def _begin(self, batch: Sequence[_Waiting], wanted_s: float) -> None:
+        self._running = batch
+        self._wanted_s = wanted_s
+        self.schedule.begin(batch, self._clock())
+
+    def _end(self, ran: Ran) -> None:
+        now_s = self._clock()
+        sound = all(isinstance(result, dict) for result in ran.results)
+        self.schedule.end(
+            self._running, engine_s=ran.engine_s, whole_s=now_s - self._wanted_s, now_s=now_s, sound=sound
+        )
+        self._running = ()
+
+    def _answer(self, batch: Sequence[_Waiting], ran: Ran) -> None:
+        rows, infer_ms, now_s = sum(waiting.rows for waiting in batch), ran.engine_s * 1000.0, self._clock()
         for waiting, result in zip(batch, ran.results, strict=True):
-            queue_ms = (ran.started_s - waiting.since_s) * 1000.0
-            if isinstance(result, FoothillError):
-                _settle(waiting.answer, result)
-            elif not waiting.answer.done():
-                waiting.answer.set_result(BatchResult(result, queue_ms, ran.infer_ms, rows))
+            if waiting.answer.done():
+                continue
+            if not isinstance(result, dict):
+                waiting.answer.set_exception(result)
+            elif now_s > waiting.expires_at_s:
+                self._expire(waiting)
+            else:
+                queue_ms = (ran.started_s - waiting.since_s) * 1000.0
+                waiting.answer.set_result(BatchResult(result, queue_ms, infer_ms, rows))
+
+    def _wake(self) -> None:
+        if self.waiting and not (self._woken or self._asked or self._running or self._closed):
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._start)
+
+    def _expire(self, waiting: _Waiting) -> None:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(self.schedule.count(refusals.expired("the model had answered")))
+
+    def _leave(self, waiting: _Waiting, error: BaseException) -> None:
+        """Nobody waits for this answer any more: it is not run, and not run on."""
+        if isinstance(error, asyncio.CancelledError):
+            self.schedule.refused["gone"] += 1
+        if self.schedule.line.discard(waiting):
+            return
+        if self._running and all(each.answer.done() for each in self._running):
+            self._interrupt()
 
 
-def _run_batch(run: Run, requests: Sequence[Mapping[str, Array]], clock: Clock) -> _Ran:
-    """In the engine thread. When a shared run fails, each request runs alone, so that one cannot fail the others."""
-    started_s = clock()
-    try:
-        results: list[dict[str, Array] | FoothillError] = [*_run_together(run, requests)]
-    except FoothillError as error:
-        results = [error] if len(requests) == 1 else [_run_alone(run, inputs) for inputs in requests]
-    return _Ran(results, started_s, (clock() - started_s) * 1000.0)
-
-
-def _run_together(run: Run, requests: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
-    if len(requests) == 1:
-        return [run(requests[0])]
-    joined = {name: np.concatenate([inputs[name] for inputs in requests]) for name in requests[0]}
-    outputs = run(joined)
-    ends = np.cumsum([len(next(iter(inputs.values()))) for inputs in requests]).tolist()
-    _check_rows(outputs, ends[-1])
-    starts = [0, *ends[:-1]]
-    return [
-        {name: array[start:end] for name, array in outputs.items()} for start, end in zip(starts, ends, strict=True)
-    ]
-
-
-def _run_alone(run: Run, inputs: Mapping[str, Array]) -> dict[str, Array] | FoothillError:
-    try:
-        return run(inputs)
-    except FoothillError as error:
-        return error
-
-
-def _check_rows(outputs: Mapping[str, Array], rows: int) -> None:
-    for name, array in outputs.items():
-        if len(array) != rows:
-            raise FoothillError("internal", f"Output {name!r} has {len(array)} rows for {rows} rows of input.")
-
-
-def _key(inputs: Mapping[str, Array]) -> _Key:
-    return tuple((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items())
-
-
-def _expire(answer: asyncio.Future[BatchResult]) -> None:
-    _settle(
-        answer,
-        FoothillError(
-            "deadline_exceeded",
-            "The deadline passed before the model had answered. "
-            "Send a larger Foothill-Deadline-Ms, or ask a nearer or less busy node.",
-        ),
-    )
-
-
-def _settle(answer: asyncio.Future[BatchResult], error: BaseException) -> None:
+def _settle(answer: asyncio.Future[BatchResult], error: FoothillError) -> None:
     if not answer.done():
         answer.set_exception(error)
-
-
-def _closed() -> FoothillError:
-    return FoothillError("unavailable", "This model is being taken off this node. Try again, or ask another node.")

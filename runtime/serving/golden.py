@@ -11,6 +11,7 @@ from contracts.errors import FoothillError
 from contracts.manifest import Golden
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.tensors import Array
+from runtime.serving.warm_up import warm_up
 
 
 class GoldenMismatch(FoothillError):  # noqa: N818 - it names what was found
@@ -24,10 +25,11 @@ class GoldenMismatch(FoothillError):  # noqa: N818 - it names what was found
 
 
 def open_tested(directory: Path, digest: str, *, target: str, threads: int) -> LoadedModel:
-    """A verified bundle, loaded and held to its golden test; blocks. Raises FoothillError `bad_bundle`."""
+    """A verified bundle, loaded, held to its golden test and warm; blocks. Raises FoothillError `bad_bundle`."""
     loaded = LoadedModel.open(directory, digest, target=target, threads=threads)
     try:
         check_golden(loaded)
+        warm_up(loaded)
     except FoothillError:
         loaded.close()
         raise

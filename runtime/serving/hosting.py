@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
@@ -13,6 +14,7 @@ import msgspec
 
 from contracts.errors import FoothillError
 from runtime.serving.batcher import Batcher
+from runtime.serving.batching.turns import Turns
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.statistics import ModelStatistics
 
@@ -20,6 +22,18 @@ log = logging.getLogger(__name__)
 
 DRAIN_S = 30.0
 _MEMORY = 0.9
+
+
+def engine_slots(threads: int) -> int:
+    """How many models may run at once on this machine, where each takes `threads` cores: at least two.
+
+    With a second slot a short run goes beside a long one, and the operating system shares the cores between them; with
+    one it would wait until the long one ends, which cannot be interrupted.
+    """
+    # Where a container or taskset leaves fewer cores than the machine has, only those count; Linux alone can tell.
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return max(2, cores // threads)
 
 
 class LoadFigures(msgspec.Struct, frozen=True):
@@ -83,18 +97,23 @@ class Served:
 
 
 class ModelHost:
-    """Logical model to what serves it. `expected` are the models without which the process is not ready."""
+    """Logical model to what serves it. `expected` are the models without which the process is not ready.
+
+    `slots` is how many of them run at once; None is what this machine has for models of one thread.
+    """
 
     def __init__(
         self,
         *,
         expected: Iterable[str] = (),
         max_waiting: int = 256,
+        slots: int | None = None,
         drain_s: float = DRAIN_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.expected = tuple(expected)
         self._max_waiting = max_waiting
+        self._turns = Turns(slots or engine_slots(1))
         self._drain_s = drain_s
         self._clock = clock
         self._served: dict[str, Served] = {}
@@ -176,9 +195,11 @@ class ModelHost:
     def _batcher(self, loaded: LoadedModel) -> Batcher:
         return Batcher(
             loaded.run,
+            loaded.times,
             name=loaded.manifest.model,
-            max_batch=loaded.manifest.max_batch,
             batches=loaded.batches,
+            turns=self._turns,
+            interrupt=loaded.interrupt,
             max_waiting=self._max_waiting,
             clock=self._clock,
         )

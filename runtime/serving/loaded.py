@@ -9,7 +9,8 @@ from contracts import manifest as manifests
 from contracts.errors import FoothillError
 from contracts.manifest import Artifact, Manifest, Preprocess
 from runtime.serving import postprocess
-from runtime.serving.engine import Engine
+from runtime.serving.batching.service_times import ServiceTimes
+from runtime.serving.engine import Engine, Interruptible
 from runtime.serving.onnx_engine import OnnxEngine, provider_for
 from runtime.serving.postprocess import Reading
 from runtime.serving.preprocess import Preprocessor
@@ -17,7 +18,10 @@ from runtime.serving.tensors import NUMPY, Array
 
 
 class LoadedModel:
-    """A verified bundle, ready to run. Whoever opened it closes it, after the last run."""
+    """A verified bundle, ready to run. Whoever opened it closes it, after the last run.
+
+    `times` is what its runs take: nothing is known of it before a warm-up or the first runs.
+    """
 
     def __init__(
         self, directory: Path, digest: str, manifest: Manifest, artifact: Artifact, engine: Engine, target: str
@@ -30,6 +34,7 @@ class LoadedModel:
         self.target = target
         self.stratum = artifact.confidence.stratum if artifact.confidence is not None else ""
         self.preprocessor = Preprocessor(manifest.preprocess) if manifest.preprocess is not None else None
+        self.times = ServiceTimes(manifest.max_batch if self.batches else 1)
 
     @classmethod
     def open(cls, directory: Path, digest: str, *, target: str, threads: int) -> LoadedModel:
@@ -56,6 +61,11 @@ class LoadedModel:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return self.engine.run(inputs)
+
+    def interrupt(self) -> None:
+        """Gives up the run under way, where the engine can. From any thread, while a run is under way."""
+        if isinstance(self.engine, Interruptible):
+            self.engine.interrupt()
 
     def read(self, outputs: Mapping[str, Array]) -> Reading:
         """Confidence and comparable answer of the outputs, under this artifact's own rule."""

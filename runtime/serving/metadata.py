@@ -16,6 +16,7 @@ EXTENSIONS = (
     "classification",
     "model_configuration",
     "model_repository",
+    "schedule_policy",
     "statistics",
 )
 PLATFORM = "onnxruntime_onnx"

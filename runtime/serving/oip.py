@@ -37,12 +37,13 @@ class Wanted(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a request wants to have run. `timeout_us` in microseconds, 0 for none."""
+    """What a request wants to have run. `timeout_us` in microseconds and `priority`: 0 for none."""
 
     inputs: dict[str, Array]
     wanted: tuple[Wanted, ...]
     id: str
     timeout_us: int
+    priority: int
 
 
 def json_bytes(body: bytes, header_length: str | None) -> int:
@@ -55,7 +56,8 @@ def read(body: bytes, header_length: str | None, manifest: Manifest) -> Asked:
     """Reads a whole request. Raises FoothillError `bad_request` or `bad_tensor`."""
     request, parts = oip.parse_request(body, header_length)
     wanted = wanted_outputs(request, manifest)
-    return Asked(read_inputs(request, parts, manifest), wanted, request.id, request.parameters.timeout)
+    wishes = request.parameters
+    return Asked(read_inputs(request, parts, manifest), wanted, request.id, wishes.timeout, wishes.priority)
 
 
 def written_as_json(outputs: Mapping[str, Array], wanted: Sequence[Wanted]) -> int:

@@ -12,6 +12,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as capi
 from contracts.boards import BOARDS
 from contracts.errors import FoothillError
 from contracts.manifest import TensorSpec
+from runtime.serving.engine import Interrupted
 from runtime.serving.tensors import Array
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "jetson": "CUDAExecutionProvider", "gpu": "CUDAExecutionProvider"}
@@ -75,17 +76,26 @@ class OnnxEngine:
         _check_provider(path, provider, self._session.get_providers()[:1])
         self.provider = provider
         self._names = [output.name for output in self._session.get_outputs()]
+        self._run_options = ort.RunOptions()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         feeds = {name: np.require(array, requirements=("C", "A")) for name, array in inputs.items()}
+        if self._run_options.terminate:
+            self._run_options = ort.RunOptions()
         try:
-            outputs = self._session.run(self._names, feeds)
+            outputs = self._session.run(self._names, feeds, self._run_options)
         except capi.InvalidArgument as error:
             # Shapes and types were checked before: these values are outside what the model can take.
             raise FoothillError("bad_tensor", f"The model refuses these values: {_first_line(error)}.") from error
         except _FAILURES as error:
+            if self._run_options.terminate:
+                raise Interrupted from error
             raise FoothillError("internal", f"The engine failed: {_first_line(error)}.") from error
         return dict(zip(self._names, outputs, strict=True))
+
+    def interrupt(self) -> None:
+        """ONNX Runtime looks at this between two operators. The next run begins with options of its own."""
+        self._run_options.terminate = True
 
     def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
         """Raises FoothillError `bad_bundle` where the file's tensors are not those of the manifest."""

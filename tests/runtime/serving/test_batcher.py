@@ -15,6 +15,9 @@ import pytest
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.serving.batcher import Batcher, BatchResult
+from runtime.serving.batching.service_times import ServiceTimes
+from runtime.serving.batching.turns import Turns
+from runtime.serving.shared_run import Run
 
 Array = npt.NDArray[Any]
 
@@ -53,13 +56,20 @@ def gate() -> Gate:
 Make = Callable[..., Batcher]
 
 
+def batcher_of(run: Run, *, max_batch: int = 4, batches: bool = True, **options: Any) -> Batcher:
+    """A batcher for an engine that takes hardly longer for more rows, and too long to run on the event loop."""
+    times = ServiceTimes(max_batch if batches else 1)
+    for size in times.sizes:
+        times.measured(size, 0.01 + 0.0001 * size)
+    return Batcher(run, times, name="m", batches=batches, **{"turns": Turns(1), **options})
+
+
 @pytest.fixture
 async def make(gate: Gate) -> AsyncIterator[Make]:
     made: list[Batcher] = []
 
     def build(**options: Any) -> Batcher:
-        given: dict[str, Any] = {"name": "m", "max_batch": 4, "batches": True, **options}
-        batcher = Batcher(gate.run, **given)
+        batcher = batcher_of(gate.run, **options)
         made.append(batcher)
         return batcher
 
@@ -166,7 +176,7 @@ async def test_a_request_is_refused_at_its_deadline_and_never_runs(make: Make, g
     batcher = make()
     first = await busy(batcher, gate)
     with pytest.raises(FoothillError) as refused:
-        await batcher.submit(rows(1), soon(20))
+        await batcher.submit(rows(1), soon(60))
     assert refused.value.code == "deadline_exceeded"
     assert batcher.waiting == 0
     gate.let()
@@ -212,7 +222,7 @@ async def test_the_event_loop_stays_free_while_the_engine_runs(make: Make, gate:
     assert not task.done()
     gate.let()
     await task
-    assert gate.threads == {"engine-m_0"}
+    assert gate.threads == {"engine-m"}
 
 
 async def test_closing_refuses_what_waits_and_lets_the_running_finish(make: Make, gate: Gate) -> None:
@@ -239,7 +249,7 @@ async def test_an_engine_that_returns_other_rows_than_it_got_fails_the_run() -> 
         go.wait(10)
         return {"y": inputs["x"][:1]}
 
-    batcher = Batcher(shrinking, name="m", max_batch=4, batches=True)
+    batcher = batcher_of(shrinking)
     first = send(batcher, rows(0))
     await asyncio.to_thread(started.wait, 10)
     tasks = [send(batcher, rows(1)), send(batcher, rows(2))]
@@ -254,7 +264,7 @@ async def test_a_defect_of_the_engine_reaches_every_request_of_the_run(make: Mak
     def broken(inputs: Mapping[str, Array]) -> dict[str, Array]:
         raise ZeroDivisionError("a bug")
 
-    batcher = Batcher(broken, name="m", max_batch=4, batches=True)
+    batcher = batcher_of(broken)
     results = await asyncio.gather(*(batcher.submit(rows(1), soon()) for _ in range(3)), return_exceptions=True)
     assert [type(result) for result in results] == [ZeroDivisionError] * 3
     await batcher.close()

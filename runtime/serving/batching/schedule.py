@@ -1,0 +1,164 @@
+"""What becomes of the requests for one model: who is let in, who runs next, who is refused. It does no I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from runtime.serving.batching import refusals
+from runtime.serving.batching.forming import form
+from runtime.serving.batching.gradient import Gradient2
+from runtime.serving.batching.line import Entry, Line
+from runtime.serving.batching.refusals import REASONS, Reason, Refused
+from runtime.serving.batching.service_times import ServiceTimes
+
+RETRY_S = 1.0
+"""`Retry-After` counts whole seconds: who can be answered within one is not better off elsewhere in time."""
+PROBE_S = 1.0
+"""After so long without a run, one request is run whatever its deadline: an estimate nobody can meet is asked again."""
+
+PRESSED_RUNS = 2.0
+"""For the time of so many runs after a refusal for want of time or room, others are taken to be refused still."""
+
+T = TypeVar("T", bound=Entry)
+
+
+class Next(NamedTuple, Generic[T]):
+    """`batch` is to be run now; `late` can no longer be in time."""
+
+    batch: list[T]
+    late: list[tuple[T, Refused]]
+
+
+class Schedule(Generic[T]):
+    """The line before one engine that runs one batch at a time. Every time is on the caller's clock, in seconds.
+
+    Three bounds keep the line short: `max_waiting` (memory), the deadlines (nobody is let in who would be late), and
+    Gradient2's limit (no queue that only makes everybody slower), which refuses nobody who would be served within
+    RETRY_S.
+    """
+
+    def __init__(self, times: ServiceTimes, *, max_waiting: int) -> None:
+        self.times = times
+        self.line: Line[T] = Line()
+        self.gradient = Gradient2(max_waiting + times.sizes[-1])
+        self.refused: dict[Reason, int] = dict.fromkeys(REASONS, 0)
+        self.runs_by_rows: dict[int, int] = {}
+        self.engine_s = 0.0
+        self._max_waiting = max_waiting
+        self._running = 0
+        self._free_at_s = -math.inf
+        self._last_end_s = math.inf
+        self._pressed_at_s = -math.inf
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be here, waiting and running: Gradient2's word, but no less than RETRY_S of work."""
+        pace_s = self.times.pace_s(self.times.sizes[-1])
+        soon = RETRY_S / pace_s if pace_s else math.inf
+        return int(max(self.gradient.limit, min(soon, self._max_waiting), 2 * self.times.sizes[-1]))
+
+    def admit(self, entry: T, now_s: float) -> tuple[T, Refused] | None:
+        """Lets `entry` into the line; returns who had to leave it for that. Raises Refused."""
+        self._last_end_s = min(self._last_end_s, now_s)
+        displaced = None
+        try:
+            self._check_time(entry, now_s)
+            if self.line.waiting >= self._max_waiting:
+                displaced = self._displaced_by(entry, now_s)
+            elif self.line.waiting + self._running >= self.limit:
+                raise refusals.limited(self.limit, self._drained_s(now_s))
+        except Refused as refusal:
+            self.count(refusal)
+            if refusal.code == "overloaded":
+                self._pressed_at_s = now_s
+            raise
+        self.line.add(entry)
+        return displaced
+
+    def next(self, now_s: float) -> Next[T]:
+        """The batch to run now, empty only when nobody waits; nothing changes but that the late leave the line."""
+        late: list[tuple[T, Refused]] = []
+        while (head := next(self.line.ordered(), None)) is not None:
+            refusal = None if self._probes(now_s) else self._too_late(head, now_s)
+            if refusal is None:
+                return Next(form(self.line.ordered(), self.times, now_s), late)
+            late.append((head, self.count(refusal)))
+            self.line.discard(head)
+        return Next([], late)
+
+    def begin(self, batch: Sequence[T], now_s: float) -> None:
+        """Takes `batch` out of the line."""
+        self.line.led(batch)
+        self._running = len(batch)
+        self._free_at_s = now_s + self.times.run_s(sum(entry.rows for entry in batch))
+
+    def end(self, batch: Sequence[T], *, engine_s: float, whole_s: float, now_s: float, sound: bool) -> None:
+        """Learns from a run that has ended: what the engine took, and what it took from the wish for it to now.
+
+        A run that was not `sound` (it failed, or was given up) tells nothing of the others.
+        """
+        rows = sum(entry.rows for entry in batch)
+        if sound:
+            self.times.observe(rows, engine_s, whole_s)
+        in_flight = self._running + self.line.waiting
+        for entry in batch:
+            self.gradient.observe(now_s - entry.since_s, in_flight, now_s)
+        self.runs_by_rows[rows] = self.runs_by_rows.get(rows, 0) + 1
+        self.engine_s += engine_s
+        self._running = 0
+        self._free_at_s = self._last_end_s = now_s
+
+    def count(self, refusal: Refused) -> Refused:
+        self.refused[refusal.reason] += 1
+        return refusal
+
+    def _check_time(self, entry: T, now_s: float) -> None:
+        left_s = entry.expires_at_s - now_s
+        if left_s <= 0:
+            raise refusals.expired("the model could run")
+        busy = self._running or self.line.waiting
+        own_s = self._needed_s(entry.rows, alone=not busy)
+        if left_s < own_s and not self._probes(now_s):
+            raise refusals.no_time(left_s, own_s)
+        if busy:
+            ahead = self.line.ahead(entry.level, entry.expires_at_s)
+            rows = math.ceil(ahead) + entry.rows
+            own_s = max(own_s, self.times.sure_s(self.times.best(rows)))
+            needed_s = max(0.0, self._free_at_s - now_s) + ahead * self.times.pace_s(rows) + own_s
+            if left_s < needed_s:
+                raise refusals.late(left_s, needed_s)
+
+    def _too_late(self, head: T, now_s: float) -> Refused | None:
+        """Why `head` is not run: it would be late, or has time for a small batch only while others are refused.
+
+        Then a second of the engine is worth as many requests as the best batches answer in it, which is more than a
+        small batch does: dropping its head early answers more, as in Nexus (Shen et al., SOSP 2019, section 4.3).
+        """
+        left_s, own_s = head.expires_at_s - now_s, self._needed_s(head.rows, alone=self.line.waiting == 1)
+        if left_s < own_s:
+            return refusals.no_time(left_s, own_s)
+        shared_s = self.times.sure_s(self.times.best(self.line.rows))
+        if left_s < shared_s and now_s - self._pressed_at_s < PRESSED_RUNS * shared_s:
+            return refusals.late(left_s, shared_s)
+        return None
+
+    def _needed_s(self, rows: int, *, alone: bool) -> float:
+        """Where others wait, a run that may well be late would take the place of one that is in time."""
+        return self.times.run_s(rows) if alone else self.times.sure_s(rows)
+
+    def _probes(self, now_s: float) -> bool:
+        return not self._running and now_s - self._last_end_s >= PROBE_S
+
+    def _displaced_by(self, entry: T, now_s: float) -> tuple[T, Refused]:
+        """Who makes room for `entry` in a full line: the last one of a lower level. Raises Refused."""
+        last = self.line.lowest()
+        if last is None or last.level <= entry.level:
+            raise refusals.full(self.line.waiting, self._drained_s(now_s))
+        self.line.discard(last)
+        return last, self.count(refusals.displaced(self._drained_s(now_s)))
+
+    def _drained_s(self, now_s: float) -> float:
+        """Until what waits and runs now has run."""
+        return max(0.0, self._free_at_s - now_s) + self.line.rows * self.times.pace_s(self.line.rows)

@@ -1,0 +1,193 @@
+"""What the rules make of a load, simulated: goodput, deadlines, recovery, bounds, truthful refusals, probing."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.serving.batching.refusals import Refused
+from runtime.serving.batching.schedule import PROBE_S, Schedule
+from runtime.serving.batching.service_times import ServiceTimes
+from tests.runtime.serving.batching.simulation import (
+    Arrival,
+    Fate,
+    Request,
+    Simulated,
+    jittered,
+    known,
+    latencies_s,
+    merged,
+    poisson,
+)
+
+Curve = Callable[[int], float]
+CURVES: dict[str, Curve] = {
+    "batching costs": lambda rows: 0.0055 * rows**1.1,
+    "batching gains nothing": lambda rows: 0.0055 * rows,
+    "batching pays": lambda rows: 0.004 + 0.0005 * rows,
+}
+OVERLOAD_S, AFTER_S = 6.0, 4.0
+
+
+def capacity(curve: Curve) -> float:
+    return max(size / curve(size) for size in (1, 2, 4, 8, 16, 32))
+
+
+def request(level: int = 2, *, expires_at_s: float, rows: int = 1) -> Request:
+    arrival = Arrival(0.0, expires_at_s, level, rows)
+    return Request(rows=rows, key="", level=level, since_s=0.0, expires_at_s=expires_at_s, arrival=arrival)
+
+
+@pytest.mark.parametrize("name", CURVES)
+@pytest.mark.parametrize("deadline_s", [0.1, 0.5])
+def test_at_twice_the_load_nearly_all_capacity_answers_in_time_and_it_recovers(name: str, deadline_s: float) -> None:
+    curve, rng = CURVES[name], random.Random(1)
+
+    def engine(rows: int, _: float) -> float:
+        return curve(rows) * rng.lognormvariate(0.0, 0.1)
+
+    rate = capacity(curve)
+    load = merged(
+        poisson(2 * rate, OVERLOAD_S, deadline_s=deadline_s, rng=rng),
+        poisson(0.5 * rate, AFTER_S, deadline_s=deadline_s, rng=rng, from_s=OVERLOAD_S),
+    )
+    fates = Simulated(Schedule(known(32, lambda rows, _: curve(rows)), max_waiting=256), engine).run(load)
+    assert len(fates) == len(load)
+    assert all(fate.in_time for fate in fates if fate.answered)
+    in_overload = [fate for fate in fates if fate.answered and fate.arrival.at_s < OVERLOAD_S]
+    assert len(in_overload) >= 0.95 * rate * OVERLOAD_S
+    assert not [fate for fate in fates if not fate.answered and fate.arrival.at_s > OVERLOAD_S + 2.0]
+
+
+def test_pauses_and_noise_of_a_machine_cost_little() -> None:
+    curve, rng = CURVES["batching pays"], random.Random(3)
+    rate = capacity(curve)
+    fates = Simulated(Schedule(known(32, lambda rows, _: curve(rows)), max_waiting=256), jittered(curve, rng)).run(
+        poisson(2 * rate, 6.0, deadline_s=0.2, rng=rng)
+    )
+    assert all(fate.in_time for fate in fates if fate.answered)
+    assert len(latencies_s(fates)) >= 0.9 * rate * 6.0
+
+
+def test_it_learns_without_a_warm_up_that_batching_pays() -> None:
+    curve, rng = CURVES["batching pays"], random.Random(4)
+    rate = capacity(curve)
+    simulated = Simulated(Schedule(ServiceTimes(32), max_waiting=256), lambda rows, _: curve(rows))
+    fates = simulated.run(poisson(1.5 * rate, 4.0, deadline_s=0.5, rng=rng))
+    assert len([fate for fate in fates if fate.answered]) >= 0.9 * rate * 4.0
+
+
+@given(st.integers(0, 1000), st.integers(1, 40), st.sampled_from(sorted(CURVES)), st.floats(0.3, 4.0))
+@settings(max_examples=25)
+def test_bounds_work_conservation_and_no_late_answer_under_any_load(
+    seed: int, max_waiting: int, name: str, load: float
+) -> None:
+    curve, rng = CURVES[name], random.Random(seed)
+    schedule: Schedule[Request] = Schedule(known(8, lambda rows, _: curve(rows)), max_waiting=max_waiting)
+    simulated = Simulated(schedule, jittered(curve, rng, spread=0.5))
+    rate = load * capacity(curve) / 3
+    arrivals = merged(
+        *(poisson(rate, 0.5, deadline_s=rng.uniform(0.01, 1.0), rng=rng, level=level) for level in (1, 2, 3))
+    )
+    fates = simulated.run(arrivals)
+    assert len(fates) == len(arrivals)
+    assert all(fate.in_time for fate in fates if fate.answered)
+    assert simulated.idle_with_work == 0
+    assert all(len(batch) <= 8 for batch in simulated.batches)
+    assert schedule.line.waiting == schedule.line.rows == 0
+    counted = {reason: count for reason, count in schedule.refused.items() if count}
+    assert Counter(fate.reason for fate in fates if fate.reason not in ("", "expired")) == counted
+
+
+def test_retry_after_is_when_the_same_request_would_be_taken() -> None:
+    times = known(1, lambda rows, _: 0.1)
+    schedule: Schedule[Request] = Schedule(times, max_waiting=100)
+    first = request(expires_at_s=10)
+    schedule.admit(first, 0.0)
+    schedule.begin(schedule.next(0.0).batch, 0.0)
+    for _ in range(5):
+        schedule.admit(request(expires_at_s=10), 0.0)
+    # An earlier deadline goes first: only the run under way is before it.
+    assert schedule.admit(request(expires_at_s=0.26), 0.0) is None
+    with pytest.raises(Refused) as refused:
+        schedule.admit(request(3, expires_at_s=0.5), 0.0)
+    assert (refused.value.reason, refused.value.code) == ("late", "overloaded")
+    assert refused.value.retry_after_s == pytest.approx(0.1 + 6 * 0.1 + 0.15 - 0.5)
+
+
+def test_what_no_engine_could_do_in_time_is_told_apart_from_a_queue() -> None:
+    schedule: Schedule[Request] = Schedule(known(1, lambda rows, _: 0.1), max_waiting=100)
+    with pytest.raises(Refused) as refused:
+        schedule.admit(request(expires_at_s=0.05), 0.0)
+    assert (refused.value.reason, refused.value.code) == ("no-time", "deadline_exceeded")
+    with pytest.raises(Refused, match="before the model could run"):
+        schedule.admit(request(expires_at_s=0.0), 0.0)
+    schedule.admit(request(expires_at_s=0.11), 0.0)
+
+
+def test_an_estimate_that_nobody_can_meet_is_asked_again() -> None:
+    """A machine that was slow for a while: its model would be refused for ever if nothing were run."""
+    schedule: Schedule[Request] = Schedule(known(1, lambda rows, _: 10.0), max_waiting=100)
+    arrivals = [Arrival(at * 0.05, 0.2) for at in range(1200)]
+    fates = Simulated(schedule, lambda rows, _: 0.01).run(arrivals)
+    assert {fate.reason for fate in fates if fate.arrival.at_s < PROBE_S} == {"no-time"}
+    assert all(fate.answered for fate in fates if fate.arrival.at_s > 50.0)
+
+
+def test_a_full_line_makes_room_for_a_higher_priority_only() -> None:
+    schedule: Schedule[Request] = Schedule(ServiceTimes(1), max_waiting=2)
+    low, middle = request(3, expires_at_s=5), request(2, expires_at_s=9)
+    schedule.admit(low, 0.0)
+    schedule.admit(middle, 0.0)
+    for level in (2, 3):
+        with_level = request(level, expires_at_s=1)
+        if level == 3:
+            with pytest.raises(Refused, match="wait for this model already"):
+                schedule.admit(with_level, 0.0)
+        else:
+            displaced = schedule.admit(with_level, 0.0)
+            assert displaced is not None
+            assert displaced[0] is low
+            assert displaced[1].reason == "displaced"
+    assert schedule.refused["full"] == schedule.refused["displaced"] == 1
+
+
+def test_high_priority_is_hardly_touched_by_a_flood_of_low() -> None:
+    curve, rng = CURVES["batching gains nothing"], random.Random(5)
+    rate = capacity(curve)
+    load = merged(
+        poisson(0.3 * rate, 6.0, deadline_s=0.5, rng=rng, level=1),
+        poisson(2 * rate, 6.0, deadline_s=0.5, rng=rng, level=3),
+    )
+    fates = Simulated(
+        Schedule(known(32, lambda rows, _: curve(rows)), max_waiting=256), lambda rows, _: curve(rows)
+    ).run(load)
+    high = [fate for fate in fates if fate.arrival.level == 1]
+    assert all(fate.answered for fate in high)
+    assert latencies_s(high)[int(0.9 * len(high))] < 5 * curve(1)
+
+
+def test_low_priority_goes_on_beside_a_flood_of_high() -> None:
+    curve, rng = CURVES["batching gains nothing"], random.Random(6)
+    rate = capacity(curve)
+    load = merged(
+        poisson(2 * rate, 6.0, deadline_s=0.5, rng=rng, level=1),
+        poisson(0.2 * rate, 6.0, deadline_s=2.0, rng=rng, level=3),
+    )
+    schedule: Schedule[Request] = Schedule(known(32, lambda rows, _: curve(rows)), max_waiting=2000)
+    fates: list[Fate] = Simulated(schedule, lambda rows, _: curve(rows)).run(load)
+    assert len([fate for fate in fates if fate.answered and fate.arrival.level == 3]) > 0
+
+
+def test_the_limit_never_refuses_what_would_be_served_within_a_second() -> None:
+    schedule: Schedule[Request] = Schedule(known(4, lambda rows, _: 0.01 * rows), max_waiting=256)
+    schedule.gradient.limit = 1.0
+    assert schedule.limit == math.floor(1.0 / schedule.times.pace_s(4))
+    unknown: Schedule[Request] = Schedule(ServiceTimes(4), max_waiting=256)
+    assert unknown.limit == 260
