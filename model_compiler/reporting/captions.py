@@ -101,10 +101,10 @@ def ways_show(learning: Learning) -> str:
 def learning_loses(learning: Learning) -> list[str]:
     """Against the control, which learns from labels alone."""
     gain, n = _gain_over_control(learning), learning.validation_samples
-    if gain is None:
+    if gain is None or len(learning.ways) == 1:
         return []
     if gain <= 0:
-        return ["No way of distilling beat learning from the labels alone: the teacher's answers gained nothing here."]
+        return [f"In the trials no way beat learning from the labels alone{_close_behind(learning)}."]
     if gain * n < _FEW_ROWS:
         rows = words.counted(round(gain * n), "validation sample")
         return [f"The best way is {rows} above learning from the labels alone, which may be chance."]
@@ -228,6 +228,17 @@ def _gain_over_control(learning: Learning) -> float | None:
     winner = next((each for each in learning.ways if each.winner), None)
     control = next((each for each in learning.ways if each.way == learning.control), None)
     return winner.validation - control.validation if winner is not None and control is not None else None
+
+
+def _close_behind(learning: Learning) -> str:
+    """The best of the other ways, where only a few samples part it from the control."""
+    control = max(each.validation for each in learning.ways if each.way == learning.control)
+    best = max((each for each in learning.ways if each.way != learning.control), key=lambda each: each.validation)
+    rows = round((control - best.validation) * learning.validation_samples)
+    if rows >= _FEW_ROWS or not learning.validation_samples:
+        return ""
+    under = f"is {words.counted(rows, 'validation sample')} under it" if rows else "does as well"
+    return f"; {best.way} {under}, which may be chance"
 
 
 def _shown(candidate: Candidate) -> str:

@@ -127,9 +127,22 @@ def learned(control: float, best: float) -> Learning:
     return Learning(ways=(WayTried("plain", control), WayTried("kd", best, winner=True)), validation_samples=1000)
 
 
-def test_distilling_that_gained_nothing_is_told() -> None:
-    won_by_control = Learning(ways=(WayTried("plain", 0.9, winner=True), WayTried("kd", 0.8)))
-    assert "gained nothing" in captions.learning_loses(won_by_control)[0]
+def won_by_control(other: float) -> Learning:
+    return Learning(ways=(WayTried("plain", 0.9, winner=True), WayTried("kd", other)), validation_samples=1000)
+
+
+def test_trials_that_the_control_won_say_no_more_than_was_measured() -> None:
+    assert captions.learning_loses(won_by_control(0.8)) == ["In the trials no way beat learning from the labels alone."]
+    assert captions.learning_loses(won_by_control(0.899)) == [
+        "In the trials no way beat learning from the labels alone; kd is 1 validation sample under it, which may be "
+        "chance."
+    ]
+    assert "kd does as well, which may be chance" in captions.learning_loses(won_by_control(0.9))[0]
+    alone = Learning(ways=(WayTried("plain", 0.9, winner=True),), validation_samples=1000)
+    assert captions.learning_loses(alone) == []
+
+
+def test_a_gain_over_the_control_of_a_few_samples_may_be_chance() -> None:
     assert "chance" in captions.learning_loses(learned(0.900, 0.902))[0]
     assert captions.learning_loses(learned(0.900, 0.915)) == []
     assert "1.50 points above the control" in plain(captions.ways_show(learned(0.900, 0.915)))
