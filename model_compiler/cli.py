@@ -53,6 +53,7 @@ def compile_models() -> None:
 
 @app.command(_DEFAULT)
 def model(
+    context: typer.Context,
     recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML); docs/compile.md explains its keys.")] = None,
     onnx: Annotated[Path | None, typer.Option(help="An ONNX file to compile, instead of a recipe.")] = None,
     name: Annotated[str, typer.Option(help="With --onnx: the bundle's name.")] = "",
@@ -80,6 +81,7 @@ def model(
     with _told():
         kept = stages or out / "stages"
         if recipe is not None and onnx is None:
+            _refuse_more(context)
             _finish(out, json, lambda progress: _compile_recipe(recipe, out, kept, progress))
         elif onnx is not None and recipe is None:
             from model_compiler.onnx_options import OnnxOptions, request_of
@@ -89,6 +91,21 @@ def model(
             _finish(out, json, lambda progress: _compile_onnx(request, out, kept, progress))
         else:
             raise CompileError("give a recipe (TOML), or --onnx FILE: one of the two.")
+
+
+def _refuse_more(context: typer.Context) -> None:
+    """A recipe says it all: an option beside it that changed nothing would mislead."""
+    more = [name for name in context.params if name not in _BESIDE_A_RECIPE and _given(context, name)]
+    if more:
+        option = "--model" if more[0] == "logical" else f"--{more[0].replace('_', '-')}"
+        raise CompileError(f"{option} goes with --onnx. A recipe has its own keys: docs/compile.md.")
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    return str(getattr(context.get_parameter_source(name), "name", "")) == "COMMANDLINE"
+
+
+_BESIDE_A_RECIPE = ("recipe", "onnx", "out", "stages", "json")
 
 
 @app.command()

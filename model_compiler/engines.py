@@ -14,7 +14,7 @@ from contracts.manifest import Artifact, digest_of
 from model_compiler.errors import CompileError
 from model_compiler.pack import Packed, read
 from runtime.serving.fingerprint import detect
-from runtime.serving.tensorrt_build import BOUNDS, Bounds, BuiltFile, build_apart
+from runtime.serving.tensorrt_build import ANSWER, BOUNDS, REQUEST, Bounds, BuiltFile, build_apart
 from runtime.serving.tensorrt_options import WORKSPACE_BYTES, BuildOptions
 
 RECORD_FILE = "record.json"
@@ -58,6 +58,8 @@ def build_for(
     options = options_of(target, wanted_of(packed.manifest, artifact))
     work = build_apart(packed.file(artifact.file), options, here, out, timings=timings, bounds=bounds)
     built = asyncio.run(work)
+    for told in (REQUEST, ANSWER):  # what the child process was asked, and said
+        (out / told).unlink(missing_ok=True)
     (out / RECORD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(built.record), indent=2) + b"\n")
     return built
 

@@ -10,6 +10,7 @@ import msgspec
 from model_compiler.compilation import Compilation
 from model_compiler.learn import Learned, Model
 from model_compiler.learning.qat import Scheme
+from model_compiler.machine import machine
 from model_compiler.onnx_ends import fitted
 from model_compiler.plan import ArtifactPlan
 from model_compiler.progress import Advance
@@ -130,6 +131,7 @@ def _mix(work: Compilation, learned: Learned, kept: Path, form: Form, written: W
         "quantized": kept.name,
         "int8": file_digest(kept / form.file),
         "budget": msgspec.structs.asdict(budget),
+        "machine": machine(),  # costs are told in milliseconds
     }
     return work.stage("mix", told, produce)
 

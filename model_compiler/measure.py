@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from model_compiler.cloud import cloud_model
 from model_compiler.compilation import Compilation
 from model_compiler.data.samples import Floats, first
 from model_compiler.learn import Learned
+from model_compiler.machine import machine
 from model_compiler.onnx_ends import fitted
 from model_compiler.plan import Plan
 from model_compiler.progress import Advance
@@ -29,7 +30,7 @@ from model_compiler.stages import file_digest
 from model_compiler.yardstick import Yardstick, as_logits, yardstick
 
 ROUNDS = 150
-_WARM_UP = 20
+WARM_UP = 20
 _LONGEST_S = 20.0
 _FOUND_FILE = "measured.json"
 REFERENCE = "reference"
@@ -70,10 +71,12 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Findings(msgspec.Struct, frozen=True):
-    """By artifact file, and REFERENCE for what they are compared with."""
+    """By artifact file, and REFERENCE for what they are compared with; when, in UTC, and on which machine."""
 
     metric: str
     forms: dict[str, Found]
+    measured_at: str
+    machine: str
 
 
 def measure(work: Compilation, built: Built, learned: Learned, rules: Rules) -> Findings:
@@ -88,6 +91,7 @@ def measure(work: Compilation, built: Built, learned: Learned, rules: Rules) -> 
         "kind": plan.kind,
         **plan.judged_by,
         "rounds": ROUNDS,
+        "machine": machine(),
         "rules": msgspec.to_builtins(rules),
     }
 
@@ -96,7 +100,29 @@ def measure(work: Compilation, built: Built, learned: Learned, rules: Rules) -> 
         (directory / _FOUND_FILE).write_bytes(msgspec.json.encode(found))
 
     kept = work.stage("measure", told, produce)
-    return msgspec.json.decode((kept / _FOUND_FILE).read_bytes(), type=Findings)
+    found = msgspec.json.decode((kept / _FOUND_FILE).read_bytes(), type=Findings)
+    _warn_of_no_gain(work, built, found)
+    return found
+
+
+def _warn_of_no_gain(work: Compilation, built: Built, found: Findings) -> None:
+    """Where nodes take a file first that another one of the same targets beats in all that was measured."""
+    for number, taken in enumerate(built.order):
+        for other in built.order[number + 1 :]:
+            shared = set(taken.targets) & set(other.targets)
+            if shared and _beats(found.forms[other.file], found.forms[taken.file]):
+                work.warn(
+                    f"{', '.join(sorted(shared))}: nodes take {taken.file} first, and {other.file} is smaller, faster "
+                    "and no worse. Name its precision first, or leave the other out."
+                )
+                return
+
+
+def _beats(one: Found, other: Found) -> bool:
+    if one.latency_ms is None or other.latency_ms is None:
+        return False
+    smaller, faster = one.bytes < other.bytes, one.latency_ms < other.latency_ms
+    return smaller and faster and (one.score or 0.0) >= (other.score or 0.0)
 
 
 def _reference(work: Compilation, learned: Learned) -> Path:
@@ -112,7 +138,7 @@ def measurements_of(plan: Plan, manifest: Manifest, found: Findings) -> Measurem
         bundle=manifest.reference,
         artifacts=artifacts,
         how=f"{found.metric} on {plan.how}; {_HOW_LATENCY}",
-        machine=machine(),
+        machine=found.machine,
         teacher=_measured(found.forms[REFERENCE]) if compared else None,
         metric=found.metric,
     )
@@ -134,7 +160,7 @@ def _measure(work: Compilation, forms: Mapping[str, Form], rules: Rules, advance
     for name, form in forms.items():
         bare = Found(form.path.stat().st_size, len(test), times.get(name, ()))
         found[name] = msgspec.structs.replace(bare, **scored.get(name, {}))
-    return Findings(by.name, found)
+    return Findings(by.name, found, datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), machine())
 
 
 def _scored(plan: Plan, by: Yardstick, forms: Mapping[str, Form], rules: Rules) -> dict[str, dict[str, Any]]:
@@ -166,22 +192,22 @@ def times_ms(
 
     The artifacts take turns on the same input, so that a machine that drifts slows all of them.
     """
-    engines = {name: open_engine(path) for name, path in artifacts.items()}
-    taken: dict[str, list[float]] = {name: [] for name in engines}
-    begin = clock()
-    for turn in range(_WARM_UP + ROUNDS):
-        feed = {ends.input: np.ascontiguousarray(inputs[turn % len(inputs)][None])}
-        for name, engine in engines.items():
-            start = clock()
-            engine.run(feed)
-            taken[name].append((clock() - start) * 1e3)
-        if clock() - begin > _LONGEST_S and turn > _WARM_UP:
-            break
-    for engine in engines.values():
-        engine.close()
-    return {name: tuple(round(each, 4) for each in times[_WARM_UP:]) for name, times in taken.items()}
+    taken: dict[str, list[float]] = {name: [] for name in artifacts}
+    with ExitStack() as stack:
+        engines = {name: stack.enter_context(closing(open_engine(path))) for name, path in artifacts.items()}
 
+        def turn(number: int) -> None:
+            feed = {ends.input: np.ascontiguousarray(inputs[number % len(inputs)][None])}
+            for name, engine in engines.items():
+                start = clock()
+                engine.run(feed)
+                taken[name].append((clock() - start) * 1e3)
 
-def machine() -> str:
-    """Enough to tell two measurements apart, nothing that identifies the host."""
-    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+        for turns, longest_s in ((WARM_UP, _LONGEST_S / 4), (ROUNDS, _LONGEST_S)):
+            taken.update({name: [] for name in artifacts})  # what came before warmed up
+            begin = clock()
+            for number in range(turns):
+                turn(number)
+                if clock() - begin > longest_s:
+                    break
+    return {name: tuple(round(each, 4) for each in times) for name, times in taken.items()}

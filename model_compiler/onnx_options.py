@@ -63,6 +63,9 @@ def request_of(options: OnnxOptions) -> OnnxRequest:
 
 
 def _check(options: OnnxOptions) -> None:
+    for option, value in (("--name", options.name), ("--version", options.version)):
+        if not value:
+            raise CompileError(f"{option} is missing: the bundle's name is NAME@VERSION, such as detector@1.0.0.")
     for option, name in (("--name", options.name), ("--model", options.model or options.name)):
         if not is_name(name):
             raise CompileError(f"{option} {name!r}: write lower-case letters, digits and '-', such as detector.")

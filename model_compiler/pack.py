@@ -48,11 +48,12 @@ def npy(array: npt.NDArray[np.generic]) -> bytes:
 def pack(
     directory: Path, manifest: Manifest, contents: Mapping[str, bytes], measurements: Measurements | None = None
 ) -> Packed:
-    """Writes the bundle to `directory`, in place of what was there, with its `measurements` beside its files.
+    """Writes the bundle to `directory`, in place of the one that was there, with its `measurements` beside its files.
 
-    Raises CompileError when `contents` are not exactly what the manifest names or cannot be written, FoothillError
-    `bad_bundle` when the manifest breaks its own rules.
+    Raises CompileError when `contents` are not exactly what the manifest names or cannot be written, and as
+    `check_place` does; FoothillError `bad_bundle` when the manifest breaks its own rules.
     """
+    check_place(directory)
     manifests.check(manifest)
     if manifest.files != files_of(contents):
         raise CompileError(f"{manifest.reference}: the manifest does not name the files it is packed with.")
@@ -62,6 +63,19 @@ def pack(
     except OSError as error:
         raise CompileError(f"{directory} cannot be written: {error}. Free space, or name another directory.") from error
     return Packed(directory, manifests.digest(manifest), manifest)
+
+
+def check_place(directory: Path) -> None:
+    """Raises CompileError where something else than a bundle has its name: that is somebody's, and stays."""
+    try:
+        holds = sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+    except OSError as error:
+        raise CompileError(f"{directory} is no directory ({error.strerror}). Name another with --out.") from error
+    if holds and manifests.FILE not in holds:
+        raise CompileError(
+            f"{directory} holds {', '.join(holds[:3])}, and no bundle that could be replaced. Move it away, or name "
+            "another directory with --out."
+        )
 
 
 def attach(packed: Packed, measurements: Measurements) -> None:

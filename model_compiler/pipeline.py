@@ -15,8 +15,9 @@ from model_compiler.compilation import Compilation
 from model_compiler.describe import describe
 from model_compiler.learn import learn
 from model_compiler.measure import measure, measurements_of
-from model_compiler.pack import Packed, pack
+from model_compiler.pack import Packed, check_place, pack
 from model_compiler.plan import Plan
+from model_compiler.plan_check import check_parts
 from model_compiler.plans import cloud_plan, edge_plan, given_cloud
 from model_compiler.progress import Progress, silent
 from model_compiler.recipe_file import RecipeFile
@@ -41,6 +42,8 @@ def compile_bundle(
     `stages` keeps what each stage made: one whose inputs did not change is not run again. Raises CompileError when a
     stage refuses what it was given or what it made.
     """
+    check_place(directory)
+    check_parts(plan)
     with _kept(stages) as room:
         work = Compilation(plan, room, progress)
         learned = learn(work)

@@ -20,7 +20,7 @@ from model_compiler.exclusive import alone
 from model_compiler.progress import Advance, Progress, stage_of
 
 _RECORD = "stage.json"
-_TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "torch-pruning", "torchao", "numpy")
+_TOOLS = ("foothill", "torch", "onnx", "onnxruntime", "onnxslim", "torch-pruning", "torchao", "numpy", "scikit-learn")
 FORM = 1
 """Raised when a stage of the same inputs would come out otherwise than before."""
 

@@ -50,7 +50,9 @@ def print_table(summaries: Sequence[Summary]) -> None:
             table.add_row(summary.bundle, name, *_cells(measured))
     console = Console()
     console.print(table)
-    for metric in dict.fromkeys(summary.measurements.metric for summary in summaries):
+    found = [each.measurements for each in summaries]
+    scored = [each for each in found if any(one.accuracy is not None for one in each.artifacts.values())]
+    for metric in dict.fromkeys(measurements.metric for measurements in scored):
         console.print(f"score: {metric}", style="dim", soft_wrap=True)
     for summary in summaries:
         if summary.report:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from datetime import datetime, timezone
 
 import msgspec
 
@@ -18,7 +17,7 @@ from model_compiler.int8_files import Int8
 from model_compiler.learn import Learned
 from model_compiler.learning.train import Schedule
 from model_compiler.learning.ways import PAPERS
-from model_compiler.measure import REFERENCE, Findings, Found, machine
+from model_compiler.measure import REFERENCE, Findings, Found
 from model_compiler.onnx_ends import load
 from model_compiler.pack import Packed
 from model_compiler.plan import Net, Plan, most_exact
@@ -44,7 +43,7 @@ def tell(
     """Everything that was found, in the report's terms; what was not measured says why."""
     budget = work.plan.budget
     return told.CompileReport(
-        head=_head(work, packed),
+        head=_head(work, packed, found),
         budget=told.Budget(budget.max_drop_points, budget.min_speed_up, budget.max_latency_ms, budget.max_bytes),
         candidates=_candidates(work, built, found),
         learning=_learning(work, learned),
@@ -55,13 +54,13 @@ def tell(
     )
 
 
-def _head(work: Compilation, packed: Packed) -> told.Head:
+def _head(work: Compilation, packed: Packed, found: Findings) -> told.Head:
     return told.Head(
         bundle=packed.manifest.reference,
         digest=packed.digest,
         task=work.plan.task,
-        measured_at=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        machine=machine(),
+        measured_at=found.measured_at,
+        machine=found.machine,
         how=work.plan.how,
         tools=work.stages.tools,
         stages=gather.stages_of(ran for ran in work.stages.ran if ran.bundle == work.plan.reference),

@@ -49,6 +49,8 @@ def read_folder(directory: Path, preprocess: Preprocess, cache: Path, *, advance
 
 
 def _files(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        raise CompileError(f"{directory} is no directory. Name a folder of pictures.")
     try:
         found = sorted(
             path for path in directory.rglob("*") if path.suffix.lower() in _MEDIA_TYPES and not path.is_dir()

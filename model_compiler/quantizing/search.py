@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 
-from model_compiler.data.samples import Samples
+from model_compiler.data.samples import Samples, first
 from model_compiler.errors import CompileError
 from model_compiler.metrics import Metric
 from model_compiler.plan import CPU_INT8_FILE, TENSORRT_INT8_FILE, Quantizing
@@ -127,7 +127,7 @@ def search(
             "int8 needs calibration and validation samples. Name them in [data], or take int8 out of the precisions."
         )
     with TemporaryDirectory() as work:
-        bases, equalized = _bases(fp32, Path(work), means)
+        bases, equalized = _bases(fp32, Path(work), request, means)
         tried, best = _calibrate(bases, Path(work), forms[0], request, means, part_of(advance, 0.0, 0.6))
         best.save(out)
         float_score = request.score(bases[0], forms[0])
@@ -162,10 +162,13 @@ def corrected(form: Form, best: Calibrated, path: Path, request: Request, score:
         moved.unlink(missing_ok=True)
 
 
-def _bases(fp32: Path, work: Path, means: Quantizing) -> tuple[tuple[Path, ...], tuple[Equalized, ...]]:
+def _bases(
+    fp32: Path, work: Path, request: Request, means: Quantizing
+) -> tuple[tuple[Path, ...], tuple[Equalized, ...]]:
     prepared, equal = work / _PREPARED_FILE, work / _EQUALIZED_FILE
     prepare(fp32, prepared)
-    pairs = equalize(prepared, equal) if means.equalize else []
+    some = first(request.calibration, request.ends.batch or 2)
+    pairs = equalize(prepared, equal, inputs=some) if means.equalize else []
     return ((prepared, equal) if pairs else (prepared,)), tuple(pairs)
 
 

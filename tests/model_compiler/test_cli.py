@@ -47,3 +47,12 @@ def test_a_directory_that_cannot_be_made_is_refused_before_the_training(tmp_path
     assert result.exit_code == 1
     assert result.stderr.startswith("foothill compile: --out ")
     assert "Name another" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "more", [["--target", "cpu-arm"], ["--model", "cats"], ["--calibration", "cats"], ["--max-drop", "1"]]
+)
+def test_an_option_that_a_recipe_would_not_hear_is_refused(tmp_path: Path, more: list[str]) -> None:
+    result = CliRunner().invoke(app, ["recipe.toml", *more, "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert f"{more[0]} goes with --onnx" in result.stderr

@@ -64,10 +64,10 @@ def test_what_was_typed_is_what_is_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"name": ""}, "--name '': write lower-case letters"),
+        ({"name": ""}, "--name is missing"),
         ({"name": "My Model"}, "--name 'My Model': write lower-case letters"),
         ({"model": "A"}, "--model 'A': write lower-case letters"),
-        ({"version": ""}, "--version '': write numbers with dots"),
+        ({"version": ""}, "--version is missing"),
         ({"version": "v1"}, "--version 'v1': write numbers with dots"),
         ({"targets": ()}, f"--target is missing. Name one or more of {', '.join(BOARDS)}."),
         ({"targets": ("cpu-x86", "cpu-x87")}, "--target 'cpu-x87' is unknown. Use one of cpu-x86, "),

@@ -133,3 +133,14 @@ def test_npy_reads_back_and_does_not_depend_on_memory_order() -> None:
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
     assert npy(np.asfortranarray(array)) == npy(array)
     assert msgspec.json.encode(npy(array)) == msgspec.json.encode(npy(array.copy()))
+
+
+def test_what_is_no_bundle_is_not_replaced_by_one(tmp_path: Path) -> None:
+    (tmp_path / "probe").mkdir()
+    packed_at(tmp_path / "probe")
+    assert packed_at(tmp_path / "probe").manifest.name == "probe"
+    (tmp_path / "mine" / "sub").mkdir(parents=True)
+    for own, told in ((tmp_path / "mine", "holds sub, and no bundle"), (tmp_path / "probe" / "a.onnx", "no directory")):
+        with pytest.raises(CompileError, match=told):
+            packed_at(own)
+    assert (tmp_path / "mine" / "sub").is_dir()

@@ -154,3 +154,12 @@ def test_what_was_calibrated_makes_the_same_files_later(even: Path, tmp_path: Pa
     assert again.table == kept.table
     quantize_cpu(again.base, tmp_path / "later.onnx", again.table)
     assert (tmp_path / "later.onnx").read_bytes() == (tmp_path / CPU.file).read_bytes()
+
+
+def test_a_model_of_any_size_is_equalized_on_the_size_of_its_samples(even: Path, tmp_path: Path) -> None:
+    opened = onnx.load(str(even))
+    for side in opened.graph.input[0].type.tensor_type.shape.dim[2:]:
+        side.dim_param = "side"
+    onnx.save(opened, str(tmp_path / "open.onnx"))
+    found = searched(tmp_path / "open.onnx", tmp_path, Quantizing(methods=("minmax",)), CPU)
+    assert found.equalized
