@@ -172,7 +172,7 @@ def _row(own: Sequence[Result], results: Sequence[Result]) -> Row:
     floats = {each.seed: each for each in results if each.method == FLOAT}
     base = np.mean([floats[each.seed].right for each in own], axis=0)
     right = np.mean([each.right for each in own], axis=0)
-    lost = paired_difference(100 * base, 100 * right, seed=0)
+    lost = paired_difference(100 * base, 100 * right, seed=0, largest=100.0)
     by_seed = [100 * float(floats[each.seed].right.mean() - each.right.mean()) for each in own]
     ratios = [each.latency_ms / floats[each.seed].latency_ms for each in own]
     return Row(

@@ -35,10 +35,24 @@ def test_the_interval_is_pinned() -> None:
     assert (found.mean, found.low, found.high) == pytest.approx((0.012, -0.015, 0.039), abs=0.0011)
 
 
-def test_rows_that_never_differ_leave_no_doubt() -> None:
-    right = np.array([True, False, True])
-    assert paired_difference(right, right, 0) == paired_difference(right, right, 1)
-    assert paired_difference(right, right, 0).high == 0.0
+@pytest.mark.parametrize(("n", "points"), [(12, 22.1), (100, 2.95), (1026, 0.292)])
+def test_rows_that_never_differ_leave_the_doubt_of_their_number(n: int, points: float) -> None:
+    """Three in n, and not nothing: a thirteenth row may differ."""
+    right = np.ones(n)
+    found = paired_difference(right, right, 0)
+    assert found == paired_difference(right, right, 1)
+    assert (found.mean, 100 * found.low, 100 * found.high) == pytest.approx((0.0, -points, points), rel=0.005)
+
+
+def test_rows_that_differ_alike_leave_doubt_on_the_side_where_there_is_room() -> None:
+    found = paired_difference(np.ones(100), np.zeros(100), 0)
+    assert (found.mean, found.high) == (1.0, pytest.approx(1.0))
+    assert found.low == pytest.approx(1 - 2 * 0.0295, abs=1e-3)
+
+
+def test_the_doubt_is_in_the_unit_of_the_scores() -> None:
+    right = np.full(100, 100.0)
+    assert paired_difference(right, right, 0, largest=100.0).high == pytest.approx(2.95, rel=0.005)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.9], ids=["right and wrong", "shares of many values"])

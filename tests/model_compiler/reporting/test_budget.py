@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_compiler.bootstrap import Interval
+from model_compiler.bootstrap import Interval, paired_difference
 from model_compiler.reporting.budget import Outcome, judge
 from model_compiler.reporting.findings import (
     Absent,
@@ -61,6 +62,13 @@ def test_a_drop_is_certain_when_its_whole_interval_is_on_one_side(
 ) -> None:
     found = outcome(Budget(max_drop_points=0.5), score=score)
     assert (found.verdict, found.certain) == (verdict, certain)
+
+
+@pytest.mark.parametrize(("n", "certain"), [(12, False), (500, False), (600, True)])
+def test_a_dozen_rows_without_a_difference_make_nothing_certain(n: int, certain: bool) -> None:
+    alike = paired_difference(np.ones(n), np.ones(n), 0)
+    found = outcome(Budget(max_drop_points=0.5), score=Score(0.93, n, alike))
+    assert (found.verdict, found.certain) == ("kept", certain)
 
 
 @pytest.mark.parametrize(
