@@ -294,9 +294,10 @@ def _loses_points(chosen: Candidate, candidates: Candidates) -> list[str]:
     against = _difference(chosen, reference) if isinstance(reference, Candidate) else None
     if against is None or against.mean >= 0 or against.low == against.high:
         return []
-    lost = words.points(100 * against.mean)
     if against.high < 0:
-        return [f"{_shown(chosen)} is {lost} under the {candidates.role}, and more samples would hardly change that."]
+        least, most = words.number(-100 * against.high, 2), words.points(100 * against.low)
+        return [f"{_shown(chosen)} is under the {candidates.role} by {least} to {most} (95 % interval)."]
+    lost = words.points(100 * against.mean)
     return [f"{_shown(chosen)} is {lost} under the {candidates.role}; these samples cannot tell that from no loss."]
 
 
