@@ -57,7 +57,8 @@ def verdict(outcomes: Sequence[Outcome]) -> str:
     by_verdict = {verdict: [each for each in about if each.verdict == verdict] for verdict in get_args(Verdict)}
     kept, broken, unmeasured = by_verdict["kept"], by_verdict["broken"], by_verdict["not measured"]
     unsure = [each for each in kept if not each.certain]
-    said = [f"{_share_of(kept, about)} kept"] if kept and not broken else []
+    keepers = words.listed(list(dict.fromkeys(each.artifact for each in kept)))
+    said = [f"{_share_of(kept, about)} kept by {keepers}"] if kept and not broken else []
     said += [f"{_share_of(broken, about)} broken ({_told(broken)})"] if broken else []
     said += [f"not certain: {_told(unsure)}"] if unsure and not broken else []
     said += [f"not measured: {_told(unmeasured)}"] if unmeasured else []

@@ -83,13 +83,13 @@ def of(verdict: Any, *, certain: bool = True, chosen: bool = True) -> Outcome:
     ("outcomes", "said"),
     [
         ((), ""),
-        ((of("kept"), of("kept")), "All 2 promises kept."),
-        ((of("kept"),), "The promise is kept."),
-        ((of("kept"), of("not measured")), "1 of 2 promises kept; not measured: bytes of a.onnx."),
-        ((of("kept", certain=False), of("kept")), "All 2 promises kept; not certain: bytes of a.onnx."),
+        ((of("kept"), of("kept")), "All 2 promises kept by a.onnx."),
+        ((of("kept"),), "The promise is kept by a.onnx."),
+        ((of("kept"), of("not measured")), "1 of 2 promises kept by a.onnx; not measured: bytes of a.onnx."),
+        ((of("kept", certain=False), of("kept")), "All 2 promises kept by a.onnx; not certain: bytes of a.onnx."),
         ((of("kept"), of("broken")), "1 of 2 promises broken (bytes of a.onnx)."),
         ((of("not measured"),), "Not measured: bytes of a.onnx."),
-        ((of("kept"), of("broken", chosen=False)), "The promise is kept."),
+        ((of("kept"), of("broken", chosen=False)), "The promise is kept by a.onnx."),
     ],
 )
 def test_the_verdict_is_about_what_was_chosen(outcomes: tuple[Outcome, ...], said: str) -> None:
@@ -191,4 +191,6 @@ def test_an_infeasible_promise_names_the_least_that_can_be_certified() -> None:
 
 
 def test_the_example_keeps_its_budget_but_not_for_certain() -> None:
-    assert captions.verdict(judge(full())) == "All 4 promises kept; not certain: lost points of cpu.u8s8.onnx."
+    assert captions.verdict(judge(full())) == (
+        "All 4 promises kept by cpu.u8s8.onnx; not certain: lost points of cpu.u8s8.onnx."
+    )

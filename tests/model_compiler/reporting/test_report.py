@@ -75,7 +75,7 @@ def test_the_page_shows_what_was_measured(full_page: Path) -> None:
     for said in (
         "pictures-edge@1.4.0",
         "has 92.9 % fewer bytes (349 kB, not 4.91 MB), is 6.8× as fast",
-        "All 4 promises kept",
+        "All 4 promises kept by cpu.u8s8.onnx",
         "its accuracy is what that reaches",
         "chosen; equalized, bias corrected, 2 layers in float",
         "Zhao et al. 2022",
