@@ -6,13 +6,14 @@ PIP    := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 
 TRT    := .venv-trt
 
-.PHONY: help demo up test test-trt check lint types imports unit bench clean
+.PHONY: help demo up test test-trt power-cuts check lint types imports unit bench clean
 
 help:
 	@echo "make demo    compile, start, roll out, route, break and report, on this machine (about 4 minutes)"
 	@echo "make up      start everything on this machine and keep it running until Ctrl-C"
 	@echo "make test    lint, types, import rules and every test"
 	@echo "make test-trt  NVIDIA's parser and builder take what the compiler makes (TensorRT for RTX, proprietary, 170 MB)"
+	@echo "make power-cuts  100,000 power cuts at every call that an edge node's updater makes of its disk (CUTS=100000)"
 	@echo "make check   the fast half of it: lint, types, import rules, unit tests"
 	@echo "make bench   the benchmarks; results go to benchmarks/RESULTS.md by hand"
 	@echo "make clean   remove .venv, .venv-trt, state and caches"
@@ -55,6 +56,11 @@ $(TRT)/.installed: $(VENV)/.installed-dev
 test-trt: $(TRT)/.installed
 	$(BIN)/pytest -q tests/model_compiler --basetemp=$(TRT)/artifacts -o tmp_path_retention_policy=all
 	FOOTHILL_TRT_ARTIFACTS=$(TRT)/artifacts $(TRT)/bin/python -m pytest -n 0 -m trt
+
+CUTS := 100000
+
+power-cuts: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.edge_node.power_cuts --cuts $(CUTS)
 
 check: $(VENV)/.installed-dev lint types imports unit
 

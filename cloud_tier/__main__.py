@@ -14,6 +14,7 @@ from aiohttp import web
 
 from cloud_tier.config import Config
 from cloud_tier.tier import Tier
+from runtime.links.blob_http import http_ways
 from runtime.links.bundle_fetch import fetch_bundle
 from runtime.links.bundles import BundleStore
 from runtime.links.key_files import find_hop_key_file, read_hop_key, read_token
@@ -64,7 +65,7 @@ def _life(
         trust = _Trust(config, upstreams)
 
         async def fetch(model: str, digest: str) -> Path:
-            return await fetch_bundle(store, await trust.fleet(), config.fleet_url, model, digest, None)
+            return await fetch_bundle(store, await trust.fleet(), http_ways(config.fleet_url), model, digest, None)
 
         tier = Tier(config.models, trust=trust.fleet, fetch=fetch, serve=bundles.serve, rng=random.Random())
         rising = asyncio.create_task(tier.bring_up())

@@ -20,11 +20,16 @@ from edge_node.certificates import NodeCertificates, seed_certificate
 from edge_node.config import Config
 from edge_node.engines import Engines
 from edge_node.enrol import TRUST_DIR, Enrolment, load_enrolment
+from edge_node.latency import LatencyRule
+from edge_node.loader import Loader
 from edge_node.metrics import NodeMetrics
 from edge_node.probation import Rule
+from edge_node.room import Room
 from edge_node.slots import SlotFile
 from edge_node.updater import Updater
+from edge_node.vitals import available_bytes
 from edge_node.workshop import open_engines
+from runtime.links.blob_http import http_ways
 from runtime.links.bundle_fetch import fetch_bundle
 from runtime.links.bundles import BundleStore
 from runtime.links.holder import Holder
@@ -38,6 +43,7 @@ from runtime.links.trust import TrustedFleet
 from runtime.links.upstream import Upstreams
 from runtime.serving.app import ServingSettings, create_app
 from runtime.serving.fingerprint import detect
+from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.repository import StoredBundles
@@ -77,9 +83,15 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
         store=store,
         slots=SlotFile(state_dir),
         host=host,
-        fetch=partial(fetch_bundle, store, trust, fleet_url),
-        target=fingerprint.target,
-        threads=config.threads,
+        fetch=partial(fetch_bundle, store, trust, http_ways(fleet_url)),
+        loader=Loader(
+            store,
+            host,
+            partial(open_tested, target=fingerprint.target, threads=config.threads),
+            target=fingerprint.target,
+            room=Room(available_bytes, config.memory_reserve_bytes, config.memory_short),
+            latency=LatencyRule(config.max_slowdown, config.default_deadline_ms),
+        ),
         rule=Rule(config.probation_s, config.probation_requests),
         serving=partial(_seed, certificates),
     )

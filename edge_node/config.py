@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from contracts.boards import BOARDS
+from edge_node.room import WhenShort
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +31,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit_rate: Annotated[float, Meta(ge=0, le=1)] = 0.05
     probation_s: Annotated[float, Meta(ge=0)] = 5.0
     probation_requests: Annotated[int, Meta(ge=1)] = 100
+    max_slowdown: Annotated[float, Meta(ge=0, le=1e6)] = 10.0
+    memory_reserve_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
+    memory_short: WhenShort = "wait"
     reserve_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
     engines: Literal["off", "auto"] = "off"
     share_engines: bool = False

@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
-from contracts.deadlines import Deadline
 from contracts.engines import EngineRecord, Wanted, engine_artifact, wanted_of
 from contracts.errors import FoothillError
 from contracts.manifest import Artifact, Manifest, TensorSpec
+from edge_node.latency import SLACK_MS, fastest_ms, one_row, served_ms
 from runtime.links.bundles import BundleStore
 from runtime.serving.golden import check_golden
 from runtime.serving.hosting import ModelHost
@@ -20,11 +18,8 @@ from runtime.serving.loaded import LoadedModel
 from runtime.serving.tensorrt_errors import EngineRefused
 from runtime.serving.tensors import Array
 
-SLOWEST, SLACK_MS = 1.5, 1.0
+SLOWEST = 1.5
 """An engine that takes this many times longer than what serves now, and this much, is no gain, whatever it is."""
-
-_RUNS = 5
-_PATIENCE_MS = 10_000.0
 
 
 class CheckedEngine(Protocol):
@@ -84,37 +79,10 @@ def open_checked(task: Task, path: Path, record: EngineRecord, open_engine: Open
 
 async def check_speed(task: Task, loaded: LoadedModel, host: ModelHost, clock: Callable[[], float]) -> str:
     """Compares one row with what serves now; returns both times in words. Raises EngineRefused for no gain."""
-    inputs = await asyncio.to_thread(_one_row, loaded)
-    own_ms = await asyncio.to_thread(_fastest_ms, loaded, inputs, clock)
-    served_ms = await _served_ms(task.model, inputs, host, clock)
-    words = f"{own_ms:.2f} ms with the engine, {served_ms:.2f} ms as it is served now"
-    if own_ms > SLOWEST * served_ms + SLACK_MS:
+    inputs = await asyncio.to_thread(one_row, loaded)
+    own_ms = await asyncio.to_thread(fastest_ms, loaded, inputs, clock)
+    now_ms = await served_ms(task.model, inputs, host, clock)
+    words = f"{own_ms:.2f} ms with the engine, {now_ms:.2f} ms as it is served now"
+    if own_ms > SLOWEST * now_ms + SLACK_MS:
         raise EngineRefused(f"The engine is no gain: {words}.")
     return words
-
-
-def _fastest_ms(loaded: LoadedModel, inputs: Mapping[str, Array], clock: Callable[[], float]) -> float:
-    """The best of a few runs, after one that warms up."""
-    loaded.run(inputs)
-    best = float("inf")
-    for _ in range(_RUNS):
-        started_s = clock()
-        loaded.run(inputs)
-        best = min(best, (clock() - started_s) * 1000.0)
-    return best
-
-
-async def _served_ms(model: str, inputs: Mapping[str, Array], host: ModelHost, clock: Callable[[], float]) -> float:
-    """The best of a few runs of what serves now, each waiting its turn among the requests."""
-    best = float("inf")
-    with host.get(model) as served:
-        for _ in range(_RUNS):
-            answer = await served.batcher.submit(inputs, Deadline.after(_PATIENCE_MS, now_s=clock()))
-            best = min(best, answer.infer_ms)
-    return best
-
-
-def _one_row(loaded: LoadedModel) -> dict[str, Array]:
-    """The golden inputs, or their first row where the model takes batches."""
-    inputs = {name: np.load(loaded.directory / path) for name, path in loaded.manifest.golden.inputs.items()}
-    return {name: array[:1] for name, array in inputs.items()} if loaded.batches else inputs

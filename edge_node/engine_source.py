@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 from contracts.engine_choice import Build, Decision, Facts, Load, choose
 from contracts.engines import EngineRecord, Machine, Wanted
 from contracts.errors import FoothillError
 from contracts.messages import Signed
+from edge_node.whole import whole
 from runtime.links.engine_registry import SharedEngine
 from runtime.serving.engine_store import EngineStore
 from runtime.serving.engine_trials import TrialFile
@@ -20,8 +21,6 @@ from runtime.serving.tensorrt_build import BuiltFile
 from runtime.serving.tensorrt_options import BuildOptions, options_for
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 BuildEngine = Callable[[Path, BuildOptions, Machine, Path, "Path | None"], Awaitable[BuiltFile]]
 """From the ONNX file, the options, the machine, a room to build in, and timings or None. Raises FoothillError."""
@@ -170,13 +169,3 @@ def needed_bytes(options: BuildOptions, wanted: Wanted) -> int:
     """
     largest = sum(4 * math.prod(shapes.max) for shapes in wanted.profile)
     return _LIBRARY_BYTES + options.workspace_bytes + _COPIES * largest
-
-
-async def whole(work: Coroutine[Any, Any, T]) -> T:
-    """Lets a thread end even when its caller is cancelled: what it opens or writes must not be left half-way."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

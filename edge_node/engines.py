@@ -17,9 +17,10 @@ from contracts.engine_choice import Build, Fallback, Load
 from contracts.engines import EngineRecord
 from contracts.errors import FoothillError
 from edge_node.engine_check import OpenEngine, Task, check_speed, open_checked, task_of
-from edge_node.engine_source import EngineSource, whole
+from edge_node.engine_source import EngineSource
 from edge_node.guarded import GuardedEngine
 from edge_node.updater import Updater
+from edge_node.whole import whole
 from runtime.links.bundles import BundleStore
 from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost
@@ -96,8 +97,9 @@ class Engines:
             return
         pauses = iter(PAUSES_S)
         while task is not None and self._is_served(task):
-            async with self._one:
-                end = await self._step(task)
+            with self._bundles.held(digest):
+                async with self._one:
+                    end = await self._step(task)
             if end == "done":
                 return
             if end == "later":

@@ -12,7 +12,8 @@ import msgspec
 from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from contracts.manifest import digest_of
-from runtime.links.durable import write_file
+from runtime.links.disk import REAL_DISK, Disk
+from runtime.links.durable import make_directories, write_file
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +57,10 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class Slots(msgspec.Struct, frozen=True):
-    """`sequence` is that of the last desired document this node took to its end."""
+    """`sequence` is that of the last desired document this node took to its end, `begun` the highest one it began."""
 
     sequence: int = 0
+    begun: int = 0
     models: dict[str, Slot] = {}
 
 
@@ -93,6 +95,13 @@ def reverted(slot: Slot, sequence: int, error: str) -> Slot:
     return Slot(current=slot.previous, rejected=Rejected(slot.current, "reverted", error, sequence))
 
 
+def waiting(slot: Slot, digest: str) -> Slot:
+    """A bundle that could not be tried now, for a reason that is not its own: a death from now on is not its doing."""
+    if slot.trial is None or slot.trial.digest != digest or slot.current == digest:
+        return slot
+    return msgspec.structs.replace(slot, trial=None)
+
+
 def crashed(slot: Slot) -> Slot:
     """At the start of a node: a trial still open means that the node died during it."""
     return _with_crashes(slot, slot.trial.crashes + 1) if slot.trial is not None else slot
@@ -123,17 +132,31 @@ class _Stored(msgspec.Struct, frozen=True):
 class SlotFile:
     """The slots of one node in `directory`. Thread-safe; every change is on disk when its method returns."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, disk: Disk = REAL_DISK) -> None:
         """Raises FoothillError `internal` when neither the file nor its backup can be read: never silently empty."""
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directories(directory, disk)
+        self._disk = disk
         self._path = directory / FILE
         self._backup = directory / BACKUP_FILE
         self._lock = threading.Lock()
-        self._slots = self._load()
+        self._slots = self._on_disk = self._load()
 
     @property
     def sequence(self) -> int:
         return self._slots.sequence
+
+    @property
+    def written(self) -> bool:
+        """False while this life is ahead of what the next one would find."""
+        return self._slots is self._on_disk
+
+    @property
+    def state(self) -> Slots:
+        return self._slots
+
+    @property
+    def begun(self) -> int:
+        return max(self._slots.begun, self._slots.sequence)
 
     @property
     def models(self) -> dict[str, Slot]:
@@ -150,6 +173,16 @@ class SlotFile:
         with self._lock:
             others = {name: slot for name, slot in self._slots.models.items() if name != model}
             self._save(msgspec.structs.replace(self._slots, models=others))
+
+    def hold(self, model: str, slot: Slot) -> None:
+        """Where the disk takes nothing: the slot of this life alone; the next goes on from the last one written."""
+        with self._lock:
+            self._slots = msgspec.structs.replace(self._slots, models={**self._slots.models, model: slot})
+
+    def begin(self, sequence: int) -> None:
+        """Notes that the desired document `sequence` is being followed: none below it is from now on."""
+        with self._lock:
+            self._save(msgspec.structs.replace(self._slots, begun=max(sequence, self._slots.begun)))
 
     def take(self, sequence: int) -> None:
         """Notes that the desired document `sequence` was worked off."""
@@ -173,13 +206,14 @@ class SlotFile:
         )
 
     def _save(self, slots: Slots) -> None:
-        if slots == self._slots:
+        if slots == self._on_disk:
+            self._slots = self._on_disk
             return
         body = msgspec.json.encode(slots, order="sorted")
         data = msgspec.json.encode(_Stored(digest_of(body), msgspec.Raw(body)))
-        write_file(self._path, data)
-        self._slots = slots
-        write_file(self._backup, data)
+        write_file(self._path, data, disk=self._disk)
+        self._slots = self._on_disk = slots
+        write_file(self._backup, data, disk=self._disk)
 
 
 def _read(path: Path) -> Slots | str | None:

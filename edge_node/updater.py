@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 
 from contracts.errors import FoothillError
 from contracts.messages import Desired, ModelPhase, ModelReport
+from edge_node.loader import Loader, watched
 from edge_node.probation import Health, Rule, WatchedEngine, judge
 from edge_node.slots import (
     Slot,
@@ -23,15 +23,14 @@ from edge_node.slots import (
     reverted,
     stopped,
     tried,
+    waiting,
 )
-from runtime.links.bundles import BundleStore
-from runtime.serving.golden import open_tested
+from edge_node.whole import whole
+from runtime.links.bundles import BundleStore, NoSpace
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 Fetch = Callable[[str, str, bytes | None], Awaitable[Path]]
 """(model, digest, manifest if at hand) to the verified bundle directory in the store."""
@@ -66,8 +65,7 @@ class Updater:
         slots: SlotFile,
         host: ModelHost,
         fetch: Fetch,
-        target: str,
-        threads: int,
+        loader: Loader,
         rule: Rule,
         serving: Callable[[LoadedModel], None],
         clock: Callable[[], float] = time.monotonic,
@@ -80,15 +78,16 @@ class Updater:
         self._slots = slots
         self._host = host
         self._fetch_bundle = fetch
-        self._target = target
-        self._threads = threads
+        self._loader = loader
         self._rule = rule
         self._serving = serving
         self._clock = clock
         self._wall = wall
         self._sequence = slots.sequence
         self._working: set[str] = set()
+        self._waiting: set[str] = set()
         self._loading = asyncio.Lock()
+        self._collecting = asyncio.Lock()
         self._probations: set[asyncio.Task[None]] = set()
 
     @property
@@ -97,15 +96,16 @@ class Updater:
         return self._sequence
 
     def refusal(self, desired: Desired) -> str:
-        return refusal(desired, node=self._node, taken=self._sequence, now_s=self._wall())
+        taken = max(self._sequence, self._slots.begun)
+        return refusal(desired, node=self._node, taken=taken, now_s=self._wall())
 
     async def restore(self) -> None:
-        """Serves what the slots say, without the fleet. Call it once, before the first `apply`."""
-        self._store.sweep()
+        """Serves what the slots say, without the fleet, and on a disk that takes nothing more. Call it once, before
+        the first `apply`."""
+        await self._sweep()
         for model, slot in self._slots.models.items():
-            await self._save(model, crashed(slot))
+            await self._note(model, crashed(slot))
             await self._restore_model(model)
-        await self._drop_unused_bundles()
 
     async def apply(self, desired: Desired, manifests: Mapping[str, bytes]) -> bool:
         """Follows one desired document; `manifests` by digest spare downloads. False: call again later."""
@@ -115,15 +115,15 @@ class Updater:
             return True
         self._sequence = desired.sequence
         self._announce()
+        begun = await self._on_disk(lambda: self._slots.begin(desired.sequence))
         await self.end_probations()
-        for model in set(self._slots.models) - set(desired.models):
-            await self._retire(model)
+        retired = [await self._retire(model) for model in set(self._slots.models) - set(desired.models)]
         ends = await asyncio.gather(
             *(self._update(model, digest, manifests.get(digest)) for model, digest in desired.models.items())
         )
-        if all(ends):
-            await _whole(asyncio.to_thread(self._slots.take, desired.sequence))
-        return all(ends)
+        self._waiting = {digest for digest, end in zip(desired.models.values(), ends, strict=True) if not end}
+        await self._drop_unused()
+        return begun and all(retired) and all(ends) and await self._on_disk(lambda: self._slots.take(desired.sequence))
 
     async def promote(self, model: str, loaded: LoadedModel) -> bool:
         """Serves another artifact of the bundle that is served and has passed probation.
@@ -134,8 +134,7 @@ class Updater:
             if not self._is_current(model, loaded.digest) or not self._slots.get(model).proven:
                 await asyncio.to_thread(loaded.close)
                 return False
-            loaded.engine = WatchedEngine(loaded.engine)
-            await self._serve(model, loaded)
+            await self._serve(model, watched(loaded))
             self._tell(model, loaded.digest, "active")
         return True
 
@@ -143,14 +142,14 @@ class Updater:
         """Before a clean end of the process."""
         await self.end_probations()
         for model, slot in self._slots.models.items():
-            await self._save(model, stopped(slot))
+            await self._note(model, stopped(slot))
 
     async def _update(self, model: str, digest: str, manifest: bytes | None) -> bool:
         """One model's story. False when a step failed that may succeed later."""
-        if await self._is_settled(model, digest):
-            return True
         self._working.add(digest)
         try:
+            if await self._is_settled(model, digest):
+                return True
             if not self._is_current(model, digest):
                 await self._fetch(model, digest, manifest)
                 await self._verify(model, digest, manifest)
@@ -161,18 +160,23 @@ class Updater:
         except FoothillError as error:
             return await self._fail(model, digest, error)
         except OSError as error:
-            return await self._fail(model, digest, FoothillError("unavailable", f"This node's disk fails: {error}."))
+            return await self._fail(model, digest, _disk_fails(error))
         except Exception as error:
             log.exception("updating %s to %s failed", model, digest)
             return await self._fail(model, digest, FoothillError("internal", f"{type(error).__name__}: {error}"))
         finally:
             self._working.discard(digest)
-        await self._drop_unused_bundles()
         return True
 
     async def _fetch(self, model: str, digest: str, manifest: bytes | None) -> None:
+        """On a full disk what nobody needs makes room, once."""
         self._tell(model, digest, "fetching")
-        await self._fetch_bundle(model, digest, manifest)
+        try:
+            await self._fetch_bundle(model, digest, manifest)
+        except NoSpace as error:
+            log.warning("%s: %s Dropping what is not needed.", model, error.message)
+            await self._drop_unused()
+            await self._fetch_bundle(model, digest, manifest)
 
     async def _verify(self, model: str, digest: str, manifest: bytes | None) -> None:
         """Reads the stored bundle again; a copy that went bad on this disk is fetched once more."""
@@ -181,22 +185,46 @@ class Updater:
             await asyncio.to_thread(self._store.verify, digest)
         except FoothillError as error:
             log.warning("%s Fetching it again.", error.message)
-            await asyncio.to_thread(self._store.remove, digest)
+            await whole(asyncio.to_thread(self._store.remove, digest))
             await self._fetch(model, digest, manifest)
             await asyncio.to_thread(self._store.verify, digest)
 
     async def _load_and_test(self, model: str, digest: str) -> LoadedModel:
-        """Opens the bundle and holds it to its golden test, with a trial open: a crash here is counted."""
+        """Opens the bundle and holds it to its tests, with a trial open: a crash here is counted.
+
+        Where memory is short, what serves may have to go first; `_fail` brings it back.
+        """
         self._tell(model, digest, "testing")
         slot = self._slots.get(model)
         if crashes_of(slot, digest) > MOST_CRASHES:
             raise FoothillError("bad_bundle", f"The node died {crashes_of(slot, digest)} times while it loaded this.")
+        instead = await self._loader.way_in(model, digest) == "instead"
         await self._save(model, tried(slot, digest, self._sequence))
-        return await _whole(asyncio.to_thread(self._open, digest))
+        if instead:
+            await self._make_way(model, digest)
+        return await self._tested(model, digest)
+
+    async def _make_way(self, model: str, digest: str) -> None:
+        log.warning("%s: memory is short, so what serves is unloaded before %s is loaded", model, digest)
+        await whole(self._host.retire(model))
+        self._tell(model, digest, "testing", "Memory is short: nothing answers while this is loaded.")
+
+    async def _tested(self, model: str, digest: str) -> LoadedModel:
+        loaded = await self._loader.load(digest)
+        try:
+            await self._loader.check_latency(model, loaded)
+        except BaseException:
+            await whole(asyncio.to_thread(loaded.close))
+            raise
+        return watched(loaded)
 
     async def _activate(self, model: str, loaded: LoadedModel) -> None:
         """The slot first: should the new bundle kill the node, its next start knows which one it was."""
-        await self._save(model, promoted(self._slots.get(model), loaded.digest, self._sequence))
+        try:
+            await self._save(model, promoted(self._slots.get(model), loaded.digest, self._sequence))
+        except OSError:
+            await whole(asyncio.to_thread(loaded.close))
+            raise
         await self._serve(model, loaded)
 
     async def _pass_probation(self, model: str) -> None:
@@ -207,7 +235,7 @@ class Updater:
             if health.errors:
                 await self._revert(model, health.error)
                 return
-            await self._save(model, confirmed(self._slots.get(model)))
+            await self._note(model, confirmed(self._slots.get(model)))
             log.info("%s: %s has passed probation after %d runs", model, slot.current, health.runs)
         self._tell(model, slot.current, "active")
 
@@ -221,48 +249,55 @@ class Updater:
         return health
 
     async def _revert(self, model: str, why: str) -> None:
-        """Back to the previous bundle, which is in the store: this needs no network."""
+        """Back to the previous bundle, which is in the store: this needs no network, and no room on the disk."""
         slot = self._slots.get(model)
         bad, error = slot.current, f"It failed on probation: {why}"
         log.error("%s: %s goes back to %s. %s", model, bad, slot.previous or "nothing", error)
-        await self._save(model, reverted(slot, self._sequence, error))
+        await self._note(model, reverted(slot, self._sequence, error))
         await self._serve_first_of(model, slot.previous)
         self._tell(model, bad, "reverted", error)
 
     async def _fail(self, model: str, digest: str, error: FoothillError) -> bool:
         """The old bundle goes on. What may succeed later is left to the next call."""
+        slot = self._slots.get(model)
         if error.retryable:
             log.warning("%s: %s waits: %s", model, digest, error.message)
+            slot = await self._note(model, waiting(slot, digest))
+            await self._bring_back(model, slot)
             self._tell(model, digest, "fetching", error.message)
             return False
         log.error("%s: %s is refused: %s", model, digest, error.message)
-        slot = self._slots.get(model)
         if slot.current == digest:
-            slot = await self._save(model, reverted(slot, self._sequence, error.message))
+            slot = await self._note(model, reverted(slot, self._sequence, error.message))
             if not self._is_served(model, slot.current):
                 await self._serve_first_of(model, slot.current)
         else:
-            await self._save(model, refused(slot, digest, self._sequence, error.message))
+            slot = await self._note(model, refused(slot, digest, self._sequence, error.message))
+            await self._bring_back(model, slot)
         self._tell(model, digest, "failed", error.message)
-        self._working.discard(digest)
-        await self._drop_unused_bundles()
         return True
 
-    async def _retire(self, model: str) -> None:
+    async def _bring_back(self, model: str, slot: Slot) -> None:
+        """What had to make way for a bundle that failed."""
+        if model not in self._host.models:
+            await self._serve_first_of(model, slot.current, slot.previous)
+
+    async def _retire(self, model: str) -> bool:
+        """False when the disk did not take it."""
         log.info("%s is no longer desired here", model)
         if model in self._host.models:
-            await _whole(self._host.retire(model))
-        await _whole(asyncio.to_thread(self._slots.remove, model))
+            await whole(self._host.retire(model))
+        gone = await self._on_disk(lambda: self._slots.remove(model))
         self.reports.pop(model, None)
         self._announce()
-        await self._drop_unused_bundles()
+        return gone
 
     async def _restore_model(self, model: str) -> None:
         slot = self._slots.get(model)
         if slot.trial is not None and crashes_of(slot, slot.current) > MOST_CRASHES:
             error = f"The node died {slot.trial.crashes} times while it was on probation."
             log.error("%s: %s goes back to %s. %s", model, slot.current, slot.previous or "nothing", error)
-            slot = await self._save(model, reverted(slot, slot.trial.sequence, error))
+            slot = await self._note(model, reverted(slot, slot.trial.sequence, error))
         error = await self._serve_first_of(model, slot.current, slot.previous)
         self._tell_restored(model, slot, error)
         if not slot.proven and self._is_current(model, slot.current):
@@ -281,29 +316,26 @@ class Updater:
             log.error("%s: stored bundle %s is not served: %s", model, digest, error)
             errors.append(error)
         if model in self._host.models:
-            await _whole(self._host.retire(model))
+            await whole(self._host.retire(model))
         return " ".join(errors)
 
     async def _serve_stored(self, model: str, digest: str) -> str:
+        """What keeps a stored bundle from being served; "" when it is. Whatever it is, another one may do."""
         try:
             await asyncio.to_thread(self._store.verify, digest)
-            loaded = await _whole(asyncio.to_thread(self._open, digest))
-            await self._serve(model, loaded)
+            await self._serve(model, watched(await self._loader.load(digest)))
         except FoothillError as error:
             return error.message
         except OSError as error:
-            return f"This node's disk fails: {error}."
+            return _disk_fails(error).message
+        except Exception as error:
+            log.exception("serving stored bundle %s of %s failed", digest, model)
+            return f"{type(error).__name__}: {error}"
         return ""
-
-    def _open(self, digest: str) -> LoadedModel:
-        """Blocks. The engine is watched only after its golden test, so that probation counts real requests."""
-        loaded = open_tested(self._store.path(digest), digest, target=self._target, threads=self._threads)
-        loaded.engine = WatchedEngine(loaded.engine)
-        return loaded
 
     async def _serve(self, model: str, loaded: LoadedModel) -> None:
         self._serving(loaded)
-        await _whole(self._host.activate(model, loaded))
+        await whole(self._host.activate(model, loaded))
 
     def _health(self, model: str) -> Health:
         served = self._host.models.get(model)
@@ -328,11 +360,20 @@ class Updater:
         self._tell(model, digest, "active")
         return True
 
-    async def _drop_unused_bundles(self) -> None:
-        used = self._working.union(*(slot.digests() for slot in self._slots.models.values()))
-        for digest in self._store.digests():
-            if digest not in used:
-                await _whole(asyncio.to_thread(self._store.remove, digest))
+    async def _drop_unused(self) -> None:
+        """Whatever no slot names and no update works on. That a disk does not let go of it fails no update.
+
+        Not while the disk names other slots: the next life would miss what they name.
+        """
+        if not self._slots.written:
+            return
+        async with self._collecting:
+            used = self._working.union(*(slot.digests() for slot in self._slots.models.values()))
+            coming = self._working | self._waiting
+            await self._on_disk(lambda: self._store.collect(used, coming))
+
+    async def _sweep(self) -> None:
+        await self._on_disk(self._store.sweep)
 
     async def end_probations(self) -> None:
         """Ends the watch over bundles that were on probation at the start; the slots go on saying that they are.
@@ -345,8 +386,24 @@ class Updater:
         await asyncio.gather(*probations, return_exceptions=True)
 
     async def _save(self, model: str, slot: Slot) -> Slot:
-        await _whole(asyncio.to_thread(self._slots.put, model, slot))
+        """Raises OSError: what comes after must not happen before this is on disk."""
+        await whole(asyncio.to_thread(self._slots.put, model, slot))
         return slot
+
+    async def _note(self, model: str, slot: Slot) -> Slot:
+        """As `_save`, for what has to go on where the disk takes nothing."""
+        if not await self._on_disk(lambda: self._slots.put(model, slot)):
+            self._slots.hold(model, slot)
+        return slot
+
+    async def _on_disk(self, write: Callable[[], None]) -> bool:
+        """Whether the disk took it; serving goes on without."""
+        try:
+            await whole(asyncio.to_thread(write))
+        except OSError as error:
+            log.error("%s", _disk_fails(error).message)
+            return False
+        return True
 
     def _tell_restored(self, model: str, slot: Slot, error: str) -> None:
         if slot.rejected is not None:
@@ -375,11 +432,5 @@ class Updater:
             callback()
 
 
-async def _whole(work: Coroutine[Any, Any, T]) -> T:
-    """Lets a step end even when its caller is cancelled: neither a thread nor a switch may stop half-way."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+def _disk_fails(error: OSError) -> FoothillError:
+    return FoothillError("unavailable", f"This node's disk fails: {error}.")

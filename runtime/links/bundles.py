@@ -4,47 +4,67 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import secrets
-import shutil
+import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from contracts.errors import FoothillError
 from contracts.manifest import FILE, File, Manifest, decode, digest_of, is_digest
-from runtime.links.durable import sync_directory
+from runtime.links.disk import REAL_DISK, Disk
+from runtime.links.durable import make_directories, remove_tree, write_file
+
+log = logging.getLogger(__name__)
 
 RESERVE_BYTES = 64 << 20
+SYNC_BYTES = 4 << 20
 _READ_BYTES = 1 << 20
 
 
-def free_bytes(path: Path) -> int:
-    return shutil.disk_usage(path).free
+class NoSpace(FoothillError):  # noqa: N818 - it names a state of the world, not a mistake
+    """The disk is too full for what was asked; what is stored, and serves, stays."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("unavailable", message)
 
 
 class BundleStore:
     """`blobs/sha256/<hex>` holds file contents, `bundles/<hex>/` complete bundles of hard links to them.
 
     A bundle appears under its name by one rename, after every byte of it was checked and synced. One process a
-    directory; `reserve_bytes` of the disk are never used.
+    directory; `reserve_bytes` of the disk are never used. What a content that is still coming has written is synced
+    every `sync_bytes`. Thread-safe.
     """
 
     def __init__(
-        self, root: Path, *, reserve_bytes: int = RESERVE_BYTES, free: Callable[[Path], int] = free_bytes
+        self,
+        root: Path,
+        *,
+        reserve_bytes: int = RESERVE_BYTES,
+        sync_bytes: int = SYNC_BYTES,
+        disk: Disk = REAL_DISK,
     ) -> None:
+        self._root = root
         self._blobs = root / "blobs" / "sha256"
         self._bundles = root / "bundles"
         self._partial = root / "partial"
         self._building = root / "building"
         for directory in (self._blobs, self._bundles, self._partial, self._building):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directories(directory, disk)
+        self.disk = disk
+        self.sync_bytes = sync_bytes
         self._reserve_bytes = reserve_bytes
-        self._free = free
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._changing = threading.RLock()
         self._pinned: Counter[str] = Counter()
+        self._held: Counter[str] = Counter()
+        self._coming: dict[str, frozenset[str]] = {}
+        self._promised_bytes = 0
 
     def has(self, digest: str) -> bool:
         return self._bundle(digest).is_dir()
@@ -79,9 +99,9 @@ class BundleStore:
         """Imports a packed bundle directory whose signature the caller vouches for; returns its digest."""
         data = (source / FILE).read_bytes()
         manifest = decode(data)
-        self.check_space(manifest)
         digest = digest_of(data)
-        with self.pinned(manifest):
+        with self.pinned(digest, manifest), self.room_for(manifest):
+            self.drop_changed(manifest)
             for name, file in manifest.files.items():
                 self._import(source / name, name, file)
             self.assemble(digest, data)
@@ -89,28 +109,74 @@ class BundleStore:
 
     def remove(self, digest: str) -> None:
         """Takes a bundle away, and the contents that no other bundle uses. Nothing happens when it is not there."""
-        if self.has(digest):
-            condemned = self._building / f"removed.{secrets.token_hex(8)}"
-            os.replace(self._bundle(digest), condemned)
-            sync_directory(self._bundles)
-            shutil.rmtree(condemned)
+        with self._changing:
+            if self.has(digest):
+                self._take_away(digest)
+                self._drop_unused_blobs()
+
+    def collect(self, keep: Collection[str], coming: Collection[str] = ()) -> None:
+        """Takes away every bundle but those of `keep` and those held, and every content that none of them has.
+
+        What an interrupted fetch of a bundle of `coming` has left stays, to go on from.
+        """
+        with self._changing:
+            for digest in self.digests():
+                if digest not in keep and digest not in self._held:
+                    self._take_away(digest)
+            self._coming = {digest: contents for digest, contents in self._coming.items() if digest in coming}
             self._drop_unused_blobs()
+            self._drop_unused_partials()
+
+    @contextmanager
+    def held(self, digest: str) -> Iterator[None]:
+        """Keeps `collect` from a bundle that somebody reads, whether it is served or not."""
+        with self._changing:
+            self._held[digest] += 1
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._held -= Counter({digest: 1})
 
     def sweep(self) -> None:
-        """Clears what a killed process left half-made. Call it once, before anything is fetched."""
+        """Clears what a killed process left half-made, and of what it was fetching the part that a power cut may have
+        torn. Call it once, before anything is fetched."""
         for leftover in self._building.iterdir():
-            shutil.rmtree(leftover)
+            remove_tree(leftover, self.disk)
+        for partial in self._partial.iterdir():
+            self._trim(partial)
 
-    def check_space(self, manifest: Manifest) -> None:
-        """Raises FoothillError `unavailable` when the missing files would eat into the reserve of the disk."""
+    @contextmanager
+    def room_for(self, manifest: Manifest) -> Iterator[None]:
+        """Sets aside what the missing files of a bundle need, until they are here. Raises NoSpace when it would eat
+        into the reserve of the disk, or into what others were promised."""
         missing = sum(file.bytes - self._partial_bytes(file.sha256) for file in self.missing(manifest))
-        free = self._free(self._blobs)
-        if missing > 0 and missing + self._reserve_bytes > free:
-            raise FoothillError(
-                "unavailable",
-                f"Bundle {manifest.reference} needs {missing} more bytes and {self._reserve_bytes} must stay free, but "
-                f"the disk of {self._blobs} has {free} left. Free some space, or retire a model there.",
-            )
+        with self._changing:
+            if missing > 0:
+                needs = f"Bundle {manifest.reference} needs {missing} more bytes"
+                self._check_room(needs, missing + self._promised_bytes)
+            self._promised_bytes += missing
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._promised_bytes -= missing
+
+    def check_reserve(self) -> None:
+        """Raises NoSpace when others have filled the disk while something was fetched."""
+        self._check_room("It fills up", 0)
+
+    def free_bytes(self) -> int:
+        """Of the disk, the reserve included."""
+        return self.disk.free_bytes(self._root)
+
+    def drop_changed(self, manifest: Manifest) -> None:
+        """Drops those contents of a bundle which went bad on this disk, so that they are fetched again."""
+        for file in manifest.files.values():
+            blob = self.blob(file.sha256)
+            if blob.is_file() and not _is_content(blob, file):
+                log.warning("content %s changed on disk and is dropped", file.sha256)
+                self.disk.unlink(blob)
 
     def missing(self, manifest: Manifest) -> list[File]:
         """The contents of a bundle that are not here yet, each once."""
@@ -123,13 +189,13 @@ class BundleStore:
         if final.is_dir():
             return final
         building = self._building / f"{final.name}.{secrets.token_hex(8)}"
-        building.mkdir()
+        self.disk.make_directory(building)
         for name, file in decode(manifest).files.items():
-            (building / name).parent.mkdir(parents=True, exist_ok=True)
-            os.link(self.blob(file.sha256), building / name)
-        _write_synced(building / FILE, manifest)
+            make_directories((building / name).parent, self.disk)
+            self.disk.link(self.blob(file.sha256), building / name)
+        write_file(building / FILE, manifest, disk=self.disk)
         for directory, _, _ in os.walk(building):
-            sync_directory(Path(directory))
+            self.disk.sync_directory(Path(directory))
         self._show(building, final)
         return final
 
@@ -146,43 +212,80 @@ class BundleStore:
         return self._locks.setdefault(digest, asyncio.Lock())
 
     @contextmanager
-    def pinned(self, manifest: Manifest) -> Iterator[None]:
-        """Keeps `remove` from dropping contents that came for a bundle which is not assembled yet."""
-        contents = Counter({file.sha256: 1 for file in manifest.files.values()})
-        self._pinned += contents
+    def pinned(self, digest: str, manifest: Manifest) -> Iterator[None]:
+        """Keeps the contents that come for a bundle which is not assembled yet."""
+        contents = frozenset(file.sha256 for file in manifest.files.values())
+        with self._changing:
+            self._coming[digest] = contents
+            self._pinned += Counter(contents)
         try:
             yield
         finally:
-            self._pinned -= contents
+            with self._changing:
+                self._pinned -= Counter(contents)
+                if self.has(digest):
+                    self._coming.pop(digest, None)
 
     def adopt(self, file: File) -> None:
         """Checks a finished partial file and makes it a blob; raises FoothillError `bad_bundle` and drops it else."""
         partial = self.partial(file.sha256)
         if not _is_content(partial, file):
-            partial.unlink()
+            self.disk.unlink(partial)
             raise FoothillError("bad_bundle", f"What was received as {file.sha256} is not that content.")
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.chmod(0o444)
-        os.replace(partial, self.blob(file.sha256))
-        sync_directory(self._blobs)
+        self.disk.sync(partial)
+        self.disk.seal(partial)
+        self.disk.replace(partial, self.blob(file.sha256))
+        self.disk.sync_directory(self._blobs)
 
     def _import(self, source: Path, name: str, file: File) -> None:
         if self.blob(file.sha256).is_file():
             return
         if not _is_content(source, file):
             raise FoothillError("bad_bundle", f"{source} is not the {name} of the manifest beside it. Pack it again.")
-        shutil.copyfile(source, self.partial(file.sha256))
+        self._copy(source, self.partial(file.sha256))
         self.adopt(file)
+
+    def _copy(self, source: Path, target: Path) -> None:
+        written = self.disk.open(target)
+        try:
+            with source.open("rb") as opened:
+                while chunk := opened.read(_READ_BYTES):
+                    written.write(chunk)
+        finally:
+            written.close()
 
     def _show(self, building: Path, final: Path) -> None:
         try:
-            os.rename(building, final)
+            self.disk.replace(building, final)
         except OSError:
             if not final.is_dir():
                 raise
-            shutil.rmtree(building)
-        sync_directory(self._bundles)
+            remove_tree(building, self.disk)
+        self.disk.sync_directory(self._bundles)
+
+    def _take_away(self, digest: str) -> None:
+        condemned = self._building / f"removed.{secrets.token_hex(8)}"
+        self.disk.replace(self._bundle(digest), condemned)
+        self.disk.sync_directory(self._bundles)
+        remove_tree(condemned, self.disk)
+
+    def _trim(self, partial: Path) -> None:
+        found = partial.stat()
+        whole = found.st_size // self.sync_bytes * self.sync_bytes
+        # After a power cut a file that had moved may have its old name as well: cutting it would cut the content.
+        if whole and found.st_nlink == 1:
+            self.disk.open(partial, at=whole).close()
+        else:
+            self.disk.unlink(partial)
+
+    def _check_room(self, what: str, wanted: int) -> None:
+        free = self.disk.free_bytes(self._blobs)
+        if wanted + self._reserve_bytes > free:
+            raise NoSpace(
+                f"{what} and {self._reserve_bytes} must stay free, but the disk of {self._blobs} has {free} left"
+                f"{f', {self._promised_bytes} of it promised' if self._promised_bytes else ''}. "
+                f"Free some space, or retire a model there."
+            )
 
     def _bundle(self, digest: str) -> Path:
         return self._bundles / _hex(digest)
@@ -192,9 +295,19 @@ class BundleStore:
 
     def _drop_unused_blobs(self) -> None:
         # Every bundle hard-links its contents, so the link count of a blob is its number of users plus one.
+        spared = self._spared()
         for blob in self._blobs.iterdir():
-            if blob.stat().st_nlink == 1 and f"sha256:{blob.name}" not in self._pinned:
-                blob.unlink()
+            if blob.stat().st_nlink == 1 and f"sha256:{blob.name}" not in spared:
+                self.disk.unlink(blob)
+
+    def _drop_unused_partials(self) -> None:
+        spared = self._spared()
+        for partial in self._partial.iterdir():
+            if f"sha256:{partial.name.partition('.')[0]}" not in spared:
+                self.disk.unlink(partial)
+
+    def _spared(self) -> set[str]:
+        return set(self._pinned).union(*self._coming.values())
 
 
 def _is_content(path: Path, file: File) -> bool:
@@ -212,13 +325,6 @@ def _read_whole(path: Path, digest: str, name: str) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise _changed(digest, name) from error
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def size_of(path: Path) -> int:

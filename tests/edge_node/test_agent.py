@@ -23,6 +23,7 @@ from edge_node.certificates import NodeCertificates, seed_certificate
 from edge_node.probation import Rule
 from fleet.broker import Broker, BrokerConfig
 from runtime.links import signatures
+from runtime.links.blob_http import http_ways
 from runtime.links.bundle_fetch import fetch_bundle
 from runtime.links.bundles import BundleStore
 from runtime.links.mqtt import MqttPort, Will
@@ -131,7 +132,7 @@ class Life:
         url = fleet_url or fleet.url
         store = BundleStore(directory / "store", reserve_bytes=0)
         trust = TrustedFleet(directory / "trust", url, fleet.repository.root_bytes)
-        fetch = partial(fetch_bundle, store, trust, url, retry_delays_s=(0.0,))
+        fetch = partial(fetch_bundle, store, trust, http_ways(url, retry_delays_s=(0.0,)))
         self.bench = Bench(directory, fleet.warehouse, rule=rule, store=store, fetch=fetch)
         self.certificates = NodeCertificates(directory, partial(trust.keys, "certificate"))
         self.bench.serving_next = self._seed

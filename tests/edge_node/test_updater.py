@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
@@ -9,14 +11,18 @@ import pytest
 
 from contracts.errors import FoothillError
 from contracts.manifest import FILE
+from edge_node.latency import LatencyRule
 from edge_node.probation import Rule
+from edge_node.room import Room
 from edge_node.slots import Slot, Trial
 from edge_node.updater import refusal
+from runtime.links.disk import RealDisk, Writing
 from runtime.serving.engine import Engine
 from runtime.serving.golden import open_tested
+from runtime.serving.loaded import LoadedModel
 from runtime.serving.tensors import Array
-from tests.edge_node.bundle_factory import MODEL_FILE
-from tests.edge_node.workbench import LONG, QUICK, Bench, Warehouse, desired, until
+from tests.edge_node.bundle_factory import MODEL_FILE, describe
+from tests.edge_node.workbench import LONG, OPEN_TESTED, QUICK, Bench, Warehouse, desired, until
 
 Live = Callable[..., Bench]
 
@@ -444,3 +450,160 @@ async def test_another_artifact_of_what_is_no_longer_served_is_closed(live: Live
     assert not await bench.updater.promote("digits", loaded)
     assert late.closed
     assert bench.serving() == second
+
+
+class Slow:
+    """An engine that takes its time."""
+
+    provider = "slow"
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        time.sleep(0.2)
+        return self._engine.run(inputs)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+async def test_a_bundle_that_is_out_of_proportion_slow_is_refused(tmp_path: Path, warehouse: Warehouse) -> None:
+    one, two = warehouse.pack("1"), warehouse.pack("2")
+
+    def opened(directory: Path, digest: str) -> LoadedModel:
+        loaded = OPEN_TESTED(directory, digest)
+        loaded.engine = loaded.engine if digest == one else Slow(loaded.engine)
+        return loaded
+
+    bench = Bench(tmp_path / "node", warehouse, open_bundle=opened, latency=LatencyRule(max_slowdown=3.0))
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    assert await bench.updater.apply(desired(2, {"digits": two}), {})
+    assert (bench.report().phase, bench.serving()) == ("failed", one)
+    assert "too slow" in bench.report().error
+    await bench.host.close()
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["good", "bad"])
+async def test_where_memory_is_short_the_old_one_makes_way_if_it_is_told_to(
+    tmp_path: Path, warehouse: Warehouse, good: bool
+) -> None:
+    one, two = warehouse.pack("1"), warehouse.pack("2", golden_error=0.0 if good else 1.0)
+    available = [0]
+    bench = Bench(tmp_path / "node", warehouse, room=Room(lambda: available[0], 0, "unload"))
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    served_while_loading: list[str] = []
+    bench.updater.changed.append(
+        lambda: served_while_loading.append(bench.serving()) if bench.report().phase == "testing" else None
+    )
+    available[0] = 1
+    assert await bench.updater.apply(desired(2, {"digits": two}), {})
+    assert served_while_loading == [one, ""]
+    assert (bench.report().phase, bench.serving()) == (("active", two) if good else ("failed", one))
+    await bench.ask()
+    await bench.host.close()
+
+
+async def test_where_memory_is_short_an_update_waits_and_is_no_death(tmp_path: Path, warehouse: Warehouse) -> None:
+    one, two = warehouse.pack("1"), warehouse.pack("2")
+    available = [0]
+    bench = Bench(tmp_path / "node", warehouse, room=Room(lambda: available[0], 0, "wait"))
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    available[0] = 1
+    assert not await bench.updater.apply(desired(2, {"digits": two}), {})
+    assert "of memory" in bench.report().error
+    assert bench.serving() == one
+    assert bench.slots.get("digits").trial is None
+    available[0] = 1 << 40
+    assert await bench.updater.apply(desired(2, {"digits": two}), {})
+    assert bench.serving() == two
+    await bench.host.close()
+
+
+async def test_a_content_gone_bad_that_two_bundles_share_is_fetched_anew(live: Live, warehouse: Warehouse) -> None:
+    one = warehouse.pack("1")
+    bench = live()
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    again = warehouse.pack("1", model="faces")
+    _damage(bench, one)
+    assert await bench.updater.apply(desired(2, {"digits": one, "faces": again}), {})
+    assert bench.report("faces").phase == "active"
+    bench.store.verify(again)
+
+
+async def test_an_older_document_is_refused_though_the_newer_one_was_not_finished(
+    live: Live, warehouse: Warehouse
+) -> None:
+    one, two = warehouse.pack("1"), warehouse.pack("2")
+    bench = live()
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    warehouse.error = FoothillError("unavailable", "The fleet is away.")
+    assert not await bench.updater.apply(desired(3, {"digits": two}), {})
+    warehouse.error = None
+    bench = live()
+    await bench.updater.restore()
+    assert "below 3" in bench.updater.refusal(desired(2, {"digits": two}))
+    assert await bench.updater.apply(desired(3, {"digits": two}), {})
+    assert bench.serving() == two
+
+
+class Full(RealDisk):
+    """A disk with no room for anything new, once it is full."""
+
+    full = False
+
+    def open(self, path: Path, *, at: int = 0, mode: int = 0o644) -> Writing:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return super().open(path, at=at, mode=mode)
+
+
+async def test_on_a_full_disk_a_node_starts_serves_and_goes_back(tmp_path: Path, warehouse: Warehouse) -> None:
+    one, two = warehouse.pack("1"), warehouse.pack("2")
+    disk = Full()
+    bench = Bench(tmp_path / "node", warehouse, disk=disk)
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    await bench.host.close()
+    bench = Bench(tmp_path / "node", warehouse, rule=LONG, disk=disk)
+    await bench.updater.restore()
+    update = asyncio.create_task(bench.updater.apply(desired(2, {"digits": two}), {}))
+    await until(lambda: bench.serving() == two and bench.report().phase == "probation")
+    disk.full = True
+    bench.break_engine()
+    assert not await update, "it is not written down yet"
+    assert (bench.report().phase, bench.serving()) == ("reverted", one)
+    await bench.updater.stop()
+    await bench.host.close()
+    bench = Bench(tmp_path / "node", warehouse, disk=disk)
+    await bench.updater.restore()
+    assert bench.serving() == two, "the last word on the disk is that it is on probation"
+    disk.full = False
+    assert await bench.updater.apply(desired(3, {"digits": one}), {})
+    assert bench.serving() == one
+    await bench.host.close()
+
+
+async def test_what_was_fetched_stays_while_it_is_still_wanted(live: Live, warehouse: Warehouse) -> None:
+    one, two = warehouse.pack("1"), warehouse.pack("2")
+    bench = live()
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    manifest = describe(warehouse.packed[two])
+    partial = bench.store.partial(manifest.files[MODEL_FILE].sha256)
+
+    async def interrupted(model: str, digest: str, manifest_bytes: bytes | None) -> Path:
+        with bench.store.pinned(digest, manifest):
+            partial.write_bytes(b"half")
+            raise FoothillError("unavailable", "The line broke.")
+
+    broken = Bench(directory_of(bench), warehouse, store=bench.store, fetch=interrupted)
+    await broken.updater.restore()
+    assert not await broken.updater.apply(desired(2, {"digits": two}), {})
+    assert partial.exists()
+    assert await broken.updater.apply(desired(3, {"digits": one}), {})
+    assert not partial.exists(), "nobody wants it any more"
+    await broken.updater.end_probations()
+    await broken.host.close()
+
+
+def directory_of(bench: Bench) -> Path:
+    return bench.store.path(bench.store.digests()[0]).parents[2]

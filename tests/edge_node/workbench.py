@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,24 @@ import pytest
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.messages import Desired, ModelReport
+from edge_node.latency import LatencyRule
+from edge_node.loader import Loader, OpenBundle
 from edge_node.probation import Rule, WatchedEngine
+from edge_node.room import Room
 from edge_node.slots import SlotFile
 from edge_node.updater import Fetch, Updater
 from runtime.links.bundles import BundleStore
+from runtime.links.disk import REAL_DISK, Disk
 from runtime.serving.engine import Engine
+from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.tensors import Array
 from tests.edge_node.bundle_factory import pack
 
+OPEN_TESTED: OpenBundle = partial(open_tested, target="cpu-x86", threads=1)
+BOUNDLESS = Room(available_bytes=lambda: 0)
+ANY_LATENCY = LatencyRule(max_slowdown=0.0)
 NODE = "frankfurt"
 QUICK = Rule(seconds=0.02, requests=5)
 LONG = Rule(seconds=60.0, requests=10_000)
@@ -88,9 +97,13 @@ class Bench:
         rule: Rule = QUICK,
         store: BundleStore | None = None,
         fetch: Fetch | None = None,
+        open_bundle: OpenBundle = OPEN_TESTED,
+        room: Room = BOUNDLESS,
+        latency: LatencyRule = ANY_LATENCY,
+        disk: Disk = REAL_DISK,
     ) -> None:
-        self.store = store or BundleStore(directory / "store", reserve_bytes=0)
-        self.slots = SlotFile(directory)
+        self.store = store or BundleStore(directory / "store", reserve_bytes=0, disk=disk)
+        self.slots = SlotFile(directory, disk)
         self.host = ModelHost(drain_s=1.0)
         self.announced: list[LoadedModel] = []
         self.serving_next: Callable[[LoadedModel], None] = self.announced.append
@@ -101,8 +114,7 @@ class Bench:
             slots=self.slots,
             host=self.host,
             fetch=fetch or warehouse.fetch_into(self.store),
-            target="cpu-x86",
-            threads=1,
+            loader=Loader(self.store, self.host, open_bundle, target="cpu-x86", room=room, latency=latency),
             rule=rule,
             serving=lambda loaded: self.serving_next(loaded),
         )

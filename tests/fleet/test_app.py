@@ -15,6 +15,7 @@ from contracts.messages import Identity, Signed, decode
 from contracts.topics import node_topic
 from fleet.config import FleetConfig
 from runtime.links import signatures
+from runtime.links.blob_http import http_ways
 from runtime.links.bundle_fetch import fetch_bundle
 from runtime.links.bundles import BundleStore
 from runtime.links.mqtt import MqttPort
@@ -219,7 +220,7 @@ async def test_a_node_fetches_what_was_published_and_believes_only_that(
     trusted = TrustedFleet(tmp_path / "node", fleet.url, root)
     assert await asyncio.to_thread(trusted.resolve, "digits", "digits-edge@1") == digest
     store = BundleStore(tmp_path / "store")
-    path = await fetch_bundle(store, trusted, fleet.url, "digits", digest, None)
+    path = await fetch_bundle(store, trusted, http_ways(fleet.url), "digits", digest, None)
     assert (path / "cpu.onnx").read_bytes() == (bundles["1"] / "cpu.onnx").read_bytes()
 
 

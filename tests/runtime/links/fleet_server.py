@@ -19,7 +19,8 @@ class FleetServer:
     """Serves `directory` under /tuf/, and `blobs` under /v1/blobs/.
 
     `cut_after[digest]` lists, for the next requests of one blob, after how many bytes the connection is reset;
-    `status[digest]` answers that status; `lies[digest]` are served in its place; `ranges` False ignores Range.
+    `status[digest]` answers that status; `lies[digest]` are served in its place; `ranges` False ignores Range;
+    `etags[digest]` are those of one answer after another; `total` is told as the length of the whole in its place.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -30,6 +31,8 @@ class FleetServer:
         self.lies: dict[str, bytes] = {}
         self.endless: set[str] = set()
         self.ranges = True
+        self.etags: dict[str, list[str]] = {}
+        self.total = 0
         self.asked: list[tuple[str, str]] = []
         app = web.Application()
         app.router.add_get("/tuf/{path:.+}", self._tuf)
@@ -64,10 +67,13 @@ class FleetServer:
         if digest not in self.blobs:
             raise web.HTTPNotFound
         data = self.lies.get(digest, self.blobs[digest])
-        start = self._start(wanted)
+        etag = self.etags[digest].pop(0) if self.etags.get(digest) else ""
+        changed = request.headers.get("If-Range", etag) != etag
+        start = 0 if changed else self._start(wanted)
         if start > len(data):
             return web.Response(status=416)
-        headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+        headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{self.total or len(data)}"} if start else {}
+        headers |= {"ETag": etag} if etag else {}
         response = web.StreamResponse(status=206 if start else 200, headers=headers)
         await response.prepare(request)
         await self._send(request, response, digest, data[start:])

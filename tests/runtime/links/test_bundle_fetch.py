@@ -11,8 +11,10 @@ import pytest
 
 from contracts.errors import FoothillError
 from contracts.manifest import FILE, decode, digest_of
+from runtime.links.blob_http import http_ways
 from runtime.links.bundle_fetch import fetch_bundle
-from runtime.links.bundles import BundleStore
+from runtime.links.bundles import BundleStore, NoSpace
+from runtime.links.disk import RealDisk
 from runtime.links.trust import TrustedFleet, TrustError
 from tests.edge_node.bundle_factory import contents_of, plain_manifest
 from tests.runtime.links.fleet_server import FleetServer
@@ -20,7 +22,18 @@ from tests.runtime.links.tuf_repository import TufRepository
 
 BIG = os.urandom(300_000)
 BIG_FILE = {"extra/big.bin": BIG}
+SYNC_BYTES = 30_001
 NO_WAITING = (0.0, 0.0, 0.0)
+
+
+class Small(RealDisk):
+    """`free` are the answers to come; the last one stays."""
+
+    def __init__(self) -> None:
+        self.free = [300_000]
+
+    def free_bytes(self, path: Path) -> int:
+        return self.free.pop(0) if len(self.free) > 1 else self.free[0]
 
 
 class Fleet:
@@ -29,7 +42,7 @@ class Fleet:
     def __init__(self, directory: Path) -> None:
         self.repository = TufRepository(directory / "repository")
         self.server = FleetServer(self.repository.directory)
-        self.store = BundleStore(directory / "store", reserve_bytes=0)
+        self.store = BundleStore(directory / "store", reserve_bytes=0, sync_bytes=SYNC_BYTES)
         self.manifest = plain_manifest(files=BIG_FILE)
         self.directory = directory
         self.url = ""
@@ -52,11 +65,10 @@ class Fleet:
         return await fetch_bundle(
             store or self.store,
             self.trust,
-            self.url,
+            http_ways(self.url, retry_delays_s=NO_WAITING),
             "digits",
             digest or self.digest,
             None,
-            retry_delays_s=NO_WAITING,
         )
 
     def ranges_of_big(self) -> list[str]:
@@ -84,7 +96,7 @@ async def test_progress_is_told_up_to_the_last_byte(fleet: Fleet) -> None:
     await fetch_bundle(
         fleet.store,
         fleet.trust,
-        fleet.url,
+        http_ways(fleet.url),
         "digits",
         fleet.digest,
         None,
@@ -121,10 +133,11 @@ async def test_what_came_is_kept_over_a_restart_of_the_process(fleet: Fleet) -> 
     kept = fleet.store.partial(fleet.big).stat().st_size
     assert kept > 0
     assert not fleet.store.has(fleet.digest)
-    restarted = BundleStore(fleet.directory / "store", reserve_bytes=0)
+    restarted = BundleStore(fleet.directory / "store", reserve_bytes=0, sync_bytes=SYNC_BYTES)
     restarted.sweep()
     await fleet.fetch(store=restarted)
-    assert fleet.ranges_of_big()[-1] == f"bytes={kept}-"
+    assert kept % SYNC_BYTES
+    assert fleet.ranges_of_big()[-1] == f"bytes={kept - kept % SYNC_BYTES}-", "the rest may be torn"
     restarted.verify(fleet.digest)
 
 
@@ -200,8 +213,55 @@ async def test_bundles_share_contents(fleet: Fleet) -> None:
     assert fleet.ranges_of_big() == []
 
 
+async def test_a_file_that_changed_on_the_server_comes_from_its_start(fleet: Fleet) -> None:
+    """RFC 9110, 13.1.5: what is at hand is of another file by its ETag, so the server sends all of the new one."""
+    fleet.server.etags[fleet.big] = ['"old"', '"new"', '"new"']
+    fleet.server.cut_after[fleet.big].extend([100_000, 150_000])
+    await fleet.fetch()
+    first, second, third = fleet.ranges_of_big()
+    assert (first, second[:6], third[:6]) == ("", "bytes=", "bytes=")
+    assert fleet.server.etags[fleet.big] == []
+    fleet.store.verify(fleet.digest)
+
+
+async def test_a_range_of_a_file_of_another_length_is_not_gone_on_with(fleet: Fleet) -> None:
+    fleet.server.total = 299_999
+    fleet.server.cut_after[fleet.big].append(100_000)
+    await fleet.fetch()
+    assert [wanted != "" for wanted in fleet.ranges_of_big()] == [False, True, False]
+    fleet.store.verify(fleet.digest)
+
+
+async def test_a_disk_that_others_fill_meanwhile_stops_the_transfer_at_the_reserve(fleet: Fleet) -> None:
+    disk = Small()
+    store = BundleStore(fleet.directory / "small", reserve_bytes=1000, sync_bytes=SYNC_BYTES, disk=disk)
+    disk.free = [10_000_000, 500]
+    with pytest.raises(NoSpace, match="Free some space"):
+        await fleet.fetch(store=store)
+    assert store.partial(fleet.big).stat().st_size > 0, "what came stays"
+    disk.free = [10_000_000]
+    await fleet.fetch(store=store)
+    store.verify(fleet.digest)
+
+
+async def test_two_bundles_at_once_do_not_count_on_the_same_room(fleet: Fleet) -> None:
+    store = BundleStore(fleet.directory / "small", reserve_bytes=0, disk=Small())
+    first, second = decode(fleet.manifest), decode(plain_manifest(version="7", files={"extra/other.bin": BIG[:-1]}))
+    small = decode(plain_manifest(version="8"))
+    disk = store.disk
+    assert isinstance(disk, Small)
+    disk.free = [400_000]
+    with store.room_for(first):
+        with pytest.raises(NoSpace, match="promised"), store.room_for(second):
+            pass
+        with store.room_for(small):
+            pass
+    with store.room_for(second):
+        pass
+
+
 async def test_a_full_disk_is_noticed_before_the_transfer(fleet: Fleet) -> None:
-    small = BundleStore(fleet.directory / "small", reserve_bytes=1000, free=lambda _: 300_000)
+    small = BundleStore(fleet.directory / "small", reserve_bytes=1000, disk=Small())
     with pytest.raises(FoothillError, match="Free some space"):
         await fleet.fetch(store=small)
     assert fleet.ranges_of_big() == []

@@ -53,7 +53,7 @@ def test_removing_spares_contents_of_a_bundle_on_its_way(store: BundleStore, pac
     digest = store.add_directory(packed)
     coming, contents = decode(plain_manifest(version="6")), {digest_of(data): data for data in contents_of("6")}
     missing = store.missing(coming)
-    with store.pinned(coming):
+    with store.pinned(digest_of(plain_manifest(version="6")), coming):
         for file in missing:
             store.partial(file.sha256).write_bytes(contents[file.sha256])
             store.adopt(file)
