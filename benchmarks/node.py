@@ -25,8 +25,8 @@ from runtime.links.telemetry import Telemetry
 from runtime.links.upstream import Upstreams
 from runtime.serving.app import ServingSettings, create_app
 from runtime.serving.fingerprint import detect
+from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost
-from runtime.serving.loaded import LoadedModel
 
 
 class NodeConfig(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ async def _serving(config: NodeConfig) -> AsyncIterator[web.Application]:
     hop_key = bytes.fromhex(config.hop_key)
     for directory in config.bundles:
         packed = pack.read(Path(directory))
-        loaded = LoadedModel.open(packed.directory, packed.digest, target=detect().target, threads=1)
+        loaded = open_tested(packed.directory, packed.digest, target=detect().target, threads=1)
         seed = seed_certificate(packed.manifest.model, loaded.artifact)
         if seed is not None:
             certificates.put(seed)

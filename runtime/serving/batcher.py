@@ -112,7 +112,7 @@ class Batcher:
         now_s = self._clock()
         waiting = _Waiting(
             rows=len(next(iter(inputs.values()))) if self._batches else 1,
-            key=tuple((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()),
+            key=tuple([(name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()]),
             level=level_of(priority),
             since_s=now_s,
             expires_at_s=deadline.expires_at_s,

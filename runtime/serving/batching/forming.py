@@ -47,10 +47,13 @@ class _Growing(Generic[T]):
         self._earliest_s = head.expires_at_s
         self._times = times
         self._now_s = now_s
+        self._far_s = now_s + times.longest_s
 
     def take(self, entry: T) -> None:
         """Lets `entry` in unless the run would then end too late for it, or for one who is in already."""
-        end_s = self._now_s + self._times.sure_s(self.rows + entry.rows)
+        end_s = self._far_s
+        if end_s > self._earliest_s or end_s > entry.expires_at_s:
+            end_s = self._now_s + self._times.sure_s(self.rows + entry.rows)
         if end_s > self._earliest_s:
             self.done = True
         elif not self.done and end_s <= entry.expires_at_s:

@@ -47,6 +47,7 @@ class Schedule(Generic[T]):
         self.runs_by_rows: dict[int, int] = {}
         self.engine_s = 0.0
         self._max_waiting = max_waiting
+        self._least = 2 * times.sizes[-1]
         self._running = 0
         self._free_at_s = -math.inf
         self._last_end_s = math.inf
@@ -57,17 +58,17 @@ class Schedule(Generic[T]):
         """How many requests may be here, waiting and running: Gradient2's word, but no less than RETRY_S of work."""
         pace_s = self.times.pace_s(self.times.sizes[-1])
         soon = RETRY_S / pace_s if pace_s else math.inf
-        return int(max(self.gradient.limit, min(soon, self._max_waiting), 2 * self.times.sizes[-1]))
+        return int(max(self.gradient.limit, min(soon, self._max_waiting), self._least))
 
     def admit(self, entry: T, now_s: float) -> tuple[T, Refused] | None:
         """Lets `entry` into the line; returns who had to leave it for that. Raises Refused."""
         self._last_end_s = min(self._last_end_s, now_s)
-        displaced = None
+        displaced, here = None, self.line.waiting + self._running
         try:
             self._check_time(entry, now_s)
             if self.line.waiting >= self._max_waiting:
                 displaced = self._displaced_by(entry, now_s)
-            elif self.line.waiting + self._running >= self.limit:
+            elif here >= self._least and here >= self.limit:
                 raise refusals.limited(self.limit, self._drained_s(now_s))
         except Refused as refusal:
             self.count(refusal)
@@ -81,9 +82,12 @@ class Schedule(Generic[T]):
         """The batch to run now, empty only when nobody waits; nothing changes but that the late leave the line."""
         late: list[tuple[T, Refused]] = []
         while (head := next(self.line.ordered(), None)) is not None:
-            refusal = None if self._probes(now_s) else self._too_late(head, now_s)
+            refusal = self._too_late(head, now_s)
+            if refusal is not None and self._probes(now_s):
+                refusal = None
             if refusal is None:
-                return Next(form(self.line.ordered(), self.times, now_s), late)
+                alone = self.line.waiting == 1
+                return Next([head] if alone else form(self.line.ordered(), self.times, now_s), late)
             late.append((head, self.count(refusal)))
             self.line.discard(head)
         return Next([], late)
@@ -119,6 +123,9 @@ class Schedule(Generic[T]):
         if left_s <= 0:
             raise refusals.expired("the model could run")
         busy = self._running or self.line.waiting
+        plenty_s = self._free_at_s - now_s + self.line.rows * self.times.pace_s(1) + self.times.longest_s
+        if left_s > max(plenty_s, self.times.longest_s):
+            return
         own_s = self._needed_s(entry.rows, alone=not busy)
         if left_s < own_s and not self._probes(now_s):
             raise refusals.no_time(left_s, own_s)
@@ -136,7 +143,10 @@ class Schedule(Generic[T]):
         Then a second of the engine is worth as many requests as the best batches answer in it, which is more than a
         small batch does: dropping its head early answers more, as in Nexus (Shen et al., SOSP 2019, section 4.3).
         """
-        left_s, own_s = head.expires_at_s - now_s, self._needed_s(head.rows, alone=self.line.waiting == 1)
+        left_s = head.expires_at_s - now_s
+        if left_s > self.times.longest_s:
+            return None
+        own_s = self._needed_s(head.rows, alone=self.line.waiting == 1)
         if left_s < own_s:
             return refusals.no_time(left_s, own_s)
         shared_s = self.times.sure_s(self.times.best(self.line.rows))

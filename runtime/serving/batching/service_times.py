@@ -29,7 +29,8 @@ class ServiceTimes:
     """S(rows) in seconds at a few sizes, a straight line between them, never falling.
 
     A size that nobody has measured is taken to cost as much a row as the largest measured one below it. While nothing
-    is measured at all every time is 0: then nothing is refused for it.
+    is measured at all every time is 0: then nothing is refused for it. `longest_s` is more than the sure time of any
+    size: who has that much left needs no closer look.
     """
 
     def __init__(self, max_rows: int) -> None:
@@ -41,6 +42,7 @@ class ServiceTimes:
         self._runs = 0
         self._overhead_s = 0.0
         self._margin = 1.5
+        self.longest_s = 0.0
 
     @property
     def known(self) -> bool:
@@ -131,6 +133,7 @@ class ServiceTimes:
             cost_s = (highest_s + self._overhead_s) / size
             pace_s = min(pace_s, cost_s) if at else cost_s
             self._curve_s[at], self._paces_s[at] = highest_s, pace_s
+        self.longest_s = _MARGIN_MAX * (highest_s + self._overhead_s)
 
     def _judge(self, whole_s: float, expected_s: float, engine_s: float) -> None:
         """Learns the overhead, and by stochastic approximation the 95th percentile of whole over expected time.
