@@ -17,7 +17,8 @@ Way = Literal["temperature", "isotonic"]
 Confidences = npt.NDArray[np.float64]
 Agreements = npt.NDArray[np.bool_]
 
-_COLDEST, _HOTTEST = 0.05, 20.0
+COLDEST, HOTTEST = 0.05, 20.0
+"""Between these temperatures one is sought; one of them is where the search stopped, not what fits best."""
 _HALVINGS = 40
 """Six decimals of the hottest temperature are settled by then."""
 _FEWEST_FOR_A_MAP = 100
@@ -96,7 +97,7 @@ def fit_temperature(logits: Floats, answers: Numbers) -> float:
     Guo et al. 2017, "On Calibration of Modern Neural Networks". In 1/T the loss is convex with the slope
     mean(E[logit] - logit of the answer), so bisection on the slope finds the minimum. Kept within 0.05..20.
     """
-    low, high = 1.0 / _HOTTEST, 1.0 / _COLDEST
+    low, high = 1.0 / HOTTEST, 1.0 / COLDEST
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         if _slope(logits, answers, middle) < 0:

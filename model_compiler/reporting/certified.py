@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from model_compiler.calibration import COLDEST, HOTTEST
 from model_compiler.reporting import captions, pictures, words
 from model_compiler.reporting.findings import CompileReport, Confidence, MapTried, Reliability, Rule
 from model_compiler.reporting.markup import Column, Html, element, facts, join, name, paragraph, table
@@ -36,7 +37,7 @@ def _rules(rules: tuple[Rule, ...]) -> Html:
     rows = [
         (
             name(rule.artifact),
-            words.number(rule.temperature, 3),
+            _temperature(rule),
             _ece(rule.before),
             _ece(rule.after),
             words.number(100 * rule.epsilon, 1),
@@ -57,7 +58,7 @@ def _rule(rule: Rule) -> Html:
                 ("Verdict", _verdict(rule)),
                 ("Threshold", f"λ = {words.number(rule.threshold, 4)}" if rule.feasible else "everything escalates"),
                 ("Promise", promise),
-                ("Temperature", words.number(rule.temperature, 3)),
+                ("Temperature", _temperature(rule)),
                 ("Isotonic map", words.counted(len(rule.isotonic), "knot") if rule.isotonic else "none"),
                 ("Stratum", name(rule.stratum) if rule.stratum else ""),
             )
@@ -103,6 +104,13 @@ def _verdict(rule: Rule) -> Html:
         return element("span", "✓ certified", class_="kept")
     least = words.percent(rule.smallest_epsilon, 2)
     return join((element("span", "✗ infeasible", class_="broken"), f", smallest ε {least}"))
+
+
+def _temperature(rule: Rule) -> Html:
+    shown = words.number(rule.temperature, 3)
+    bounds = {COLDEST: "the coldest sought", HOTTEST: "the hottest sought"}
+    bound = bounds.get(rule.temperature)
+    return join((shown, element("small", f"{bound}, not a best fit"))) if bound else join((shown,))
 
 
 def _ece(of: Reliability | None) -> str:

@@ -14,6 +14,9 @@ from model_compiler.bootstrap import Interval
 EXACT_DB = 120.0
 """The signal-to-noise ratio to give where there is no noise at all."""
 
+EQUALIZED = "equalized"
+"""The step of a calibration whose layers were equalized first."""
+
 
 class NotMeasured(msgspec.Struct, frozen=True, tag="not measured", tag_field="state"):
     """`why`: one sentence, such as "There are no labels."."""
@@ -50,8 +53,8 @@ class Head(msgspec.Struct, frozen=True):
     """What was compiled, on what, from what.
 
     `bundle` is name@version, `digest` its address, `measured_at` a date as people write it, `machine` what tells two
-    machines apart, `recipe_digest` that of the recipe's text, `how` how things were measured, `tools` the versions of
-    the packages that decide what comes out. `warnings` are sentences.
+    machines apart, `how` how things were measured, `tools` the versions of the packages that decide what comes out.
+    `warnings` are sentences.
     """
 
     bundle: str
@@ -60,7 +63,6 @@ class Head(msgspec.Struct, frozen=True):
     measured_at: str = ""
     machine: str = ""
     how: str = ""
-    recipe_digest: str = ""
     tools: dict[str, str] = {}
     stages: tuple[StageTook, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -48,7 +48,6 @@ def top(report: CompileReport, outcomes: Sequence[Outcome]) -> Html:
                 ("Compiled", head.measured_at),
                 ("Machine", head.machine),
                 ("Digest", name(head.digest) if head.digest else ""),
-                ("Recipe", name(head.recipe_digest) if head.recipe_digest else ""),
             )
         ),
     )

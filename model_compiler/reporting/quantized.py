@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from model_compiler.reporting import captions, pictures, words
 from model_compiler.reporting.findings import (
+    EQUALIZED,
     EXACT_DB,
     Absent,
     BiasCorrection,
@@ -38,7 +39,7 @@ def quantizing(report: CompileReport) -> Html:
         "Quantizing",
         paragraph(f"The ranges come from {words.counted(found.calibration_rows, 'calibration sample')}."),
         part("Calibration", _calibrations(found)) if found.calibrations else "",
-        part("Equalized layers", _equalized(found.equalized)) if found.equalized is not None else "",
+        part("Equalized layers", _unused(found), _equalized(found.equalized)) if found.equalized is not None else "",
         part("Bias correction", _or_absent(found.bias, BiasCorrection, _bias)),
         part("Diagnosis", _or_absent(found.diagnosis, Diagnosis, _diagnosis)),
         part("Layers kept in float", _or_absent(found.fallback, Fallback, _fallback)),
@@ -74,6 +75,13 @@ def _calibrations(found: Quantizing) -> Html:
 
 def _lost(each: Calibration, whole: float | None) -> str:
     return words.number(100 * (whole - each.validation), 2) if whole is not None else "–"
+
+
+def _unused(found: Quantizing) -> Html:
+    chosen = [each for each in found.calibrations if each.chosen]
+    if not chosen or not found.equalized or any(EQUALIZED in each.steps for each in chosen):
+        return Html()
+    return paragraph("Equalizing was tried and not used: the chosen calibration does better without.")
 
 
 def _equalized(pairs: tuple[Equalized, ...]) -> Html:

@@ -14,10 +14,19 @@ import msgspec
 import pytest
 
 from model_compiler.errors import CompileError
-from model_compiler.reporting.findings import CompileReport, Diagnosis, Head, LayerNoise, NotDone, Quantizing
+from model_compiler.reporting.findings import (
+    Calibration,
+    CompileReport,
+    Confidence,
+    Diagnosis,
+    Head,
+    LayerNoise,
+    NotDone,
+    Quantizing,
+)
 from model_compiler.reporting.page import render
 from model_compiler.reporting.report import read_report, report_of, write_report
-from tests.model_compiler.reporting.example import bare, full, tried_qat
+from tests.model_compiler.reporting.example import bare, full, rule, tried_qat
 from tests.model_compiler.reporting.test_markup import HOSTILE, Read
 
 SECTIONS = ("budget", "candidates", "learning", "quantizing", "confidence", "export", "targets")
@@ -150,6 +159,23 @@ def test_what_was_tried_for_int8_shows() -> None:
     findings = msgspec.structs.replace(full(), quantizing=msgspec.structs.replace(quantizing, qat=tried_qat()))
     text = Read(render(findings)).text.replace("\N{NO-BREAK SPACE}", " ")
     assert "Fine-tuned for int8 in 4 epochs: from 92.52 % to 92.79 %; kept." in text
+
+
+def test_equalizing_that_was_not_chosen_is_told_as_tried() -> None:
+    quantizing = full().quantizing
+    assert isinstance(quantizing, Quantizing)
+    plain = (Calibration("minmax", 0.93, chosen=True), Calibration("minmax", 0.92, ("equalized",)))
+    without = msgspec.structs.replace(quantizing, calibrations=plain)
+    assert "Equalizing was tried and not used" in Read(render(msgspec.structs.replace(full(), quantizing=without))).text
+    assert "Equalizing was tried and not used" not in Read(render(full())).text
+
+
+@pytest.mark.parametrize(("temperature", "said"), [(0.05, "the coldest sought"), (20.0, "the hottest sought")])
+def test_a_temperature_at_the_end_of_the_search_is_not_told_as_fitted(temperature: float, said: str) -> None:
+    stopped = msgspec.structs.replace(rule("cpu.u8s8.onnx"), temperature=temperature)
+    findings = msgspec.structs.replace(full(), confidence=Confidence((stopped,)))
+    assert f"{said}, not a best fit" in Read(render(findings)).text
+    assert "not a best fit" not in Read(render(full())).text
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
