@@ -6,7 +6,7 @@ PIP    := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 
 TRT    := .venv-trt
 
-.PHONY: help demo up test test-trt power-cuts check lint types imports unit bench clean
+.PHONY: help demo up test test-trt power-cuts kills check lint types imports unit bench clean
 
 help:
 	@echo "make demo    compile, start, roll out, route, break and report, on this machine (about 4 minutes)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    lint, types, import rules and every test"
 	@echo "make test-trt  NVIDIA's parser and builder take what the compiler makes (TensorRT for RTX, proprietary, 170 MB)"
 	@echo "make power-cuts  100,000 power cuts at every call that an edge node's updater makes of its disk (CUTS=100000)"
+	@echo "make kills   500 nodes killed at random moments of updates from a real registry (KILLS=500)"
 	@echo "make check   the fast half of it: lint, types, import rules, unit tests"
 	@echo "make bench   the benchmarks; results go to benchmarks/RESULTS.md by hand"
 	@echo "make clean   remove .venv, .venv-trt, state and caches"
@@ -61,6 +62,11 @@ CUTS := 100000
 
 power-cuts: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.edge_node.power_cuts --cuts $(CUTS)
+
+KILLS := 500
+
+kills: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.edge_node.kills --kills $(KILLS)
 
 check: $(VENV)/.installed-dev lint types imports unit
 

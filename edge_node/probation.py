@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from contracts.errors import FoothillError
-from runtime.serving.engine import Engine
+from runtime.serving.engine import Engine, Interrupted, Interruptible
 from runtime.serving.tensors import Array
 
 Verdict = Literal["wait", "confirm", "revert"]
@@ -57,6 +57,9 @@ class WatchedEngine:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:
             outputs = self._engine.run(inputs)
+        except Interrupted:
+            # Nobody waited for it any more: that says nothing of the engine.
+            raise
         except FoothillError as error:
             # Values that the model cannot take are their caller's fault: they speak neither for the engine nor against
             # it, else anyone could take a good bundle back, or see a bad one through, by sending nonsense.
@@ -65,6 +68,10 @@ class WatchedEngine:
             raise
         self._count("")
         return outputs
+
+    def interrupt(self) -> None:
+        if isinstance(self._engine, Interruptible):
+            self._engine.interrupt()
 
     def close(self) -> None:
         self._engine.close()

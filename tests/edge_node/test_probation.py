@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from contracts.errors import FoothillError
 from edge_node.probation import Health, Rule, WatchedEngine, judge
+from runtime.serving.engine import Interrupted
 from runtime.serving.tensors import Array
 
 RULE = Rule(seconds=5.0, requests=100)
@@ -35,16 +36,22 @@ def test_an_engine_error_always_reverts(elapsed_s: float, runs: int, errors: int
 
 
 class Moody:
-    """An engine that fails on inputs named `bad`, and cannot take those named `nonsense`."""
+    """An engine that fails on inputs named `bad`, cannot take those named `nonsense`, and is told to give up `late`."""
 
     provider = "CPUExecutionProvider"
 
     def __init__(self) -> None:
         self.closed = False
+        self.interrupted = 0
+
+    def interrupt(self) -> None:
+        self.interrupted += 1
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if "bad" in inputs:
             raise FoothillError("internal", "The engine refused these inputs.")
+        if "late" in inputs:
+            raise Interrupted
         if "nonsense" in inputs:
             raise FoothillError("bad_tensor", "The model refuses these values.")
         return dict(inputs)
@@ -74,3 +81,13 @@ def test_values_that_are_their_callers_fault_say_nothing_of_the_engine() -> None
             engine.run({"nonsense": np.zeros(1, np.float32)})
     assert engine.health == Health()
     assert judge(0.1, engine.health, RULE) == "wait"
+
+
+def test_a_run_that_is_given_up_says_nothing_of_the_engine() -> None:
+    moody = Moody()
+    engine = WatchedEngine(moody)
+    engine.interrupt()
+    assert moody.interrupted == 1
+    with pytest.raises(Interrupted):
+        engine.run({"late": np.zeros(1, np.float32)})
+    assert engine.health == Health()
