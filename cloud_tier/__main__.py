@@ -26,7 +26,7 @@ from runtime.links.telemetry import Telemetry
 from runtime.links.trust import TrustedFleet
 from runtime.links.upstream import Upstreams
 from runtime.serving.app import ServingSettings, create_app
-from runtime.serving.hosting import ModelHost
+from runtime.serving.hosting import ModelHost, engine_slots
 from runtime.serving.repository import StoredBundles
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def build(config: Config) -> web.Application:
     settings = _serving_settings(config)
     store = BundleStore(Path(config.state_dir) / STORE_DIR)
     store.sweep()
-    host = ModelHost(expected=config.models, max_waiting=config.max_waiting)
+    host = ModelHost(expected=config.models, max_waiting=config.max_waiting, slots=engine_slots(config.threads))
     bundles = StoredBundles(host, store, target=target, threads=config.threads)
     app = create_app(host, settings, holder=None, telemetry=Telemetry(), repository=bundles)
     app.cleanup_ctx.append(_life(config, host, store, bundles))

@@ -44,7 +44,7 @@ from runtime.links.upstream import Upstreams
 from runtime.serving.app import ServingSettings, create_app
 from runtime.serving.fingerprint import detect
 from runtime.serving.golden import open_tested
-from runtime.serving.hosting import ModelHost
+from runtime.serving.hosting import ModelHost, engine_slots
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.repository import StoredBundles
 
@@ -73,7 +73,7 @@ class Node(NamedTuple):
 async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
     fingerprint = await asyncio.to_thread(detect, target=config.target)
     telemetry = Telemetry()
-    host = ModelHost(max_waiting=config.max_waiting)
+    host = ModelHost(max_waiting=config.max_waiting, slots=engine_slots(config.threads))
     store = BundleStore(state_dir / STORE_DIR, reserve_bytes=config.reserve_bytes)
     fleet_url = config.fleet_url or enrolment.fleet_url
     trust = TrustedFleet(state_dir / TRUST_DIR, fleet_url, enrolment.root)

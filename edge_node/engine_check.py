@@ -17,6 +17,7 @@ from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.tensorrt_errors import EngineRefused
 from runtime.serving.tensors import Array
+from runtime.serving.warm_up import warm_up
 
 SLOWEST = 1.5
 """An engine that takes this many times longer than what serves now, and this much, is no gain, whatever it is."""
@@ -71,6 +72,7 @@ def open_checked(task: Task, path: Path, record: EngineRecord, open_engine: Open
     try:
         engine.check(task.manifest.inputs, task.manifest.outputs)
         check_golden(loaded)
+        warm_up(loaded)
     except FoothillError:
         engine.close()
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from runtime.serving.hosting import LoadFigures, ModelHost, Served
+from runtime.serving.hosting import LoadFigures, ModelHost, Served, engine_slots
 from tests.runtime.serving.conftest import Load
 
 IMAGE = {"image": np.zeros((1, 1, 8, 8), np.float32)}
@@ -135,3 +136,9 @@ async def test_reports_and_load_tell_what_runs(host: ModelHost, load: Load) -> N
     for _ in range(100):
         host.note(2.0, 5.0)
     assert host.load().header() == "in_flight=0;queue_ms=2.000;service_ms=5.000"
+
+
+def test_every_model_of_one_thread_has_a_core_and_there_are_two_slots_at_least() -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    assert engine_slots(1) == max(2, cores)
+    assert engine_slots(1000) == 2
