@@ -81,7 +81,7 @@ def _unused(found: Quantizing) -> Html:
     chosen = [each for each in found.calibrations if each.chosen]
     if not chosen or not found.equalized or any(EQUALIZED in each.steps for each in chosen):
         return Html()
-    return paragraph("Equalizing was tried and not used: the chosen calibration does better without.")
+    return paragraph("Equalizing was tried and not used: the calibration that was chosen does without.")
 
 
 def _equalized(pairs: tuple[Equalized, ...]) -> Html:
