@@ -70,7 +70,7 @@ def front_shows(candidates: Candidates, points: Sequence[Point]) -> str:
     """Under the picture of the front."""
     best = [each.name for each in front(points)]
     return (
-        f"Up and left is better. The line joins what nothing else beats in both: {', '.join(best)}. "
+        f"Up and left is better. The steps lead through what nothing else beats in both: {', '.join(best)}. "
         f"The diamond is the {candidates.role}; whiskers are 95 % intervals of the difference to it; what is dashed is "
         "the budget."
     )

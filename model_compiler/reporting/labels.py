@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -26,12 +27,16 @@ class Box(msgspec.Struct, frozen=True):
 
 
 class Label(msgspec.Struct, frozen=True):
-    """A dot at (`x`, `y`) and the size of its name; (0, 0) for a dot without one."""
+    """A dot at (`x`, `y`) and the size of its name. `above`, `below`: how far its whisker reaches. A name that is not
+    `needed` is left out where it would cover something."""
 
     x: float
     y: float
     width: float
     height: float
+    above: float = 0.0
+    below: float = 0.0
+    needed: bool = True
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -43,21 +48,26 @@ class Placed(msgspec.Struct, frozen=True):
     box: Box
 
 
-def place(labels: Sequence[Label], within: Box, *, avoid: Sequence[Box] = (), away: float = 6.0) -> list[Placed]:
-    """A place for each label, in their order: the first of eight around its dot that covers nothing, or the one that
-    covers least of dots, other names and what else there is to `avoid`. All lengths in one unit, y upwards."""
+def place(labels: Sequence[Label], within: Box, *, avoid: Sequence[Box] = (), away: float = 6.0) -> list[Placed | None]:
+    """A place for each label, in their order: the first around its dot and at the ends of its whisker that covers
+    nothing, or the one that covers least of dots, other names and what else there is to `avoid`. None for a name that
+    is left out. All lengths in one unit, y upwards."""
     dots = [Box(each.x - away / 2, each.y - away / 2, each.x + away / 2, each.y + away / 2) for each in labels]
-    placed: list[Placed] = []
+    placed: list[Placed | None] = []
     for label in labels:
-        taken = [*dots, *avoid, *(each.box for each in placed)]
-        placed.append(min(_around(label, away), key=lambda each: _covers(each.box, taken, within)))
+        words = [each.box for each in placed if each is not None]
+        worst = functools.partial(_covers, hidden=[*dots, *words], crossed=avoid, within=within)
+        best = min(_around(label, away), key=worst)
+        placed.append(best if label.needed or worst(best) == 0.0 else None)
     return placed
 
 
-def _covers(box: Box, taken: Sequence[Box], within: Box) -> float:
-    """The area over others, and tenfold that outside of the picture."""
+def _covers(placed: Placed, hidden: Sequence[Box], crossed: Sequence[Box], within: Box) -> float:
+    """The area over lines that are `crossed`; tenfold that over what would be `hidden`, and outside of the picture."""
+    box = placed.box
     outside = (box.right - box.left) * (box.top - box.bottom) - box.overlap(within)
-    return sum(box.overlap(other) for other in taken) + 10.0 * max(0.0, outside)
+    lost = sum(box.overlap(other) for other in hidden) + max(0.0, outside)
+    return sum(box.overlap(other) for other in crossed) + 10.0 * lost
 
 
 def _around(label: Label, away: float) -> Iterator[Placed]:
@@ -72,7 +82,16 @@ def _around(label: Label, away: float) -> Iterator[Placed]:
         (-away / 2, step, "right"),
         (-away / 2, -step, "right"),
     )
-    for across, up, side in places:
+    over, under = label.above + step, -label.below - step
+    ends: tuple[tuple[float, float, Side], ...] = (
+        (0.0, over, "center"),
+        (0.0, under, "center"),
+        (0.0, over, "left"),
+        (0.0, under, "left"),
+        (0.0, over, "right"),
+        (0.0, under, "right"),
+    )
+    for across, up, side in (*places, *ends):
         x, y = label.x + across, label.y + up
         left = {"left": x, "center": x - label.width / 2, "right": x - label.width}[side]
         yield Placed(x, y, side, Box(left, y - label.height / 2, left + label.width, y + label.height / 2))

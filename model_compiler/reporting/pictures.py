@@ -7,13 +7,14 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Container, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from model_compiler.errors import CompileError
 from model_compiler.reporting import words
-from model_compiler.reporting.findings import EXACT_DB, Diagnosis, LayerNoise, Reliability, Rule
+from model_compiler.reporting.findings import EXACT_DB, Bin, Diagnosis, LayerNoise, Reliability, Rule
 from model_compiler.reporting.fronts import Point, front
 from model_compiler.reporting.labels import Box, Label, Side, along, place
 from model_compiler.reporting.markup import Html, printable
@@ -22,6 +23,7 @@ from model_compiler.reporting.svg import INKS, for_page
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
 
 INK, MUTED, LINE, PAPER = INKS["ink"], INKS["muted"], INKS["line"], INKS["paper"]
 ACCENT, BLUE, WARN, BAD = INKS["accent"], INKS["blue"], INKS["warn"], INKS["bad"]
@@ -77,12 +79,14 @@ def front_picture(spots: Sequence[Spot], *, metric: str, cost: Cost, floor: floa
     def draw(figure: Figure) -> None:
         axes = _axes(figure, title=f"{metric}, %", across=cost.title)
         _frame_front(axes, spots, floor)
-        _draw_budget(axes, floor, cost.limit)
+        drawn = _draw_budget(axes, floor, cost.limit)
         best = front([spot.point for spot in spots])
-        axes.plot([each.cost for each in best], [100 * each.worth for each in best], color=MUTED, lw=1.2, zorder=2)
+        steps = _steps(best)
+        axes.plot([cost for cost, _ in steps], [100 * worth for _, worth in steps], color=MUTED, lw=1.2, zorder=2)
         for spot in spots:
             _draw_spot(axes, spot, spot.point in best)
-        _name_spots(axes, spots, best)
+        drawn += along([_place_of(axes, *each) for each in steps])
+        _name_spots(axes, spots, best, drawn)
 
     return _drawn(draw, f"front-{cost.key}", told)
 
@@ -113,16 +117,24 @@ def reliability_picture(before: Reliability, after: Reliability, *, told: str, k
     """Share right against confidence, before and after calibration; each bin's distance from the diagonal is drawn."""
 
     def draw(figure: Figure) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         whole = max(sum(one.count for one in each.bins) for each in (before, after)) or 1
+        low = _lowest((*before.bins, *after.bins))
+        room = 0.03 * (100 - low)
         for at, (title, reliability) in enumerate((("before", before), ("after", after))):
             frame = (0.12 + 0.455 * at, _FRAME[1], 0.405, _FRAME[3])
             axes = _axes(
                 figure, title=f"{title}: ECE {words.percent(reliability.ece)}", across="confidence, %", frame=frame
             )
-            axes.set(xlim=(-3, 103), ylim=(-3, 103), xticks=(0, 50, 100), yticks=(0, 25, 50, 75, 100))
+            axes.set(xlim=(low - room, 100 + room), ylim=(low - room, 100 + room))
+            axes.set(xticks=(low, (low + 100) / 2, 100))
+            axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_major_formatter("{x:g}")
             if at:
                 axes.tick_params(labelleft=False)
-            axes.plot([0, 100], [0, 100], color=MUTED, lw=1, ls=(0, (3, 3)))
+            axes.plot([low, 100], [low, 100], color=MUTED, lw=1, ls=(0, (3, 3)))
             for one in reliability.bins:
                 x, y = 100 * one.confidence, 100 * one.right
                 axes.plot([x, x], [x, y], color=WARN, lw=2, zorder=2)
@@ -153,6 +165,12 @@ def risk_picture(rule: Rule, *, told: str, key: str) -> Html:
             _across(axes, 100 * rule.smallest_epsilon, f"smallest: {words.percent(rule.smallest_epsilon)}", BAD)
 
     return _drawn(draw, key, told)
+
+
+def _lowest(bins: Sequence[Bin]) -> float:
+    """The ten percent below all of them: they crowd near 100 %, and from 0 would lie on one another."""
+    lowest = min((value for each in bins for value in (each.confidence, each.right)), default=0.0)
+    return 10.0 * min(9, math.floor(10 * lowest))
 
 
 def _within_sight(ratios: Sequence[float]) -> list[float]:
@@ -242,11 +260,26 @@ def _round_numbers(low: float, high: float) -> list[float]:
     return found[:: math.ceil(len(found) / 6)]
 
 
-def _draw_budget(axes: Axes, floor: float | None, limit: float | None) -> None:
+def _steps(best: Sequence[Point]) -> list[tuple[float, float]]:
+    """Through the front by rising cost: nothing lies between two of its points, so that what a cost buys is what the
+    one before it is worth."""
+    corners = [(after.cost, before.worth) for before, after in pairwise(best)]
+    points = [(each.cost, each.worth) for each in best]
+    return [*(place for pair in zip(points, corners, strict=False) for place in pair), *points[-1:]]
+
+
+def _draw_budget(axes: Axes, floor: float | None, limit: float | None) -> list[Box]:
+    """What it covers, in points of the picture."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    drawn: list[Box] = []
     if floor is not None:
-        _across(axes, 100 * floor, "promised", MUTED)
-    if limit is not None and axes.get_xlim()[0] < limit < axes.get_xlim()[1]:
+        box = _across(axes, 100 * floor, "promised", MUTED).get_window_extent()
+        drawn = along([_place_of(axes, left, floor), _place_of(axes, right, floor)])
+        drawn.append(Box(box.x0, box.y0, box.x1, box.y1))
+    if limit is not None and left < limit < right:
         axes.axvline(limit, color=MUTED, lw=1, ls=(0, (3, 3)), zorder=1)
+        drawn += along([_place_of(axes, limit, bottom / 100), _place_of(axes, limit, top / 100)])
+    return drawn
 
 
 def _draw_spot(axes: Axes, spot: Spot, best: bool) -> None:
@@ -259,21 +292,25 @@ def _draw_spot(axes: Axes, spot: Spot, best: bool) -> None:
     axes.plot(x, y, marker, ms=size, mfc=face, mec=PAPER if face == colour else colour, mew=1.2, zorder=4)
 
 
-def _name_spots(axes: Axes, spots: Sequence[Spot], best: Sequence[Point]) -> None:
-    """What is chosen first, so that it has the best place; dots without a name only keep theirs free."""
-    named = [spot for spot in spots if spot.reference or spot.chosen or spot.point in best]
-    ordered = sorted(spots, key=lambda spot: (spot not in named, not spot.chosen, not spot.reference, spot.point.name))
-    sizes = [_text_size(axes, spot.point.name) if spot in named else (0.0, 0.0) for spot in ordered]
-    at = [_place_of(axes, spot.point.cost, spot.point.worth) for spot in ordered]
-    labels = [Label(*place_of, *size) for place_of, size in zip(at, sizes, strict=True)]
+def _name_spots(axes: Axes, spots: Sequence[Spot], best: Sequence[Point], drawn: Sequence[Box]) -> None:
+    """What is chosen first, so that it has the best place; what others beat has a name where there is room."""
+    needed = [spot for spot in spots if spot.reference or spot.chosen or spot.point in best]
+    ordered = sorted(spots, key=lambda spot: (spot not in needed, not spot.chosen, not spot.reference, spot.point.name))
+    labels = [_label(axes, spot, needed=spot in needed) for spot in ordered]
     frame = axes.get_window_extent()
     inside = Box(frame.x0, frame.y0, _WIDTH, frame.y1)
-    lines = along([_place_of(axes, each.cost, each.worth) for each in best])
+    lines = list(drawn)
     for spot in spots:
         lines += along([_place_of(axes, spot.point.cost, worth) for worth in (spot.low, spot.high)])
     for spot, label, placed in zip(ordered, labels, place(labels, inside, avoid=lines, away=9.0), strict=True):
-        if spot in named:
+        if placed is not None:
             _name_spot(axes, spot, (placed.x - label.x, placed.y - label.y), placed.side)
+
+
+def _label(axes: Axes, spot: Spot, *, needed: bool) -> Label:
+    (x, y), (width, height) = _place_of(axes, spot.point.cost, spot.point.worth), _text_size(axes, spot.point.name)
+    low, high = (_place_of(axes, spot.point.cost, worth)[1] for worth in (spot.low, spot.high))
+    return Label(x, y, width, height, above=max(0.0, high - y), below=max(0.0, y - low), needed=needed)
 
 
 def _name_spot(axes: Axes, spot: Spot, offset: tuple[float, float], side: Side) -> None:
@@ -297,11 +334,11 @@ def _text_size(axes: Axes, text: str) -> tuple[float, float]:
     return box.width, box.height
 
 
-def _across(axes: Axes, at: float, text: str, colour: str) -> None:
+def _across(axes: Axes, at: float, text: str, colour: str) -> Annotation:
     """A dashed level with its name over its right end."""
     axes.axhline(at, color=colour, lw=1, ls=(0, (3, 3)), zorder=1)
-    axes.annotate(_plain(text), (1.0, at), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-                  ha="right", va="bottom", color=colour, fontsize=10)  # fmt: skip
+    return axes.annotate(_plain(text), (1.0, at), (0, 3), xycoords=("axes fraction", "data"),
+                         textcoords="offset points", ha="right", va="bottom", color=colour, fontsize=10)  # fmt: skip
 
 
 def _write(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from model_compiler.reporting import pictures
-from model_compiler.reporting.findings import EXACT_DB, Diagnosis, LayerNoise
+from model_compiler.reporting.findings import EXACT_DB, Bin, Diagnosis, LayerNoise, Reliability
 from model_compiler.reporting.fronts import Point
 from model_compiler.reporting.markup import Html
 from model_compiler.reporting.svg import INKS, for_page
@@ -79,15 +79,31 @@ def test_ids_of_one_picture_are_not_those_of_another(all_drawn: dict[str, Html])
     assert len(set().union(*ids)) == sum(map(len, ids))
 
 
-def test_the_chosen_the_teacher_and_the_front_are_named_and_the_beaten_are_not() -> None:
+def test_the_chosen_the_teacher_and_the_front_are_named_and_the_beaten_where_there_is_room() -> None:
     picture = front(
         spot("teacher", 4912, 0.931, reference=True),
         spot("int8", 349, 0.928, chosen=True),
         spot("int4", 298, 0.909),
         spot("beaten", 800, 0.920),
+        *(spot(f"crowded {at}", 2000 + at, 0.915) for at in range(12)),
     )
-    assert {"teacher", "int8", "int4"} <= set(texts(picture))
-    assert "beaten" not in texts(picture)
+    assert {"teacher", "int8", "int4", "beaten"} <= set(texts(picture))
+    assert 0 < sum("crowded" in text for text in texts(picture)) < 12
+
+
+def test_the_front_goes_up_in_steps_because_nothing_lies_between_two_points() -> None:
+    best = [Point("a", 1.0, 0.90), Point("b", 3.0, 0.95), Point("c", 9.0, 0.97)]
+    assert pictures._steps(best) == [(1.0, 0.90), (3.0, 0.90), (3.0, 0.95), (9.0, 0.95), (9.0, 0.97)]
+    assert pictures._steps(best[:1]) == [(1.0, 0.90)]
+
+
+def test_bins_that_crowd_near_certainty_are_drawn_apart() -> None:
+    crowded = Reliability(0.01, (Bin(0.77, 0.74, 34), Bin(0.97, 0.94, 34), Bin(0.9999, 1.0, 430)))
+    drawn = pictures.reliability_picture(crowded, crowded, told="r", key="r")
+    assert "70" in texts(drawn)
+    assert "0" not in texts(drawn)
+    sure = Reliability(0.0, (Bin(1.0, 1.0, 430),))
+    assert "90" in texts(pictures.reliability_picture(sure, sure, told="r", key="r"))
 
 
 @pytest.mark.parametrize("cost", [0.0, 5.0], ids=["nothing", "all alike"])
