@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,9 +12,9 @@ from model_compiler.cloud import cloud_model
 from model_compiler.compilation import Compilation
 from model_compiler.data.samples import Floats, first
 from model_compiler.errors import CompileError
-from model_compiler.export import import_onnx, net_outputs
+from model_compiler.export import export_onnx, import_onnx, net_outputs
 from model_compiler.imports import called
-from model_compiler.networks import build
+from model_compiler.networks import build, save_net, saved_net
 from model_compiler.onnx_ends import fitted
 from model_compiler.plan import Net, OnnxFile, Plan, Source
 from model_compiler.probe import check_answers
@@ -63,15 +64,56 @@ def begin(work: Compilation, source: Source) -> Begun:
     return Begun(source, answers[plan.ends.output][0].size, net, onnx)
 
 
-def check_alike(work: Compilation, *models: Begun) -> None:
+class Models(msgspec.Struct, frozen=True):
+    """Those of a plan, where it names them."""
+
+    teacher: Begun | None
+    student: Begun | None
+
+    @property
+    def named(self) -> tuple[tuple[str, Begun], ...]:
+        """Each with what it is to the plan."""
+        both = (("teacher", self.teacher), ("student", self.student))
+        return tuple((role, each) for role, each in both if each is not None)
+
+
+def begin_models(work: Compilation) -> Models:
+    """Teacher and student of the plan. Where one of them learns, all that can be told without training is told here:
+    that they answer alike, and that what they become can be kept and exported. Raises CompileError."""
+    teacher, student = (None if each is None else begin(work, each) for each in (work.plan.teacher, work.plan.student))
+    models = Models(teacher, student)
+    check_alike(work, models)
+    if any(each.learns for _, each in models.named):
+        for role, each in models.named:
+            _rehearse(work, role, each)
+    return models
+
+
+def check_alike(work: Compilation, models: Models) -> None:
     """Teacher, student and cloud bundle must answer with as many values. Raises CompileError."""
-    widths = {each.source.name: each.width for each in models}
+    widths = [(f"{role} {each.source.name}", each.width) for role, each in models.named]
     if (cloud := cloud_model(work)) is not None and work.plan.cloud is not None:
         ends, sample = fitted(work.plan.ends, cloud), sample_of(work.plan)
-        widths[work.plan.cloud.manifest.reference] = all_outputs_of(cloud, sample, ends)[ends.output][0].size
-    if len(set(widths.values())) > 1:
-        told = ", ".join(f"{name}: {width}" for name, width in widths.items())
+        width = all_outputs_of(cloud, sample, ends)[ends.output][0].size
+        widths.append((f"cloud bundle {work.plan.cloud.manifest.reference}", width))
+    if len({width for _, width in widths}) > 1:
+        told = ", ".join(f"{name}: {width}" for name, width in widths)
         raise CompileError(f"The models do not answer alike ({told} values a row). Give all of them the same classes.")
+
+
+def _rehearse(work: Compilation, role: str, model: Begun) -> None:
+    """What comes after training, on what there is before it: a network is kept, read again, exported and checked."""
+    if model.net is None:
+        return
+    name = f"{role} {model.source.name}"
+    with TemporaryDirectory() as place:
+        directory = Path(place)
+        try:
+            save_net(model.net, directory)
+            net = called(f"reading {name}", saved_net, directory)
+            called(f"exporting {name}", export_onnx, net, sample_of(work.plan), directory / ONNX_FILE, work.plan.ends)
+        except CompileError as error:
+            raise CompileError(f"{name}: {error}") from error
 
 
 def sample_of(plan: Plan) -> Floats:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from model_compiler.begin import ONNX_FILE, Begun, begin, check_alike, sample_of
+from model_compiler.begin import ONNX_FILE, Begun, begin_models, sample_of
 from model_compiler.compilation import Compilation
 from model_compiler.data.samples import Samples
 from model_compiler.errors import CompileError
@@ -79,10 +79,9 @@ class Learned(msgspec.Struct, frozen=True):
 def learn(work: Compilation) -> Learned:
     """Trains, prunes and distils what the plan asks for. Raises CompileError for what cannot learn as it says."""
     plan = work.plan
-    taught = begin(work, plan.teacher) if plan.teacher is not None else None
-    begun = begin(work, plan.student) if plan.student is not None else None
-    check_alike(work, *(each for each in (taught, begun) if each is not None))
-    teacher = _alone(work, taught) if taught is not None else None
+    models = begin_models(work)
+    begun = models.student
+    teacher = _alone(work, models.teacher) if models.teacher is not None else None
     if plan.prune is not None:
         return _learn_pruned(work, teacher)
     if begun is None:

@@ -11,15 +11,30 @@ import pytest
 import torch
 from torch import nn
 
-from model_compiler.begin import Begun, begin, check_alike
+from model_compiler.begin import Begun, Models, begin, begin_models, check_alike
 from model_compiler.data.samples import first
 from model_compiler.errors import CompileError
 from model_compiler.export import net_outputs
+from model_compiler.learn import learn
+from model_compiler.learning.train import Schedule
+from model_compiler.networks import digest_of_net
 from model_compiler.pack import Packed
 from model_compiler.pipeline import compile_bundle
-from model_compiler.plan import Net, OnnxFile, Plan
+from model_compiler.plan import Net, OnnxFile, Plan, Training
 from model_compiler.replay import Ends, all_outputs_of
-from tests.model_compiler.small import CLASSES, ENDS, NUMBERS, RIGHT, linear, net, plan, rows, stages_run, work_on
+from tests.model_compiler.small import (
+    CLASSES,
+    ENDS,
+    NUMBERS,
+    RIGHT,
+    first_net,
+    linear,
+    net,
+    plan,
+    rows,
+    stages_run,
+    work_on,
+)
 
 OTHER = -RIGHT
 TWO = {"logits": RIGHT, "features": OTHER}
@@ -138,13 +153,68 @@ def test_models_with_other_numbers_of_classes_are_told_apart_by_name(tmp_path: P
     alone = work_on(plan(data=unlabelled_data()), tmp_path)
     three = begin(alone, Net("nets:three", net))
     four = begin(alone, OnnxFile(tmp_path / "4.onnx"))
-    check_alike(alone, three, three)
-    with pytest.raises(CompileError, match=r"do not answer alike \(nets:three: 3, .*4\.onnx: 4 values a row\)"):
-        check_alike(alone, three, four)
+    check_alike(alone, Models(three, three))
+    with pytest.raises(
+        CompileError, match=r"alike \(teacher nets:three: 3, student .*4\.onnx: 4 values a row\)\. Give all"
+    ):
+        check_alike(alone, Models(three, four))
     beside = work_on(plan(data=unlabelled_data(), cloud=cloud), tmp_path)
-    check_alike(beside, four)
-    with pytest.raises(CompileError, match=r"\(nets:three: 3, cloud@1: 4 values a row\)"):
-        check_alike(beside, three)
+    check_alike(beside, Models(None, four))
+    with pytest.raises(CompileError, match=r"\(student nets:three: 3, cloud bundle cloud@1: 4 values a row\)"):
+        check_alike(beside, Models(None, three))
+
+
+def test_two_networks_of_one_callable_are_told_apart(tmp_path: Path) -> None:
+    """Teacher and student are often one callable with other arguments."""
+    told = plan(
+        data=unlabelled_data(),
+        teacher=Net("nets:any", lambda: nn.Linear(NUMBERS, 4)),
+        student=Net("nets:any", lambda: nn.Linear(NUMBERS, 3)),
+    )
+    with pytest.raises(CompileError, match=r"\(teacher nets:any: 4, student nets:any: 3 values a row\)"):
+        begin_models(work_on(told, tmp_path))
+
+
+class Branches(nn.Module):  # type: ignore[misc]
+    """Runs, and cannot be exported: which way it goes depends on a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(NUMBERS, CLASSES)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.one(inputs) if float(inputs.sum()) > 0 else -self.one(inputs)
+
+
+def local() -> nn.Module:
+    class Local(nn.Linear):  # type: ignore[misc]
+        pass
+
+    return Local(NUMBERS, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (Branches, r"^student nets:odd: torch cannot export this network: "),
+        (local, r"^student nets:odd: Local cannot be kept: .*Define its classes at the top of their module"),
+    ],
+)
+def test_a_student_that_cannot_become_a_file_is_told_before_its_teacher_learns(
+    tmp_path: Path, make: Any, told: str
+) -> None:
+    teacher = Net("nets:whole", net, training=Training(Schedule(1, 0.1)))
+    work = work_on(plan(teacher=teacher, student=Net("nets:odd", make)), tmp_path)
+    with pytest.raises(CompileError, match=told):
+        learn(work)
+    assert stages_run(work) == []
+
+
+def test_a_network_learns_as_if_it_had_not_been_tried_out(tmp_path: Path) -> None:
+    tried = begin_models(work_on(plan(), tmp_path)).student
+    assert tried is not None
+    assert tried.net is not None
+    assert digest_of_net(tried.net) == digest_of_net(first_net())
 
 
 def test_a_lazy_network_begins_as_what_it_will_train(tmp_path: Path) -> None:
