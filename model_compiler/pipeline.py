@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
+from model_compiler.begin import begin_models
 from model_compiler.build import build
 from model_compiler.certify import certify
 from model_compiler.compilation import Compilation
@@ -17,7 +18,7 @@ from model_compiler.learn import learn
 from model_compiler.measure import measure, measurements_of
 from model_compiler.pack import Packed, check_place, pack
 from model_compiler.plan import Plan
-from model_compiler.plan_check import check_parts
+from model_compiler.plan_check import check_parts, check_samples
 from model_compiler.plans import cloud_plan, edge_plan, given_cloud
 from model_compiler.progress import Progress, silent
 from model_compiler.recipe_file import RecipeFile
@@ -44,6 +45,7 @@ def compile_bundle(
     """
     check_place(directory)
     check_parts(plan)
+    check_samples(plan, certified=plan.cloud is not None)
     with _kept(stages) as room:
         work = Compilation(plan, room, progress)
         learned = learn(work)
@@ -65,10 +67,18 @@ def compile_recipe(recipe: Path, out: Path, *, stages: Stages, progress: Progres
     plan = edge_plan(file, stages.directory, given_cloud(file), progress=progress)
     packed = []
     if (cloud := cloud_plan(file, plan)) is not None:
+        _foresee(plan, stages.directory)
         packed.append(compile_bundle(cloud, out / cloud.reference, stages=stages, progress=progress))
         plan = msgspec.structs.replace(plan, cloud=packed[0])
     packed.append(compile_bundle(plan, out / plan.reference, stages=stages, progress=progress))
     return tuple(packed)
+
+
+def _foresee(plan: Plan, directory: Path) -> None:
+    """Tells what is wrong with the edge bundle before the cloud bundle is trained. Raises CompileError."""
+    check_parts(plan)
+    check_samples(plan, certified=True)
+    begin_models(Compilation(plan, Stages(directory), silent))
 
 
 def report_of(directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Whether a plan has the samples that its stages need: told by the part's name, before any of them runs."""
+"""Whether a plan has the samples that its stages need, each for one use: told by the part's name before any runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import msgspec
 
+from model_compiler.data.contents import are_apart, marks_of
+from model_compiler.data.samples import Samples
 from model_compiler.errors import CompileError
 from model_compiler.plan import Net, Plan, Prune
 from model_compiler.yardstick import is_labelled
@@ -33,6 +35,20 @@ def check_parts(plan: Plan) -> None:
             raise CompileError(
                 f"{plan.reference}: some validation samples have no label, and {need.why} by accuracy. Label them, "
                 f"name a metric that needs none, or {need.instead}."
+            )
+
+
+def check_samples(plan: Plan, *, certified: bool) -> None:
+    """Looks into the parts. Raises CompileError for inputs that are not finite, and for one part in two uses where that
+    voids a promise or a measurement. `certified`: there is, or will be, a cloud bundle."""
+    parts = msgspec.structs.asdict(plan.data)
+    marks = {part: marks_of(samples, in_recipe(part)) for part, samples in parts.items()}
+    for part, other, why in _apart(plan, certified=certified):
+        if not are_apart(marks[part], marks[other]) or _equal(parts[part], parts[other]):
+            name, others = in_recipe(part), in_recipe(other)
+            raise CompileError(
+                f"{plan.reference}: `{name}` has samples that `{others}` has too. {why}: give `{name}` samples of its "
+                "own in [data], or leave it out."
             )
 
 
@@ -67,6 +83,21 @@ def _choices(plan: Plan) -> Iterator[Need]:
     learning = plan.learning
     if learning is not None and learning.trial is not None and len(learning.ways) > 1 and _distils(plan):
         yield Need("validation", "the best of several ways is chosen", "name one way alone")
+
+
+def _apart(plan: Plan, *, certified: bool) -> Iterator[tuple[str, str, str]]:
+    """Parts that must share no sample, and why."""
+    learned = ("train",) if _learners(plan) or plan.learning is not None else ()
+    if certified and plan.kind in ("logits", "probabilities") and len(plan.data.fit):
+        for other in (*learned, "ranges", "validation", "fit", "test"):
+            yield "threshold", other, "A promise holds only by samples that were seen by nothing else"
+    for other in learned:
+        yield "test", other, "A score on samples that a model learned says nothing of others"
+
+
+def _equal(one: Samples, other: Samples) -> bool:
+    """Digests tell it of parts whose rows tell nothing."""
+    return 0 < len(one) == len(other) and one.digest() == other.digest()
 
 
 def _judges(prune: Prune | None) -> bool:

@@ -14,9 +14,12 @@ import pytest
 from model_compiler.data.samples import first
 from model_compiler.digits import recipe, splits
 from model_compiler.digits.recipe import DigitsBundles, Profile
+from model_compiler.errors import CompileError
 from model_compiler.learning.train import Schedule
 from model_compiler.pack import read
+from model_compiler.pipeline import compile_recipe
 from model_compiler.progress import Step
+from model_compiler.stages import Stages
 
 pytestmark = pytest.mark.integration
 
@@ -68,3 +71,70 @@ def test_no_part_of_the_digits_serves_two_purposes() -> None:
             for part in (data.train, data.fit, data.threshold, data.test)
         ]
         assert sum(map(len, seen)) == len(set().union(*seen)) == 1797
+
+
+NETS = """
+import numpy as np
+from torch import nn
+
+def big(classes=3):
+    return nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, classes))
+
+def drawn(seed):
+    inputs = np.random.default_rng(seed).standard_normal((60, 6)).astype(np.float32)
+    return inputs, inputs[:, :3].argmax(axis=1)
+
+def train(): return drawn(0)
+def fit(): return drawn(1)
+def threshold(): return drawn(2)
+def test(): return drawn(3)
+"""
+RECIPE = """
+[bundle]
+name = "edge"
+version = "1"
+model = "numbers"
+precisions = ["fp32"]
+[cloud]
+name = "cloud"
+[teacher]
+build = "foothill_pipeline_nets:big"
+schedule = { epochs = 1, peak = 0.1 }
+[student]
+build = "foothill_pipeline_nets:big"
+arguments = { classes = 3 }
+[learn]
+schedule = { epochs = 1, peak = 0.1 }
+[data]
+train = "foothill_pipeline_nets:train"
+fit = "foothill_pipeline_nets:fit"
+threshold = "foothill_pipeline_nets:threshold"
+test = "foothill_pipeline_nets:test"
+"""
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the module of the recipes lies."""
+    directory: Path = tmp_path_factory.mktemp("nets")
+    (directory / "foothill_pipeline_nets.py").write_text(NETS)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("classes = 3", "classes = 4", r"teacher foothill_pipeline_nets:big: 3, student foothill_pipeline_nets:big: 4"),
+        ('["fp32"]', '["int8"]', "no calibration samples"),
+        (":threshold", ":fit", "`threshold` has samples that `fit` has too"),
+    ],
+)
+def test_what_is_wrong_with_the_edge_bundle_is_told_before_the_cloud_bundle_is_trained(
+    nets: Path, tmp_path: Path, right: str, wrong: str, told: str
+) -> None:
+    recipe, stages = nets / "recipe.toml", Stages(tmp_path / "stages")
+    recipe.write_text(RECIPE.replace(right, wrong))
+    with pytest.raises(CompileError, match=told):
+        compile_recipe(recipe, tmp_path / "out", stages=stages)
+    assert stages.ran == []
+    assert not (tmp_path / "out").exists()
