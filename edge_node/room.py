@@ -17,8 +17,8 @@ answers meanwhile, and should the new one fail, the old one is loaded again."""
 Way = Literal["beside", "instead"]
 
 LOADING_BASE_BYTES = 32 << 20
-LOADING_COPIES = 3
-"""Reading, optimizing and packing weights keeps some copies of a file at once."""
+LOADING_COPIES = 4
+"""Reading, optimizing and packing weights keeps copies of a file: 3.2 to 3.8 of them in ONNX Runtime 1.31 on a CPU."""
 
 
 class Room(msgspec.Struct, frozen=True):
