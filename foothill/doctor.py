@@ -22,6 +22,8 @@ OLDEST_PYTHON = (3, 10)
 
 _LINKS = ("aiohttp", "cryptography", "paho-mqtt", "prometheus-client", "rich", "tuf", "typer", "urllib3", "uvloop")
 _SERVING = (*_LINKS, "numpy", "onnxruntime", "opencv-python-headless", "simplejpeg")
+_ONNX, _TORCH = ("onnx", "onnxscript", "onnxslim"), ("torch", "torch-pruning", "torchao", "safetensors")
+_COMPILING = (*_SERVING, *_ONNX, *_TORCH, "matplotlib", "scikit-learn")
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -39,9 +41,7 @@ ROLES: tuple[Role, ...] = (
     Role("fleet", "fleet", (*_LINKS, "iotcore"), "roll out models"),
     Role("edge", "edge", _SERVING, "serve models near the users"),
     Role("cloud", "cloud", _SERVING, "answer what the edge is not sure of"),
-    Role(
-        "compiler", "compiler", (*_SERVING, "onnx", "onnxscript", "onnxslim", "scikit-learn", "torch"), "compile models"
-    ),
+    Role("compiler", "compiler", _COMPILING, "compile models"),
 )
 DEMO_ROLES = ("router", "fleet", "edge", "cloud", "compiler")
 # Distributions that bring the same modules as the one asked for.

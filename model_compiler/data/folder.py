@@ -49,14 +49,15 @@ def read_folder(directory: Path, preprocess: Preprocess, cache: Path, *, advance
 
 
 def _files(directory: Path) -> list[Path]:
-    if not directory.is_dir():
-        raise CompileError(f"{directory} is no directory. Name a folder of pictures.")
     try:
+        is_folder = directory.is_dir()
         found = sorted(
             path for path in directory.rglob("*") if path.suffix.lower() in _MEDIA_TYPES and not path.is_dir()
         )
     except OSError as error:
         raise CompileError(f"{directory} cannot be read ({error.strerror}). Name a folder of pictures.") from error
+    if not is_folder:
+        raise CompileError(f"{directory} is no directory. Name a folder of pictures.")
     if not found:
         raise CompileError(f"{directory} holds no .jpg, .jpeg or .png file. Name a folder of pictures.")
     if len(found) > _MAX_PICTURES:
