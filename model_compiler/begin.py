@@ -11,7 +11,7 @@ import msgspec
 from model_compiler.cloud import cloud_model
 from model_compiler.compilation import Compilation
 from model_compiler.data.samples import Floats, first
-from model_compiler.errors import CompileError
+from model_compiler.errors import CompileError, about
 from model_compiler.export import export_onnx, import_onnx, net_outputs
 from model_compiler.imports import called
 from model_compiler.networks import build, save_net, saved_net
@@ -50,15 +50,18 @@ class Begun(msgspec.Struct, frozen=True):
         return self.source.code if isinstance(self.source, Net) else ""
 
 
-def begin(work: Compilation, source: Source) -> Begun:
-    """Asked about a few samples, so that what does not fit is told before hours are spent. Raises CompileError."""
+def begin(work: Compilation, source: Source, role: str = "") -> Begun:
+    """Asked about a few samples, so that what does not fit is told before hours are spent. Raises CompileError.
+
+    `role`: teacher or student, for the key of what is refused.
+    """
     plan, sample = work.plan, sample_of(work.plan)
     net = onnx = None
     if isinstance(source, OnnxFile):
         onnx = _imported(work, source.path)
         answers = all_outputs_of(onnx, sample, fitted(plan.ends, onnx))
     else:
-        net = build(source, plan.seed, sample)
+        net = build(source, plan.seed, sample, role=role)
         answers = called(f"{source.name} on inputs {list(sample.shape)}", net_outputs, net, sample, plan.ends)
     check_answers(plan, source.name, answers, len(sample))
     return Begun(source, answers[plan.ends.output][0].size, net, onnx)
@@ -80,13 +83,20 @@ class Models(msgspec.Struct, frozen=True):
 def begin_models(work: Compilation) -> Models:
     """Teacher and student of the plan. Where one of them learns, all that can be told without training is told here:
     that they answer alike, and that what they become can be kept and exported. Raises CompileError."""
-    teacher, student = (None if each is None else begin(work, each) for each in (work.plan.teacher, work.plan.student))
-    models = Models(teacher, student)
+    models = Models(_begun(work, work.plan.teacher, "teacher"), _begun(work, work.plan.student, "student"))
     check_alike(work, models)
     if any(each.learns for _, each in models.named):
         for role, each in models.named:
-            _rehearse(work, role, each)
+            with about(f"{role}.build"):
+                _rehearse(work, role, each)
     return models
+
+
+def _begun(work: Compilation, source: Source | None, role: str) -> Begun | None:
+    if source is None:
+        return None
+    with about(f"{role}.onnx" if isinstance(source, OnnxFile) else f"{role}.build"):
+        return begin(work, source, role)
 
 
 def check_alike(work: Compilation, models: Models) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from contracts.manifest import Precision
 from model_compiler.compilation import Compilation
 from model_compiler.data.samples import first
+from model_compiler.errors import about
 from model_compiler.export import Parity, check_same, net_outputs, parity
 from model_compiler.int8_files import Int8, form_of, int8_files
 from model_compiler.learn import Learned, Model
@@ -46,7 +47,8 @@ def build(work: Compilation, learned: Learned) -> Built:
     model = learned.student
     eights = _files(work, "int8")
     int8 = int8_files(work, learned, eights) if eights else None
-    half, int4 = _half(work, model), _int4(work, model)
+    with about("bundle.precisions"):
+        half, int4 = _half(work, model), _int4(work, model)
     places = {"fp32": model.onnx, "fp16": half, "int4": int4}
     order = _order(work, int8)
     files = {}

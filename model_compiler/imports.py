@@ -45,7 +45,8 @@ def called(path: str, found: Callable[..., Any], /, *values: Any, **arguments: A
 def failure_of(error: BaseException) -> str:
     """An exception of the user's code in one line, with the place that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    ours = str(Path(__file__).parent)
+    own = [frame for frame in frames if "site-packages" not in frame.filename and not frame.filename.startswith(ours)]
     place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
     told = str(error).strip().partition("\n")[0][:300].rstrip(".")
     return f"{type(error).__name__}{': ' if told else ''}{told}{place}"

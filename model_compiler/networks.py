@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_compiler.data.samples import Floats
-from model_compiler.errors import CompileError
+from model_compiler.errors import CompileError, about
 from model_compiler.imports import called
 from model_compiler.learning.train import seeded
 from model_compiler.plan import Net
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _FILE = "net.pt"
 
 
-def build(source: Net, seed: int, sample: Floats) -> torch.nn.Module:
+def build(source: Net, seed: int, sample: Floats, *, role: str = "") -> torch.nn.Module:
     """The network with its weights, in eval mode; without weights with its first ones, which the seed decides.
 
     `sample`: (n, ...) float32; lazy layers take their shapes from it. Raises CompileError for what is no network, and
@@ -33,7 +33,8 @@ def build(source: Net, seed: int, sample: Floats) -> torch.nn.Module:
         if not isinstance(net, torch.nn.Module):
             raise CompileError(f"{source.name} gave {type(net).__name__}, not a torch.nn.Module.")
         if source.weights is not None:
-            _fill(net, source.weights, source.name)
+            with about(f"{role}.weights"):
+                _fill(net, source.weights, source.name)
         if any(torch.nn.parameter.is_lazy(each) for each in (*net.parameters(), *net.buffers())):
             with torch.no_grad():  # not in inference mode: what is made there cannot be trained
                 called(f"{source.name} on inputs {list(sample.shape)}", net.eval(), torch.from_numpy(sample))

@@ -14,6 +14,7 @@ from model_compiler.build import build
 from model_compiler.certify import certify
 from model_compiler.compilation import Compilation
 from model_compiler.describe import describe
+from model_compiler.errors import CompileError
 from model_compiler.learn import learn
 from model_compiler.measure import measure, measurements_of
 from model_compiler.pack import Packed, check_place, pack
@@ -21,7 +22,7 @@ from model_compiler.plan import Plan
 from model_compiler.plan_check import check_parts, check_samples
 from model_compiler.plans import cloud_plan, edge_plan, given_cloud
 from model_compiler.progress import Progress, silent
-from model_compiler.recipe_file import RecipeFile
+from model_compiler.recipe_file import RecipeError, RecipeFile
 from model_compiler.reporting.report import write_report
 from model_compiler.stages import Stages
 from model_compiler.tell import tell
@@ -62,8 +63,17 @@ def compile_bundle(
 
 def compile_recipe(recipe: Path, out: Path, *, stages: Stages, progress: Progress = silent) -> tuple[Packed, ...]:
     """Compiles what a recipe names into `out`/NAME@VERSION: the teacher as a cloud bundle where it says so, then the
-    student. Raises RecipeError with the line, or CompileError."""
+    student. Raises RecipeError with the line, or CompileError where no line is at fault."""
     file = RecipeFile.open(recipe)
+    try:
+        return _compile(file, out, stages, progress)
+    except CompileError as error:
+        if isinstance(error, RecipeError) or not error.key:
+            raise
+        raise file.refuse(error.key, str(error)) from error
+
+
+def _compile(file: RecipeFile, out: Path, stages: Stages, progress: Progress) -> tuple[Packed, ...]:
     plan = edge_plan(file, stages.directory, given_cloud(file), progress=progress)
     packed = []
     if (cloud := cloud_plan(file, plan)) is not None:

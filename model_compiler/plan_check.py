@@ -8,7 +8,7 @@ import msgspec
 
 from model_compiler.data.contents import are_apart, marks_of
 from model_compiler.data.samples import Samples
-from model_compiler.errors import CompileError
+from model_compiler.errors import CompileError, about
 from model_compiler.plan import Net, Plan, Prune
 from model_compiler.yardstick import is_labelled
 
@@ -28,13 +28,15 @@ def check_parts(plan: Plan) -> None:
             name, instead = in_recipe(need.part), need.instead and f", or {need.instead}"
             raise CompileError(
                 f"{plan.reference}: there are no {_IN_WORDS.get(need.part, need.part)} samples, and {need.why}. Name "
-                f"`{name}` in [data]{instead}."
+                f"`{name}` in [data]{instead}.",
+                key=f"data.{name}",
             )
     if plan.metric is None and not is_labelled(plan.data.validation):
         for need in _choices(plan):
             raise CompileError(
                 f"{plan.reference}: some validation samples have no label, and {need.why} by accuracy. Label them, "
-                f"name a metric that needs none, or {need.instead}."
+                f"name a metric that needs none, or {need.instead}.",
+                key="data.validation",
             )
 
 
@@ -42,14 +44,20 @@ def check_samples(plan: Plan, *, certified: bool) -> None:
     """Looks into the parts. Raises CompileError for inputs that are not finite, and for one part in two uses where that
     voids a promise or a measurement. `certified`: there is, or will be, a cloud bundle."""
     parts = msgspec.structs.asdict(plan.data)
-    marks = {part: marks_of(samples, in_recipe(part)) for part, samples in parts.items()}
+    marks = {part: _marks(samples, in_recipe(part)) for part, samples in parts.items()}
     for part, other, why in _apart(plan, certified=certified):
         if not are_apart(marks[part], marks[other]) or _equal(parts[part], parts[other]):
             name, others = in_recipe(part), in_recipe(other)
             raise CompileError(
                 f"{plan.reference}: `{name}` has samples that `{others}` has too. {why}: give `{name}` samples of its "
-                "own in [data], or leave it out."
+                "own in [data], or leave it out.",
+                key=f"data.{name}",
             )
+
+
+def _marks(samples: Samples, name: str) -> list[bytes]:
+    with about(f"data.{name}"):
+        return marks_of(samples, name)
 
 
 def in_recipe(part: str) -> str:

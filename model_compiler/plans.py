@@ -14,7 +14,7 @@ from contracts.boards import BOARDS
 from contracts.errors import FoothillError
 from model_compiler import pack
 from model_compiler.data.samples import Floats, Labels
-from model_compiler.errors import CompileError
+from model_compiler.errors import CompileError, about
 from model_compiler.imports import called, code_of, resolve
 from model_compiler.metrics import Metric
 from model_compiler.onnx_ends import ends_of, fitted
@@ -145,9 +145,10 @@ def _checked(metric: Metric, name: str) -> Metric:
     """A metric that raises CompileError where the user's own raises anything, or gives no number."""
 
     def checked(outputs: Mapping[str, Floats], labels: Labels) -> float:
-        value = called(name, metric, outputs, labels)
-        if not isinstance(value, int | float | np.number) or not np.isfinite(value):
-            raise CompileError(f"{name} gave {value!r}. Return a share of 1, higher for better.")
+        with about("bundle.metric"):
+            value = called(name, metric, outputs, labels)
+            if not isinstance(value, int | float | np.number) or not np.isfinite(value):
+                raise CompileError(f"{name} gave {value!r}. Return a share of 1, higher for better.")
         return float(value)
 
     return checked

@@ -11,6 +11,7 @@ from model_compiler.data.folder import UNLABELLED
 from model_compiler.data.samples import Floats, Labels
 from model_compiler.errors import CompileError
 from model_compiler.plan import Plan
+from model_compiler.plan_check import in_recipe
 
 
 def check_answers(plan: Plan, name: str, answers: Mapping[str, Floats], rows: int) -> None:
@@ -39,14 +40,19 @@ def _check_classes(plan: Plan, name: str, classes: int) -> None:
     if plan.labels and len(plan.labels) != classes:
         raise CompileError(
             f"{name} knows {classes} classes, and {len(plan.labels)} labels are named ({', '.join(plan.labels[:8])}…). "
-            "Name as many labels as it knows classes."
+            "Name as many labels as it knows classes.",
+            key="bundle.labels",
         )
-    for part, samples in msgspec.structs.asdict(plan.data).items():
+    for field, samples in msgspec.structs.asdict(plan.data).items():
+        part = in_recipe(field)
         if samples.labels.ndim == 1 and samples.labels.dtype.kind in "iu":
             _check_labels(part, samples.labels, name, classes)
         elif plan.metric is None:
             kind = f"{samples.labels.dtype} {list(samples.labels.shape)}"
-            raise CompileError(f"The labels of {part} are {kind}. Give one whole number a sample, or name a metric.")
+            raise CompileError(
+                f"The labels of {part} are {kind}. Give one whole number a sample, or name a metric.",
+                key=f"data.{part}",
+            )
 
 
 def _check_labels(part: str, labels: Labels, name: str, classes: int) -> None:
@@ -54,5 +60,6 @@ def _check_labels(part: str, labels: Labels, name: str, classes: int) -> None:
     if len(wrong):
         raise CompileError(
             f"The label of row {wrong[0]} of {part} is {labels[wrong[0]]}, and {name} knows the classes 0 to "
-            f"{classes - 1} (-1: unlabelled). Mend the labels, or give the model as many classes."
+            f"{classes - 1} (-1: unlabelled). Mend the labels, or give the model as many classes.",
+            key=f"data.{part}",
         )
