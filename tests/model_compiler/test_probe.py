@@ -11,6 +11,7 @@ import pytest
 from model_compiler.data.samples import Arrays
 from model_compiler.errors import CompileError
 from model_compiler.plan import Plan
+from model_compiler.plan_check import in_recipe
 from model_compiler.probe import check_answers
 from model_compiler.replay import Ends
 from tests.model_compiler.small import CLASSES, plan, rows
@@ -66,8 +67,11 @@ def test_answers_that_do_not_fit_are_refused_by_the_models_name(told: Plan, answ
 def test_a_label_that_the_model_has_no_class_for_is_named_with_its_row(part: str) -> None:
     for wrong in (CLASSES, -2):
         told = labelled(part, [0, 1, wrong, wrong])
-        with pytest.raises(CompileError, match=rf"row 2 of {part} is {wrong}, and nets:some knows the classes 0 to 2"):
+        named = in_recipe(part)
+        words = rf"row 2 of {named} is {wrong}, and nets:some knows the classes 0 to 2"
+        with pytest.raises(CompileError, match=words) as refused:
             check_answers(told, "nets:some", {"logits": LOGITS}, 2)
+        assert refused.value.key == f"data.{named}"
 
 
 @pytest.mark.parametrize("labels", [[0.5, 1.5], [[0, 1], [1, 0]]])
