@@ -13,6 +13,8 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from runtime.links import process_metrics
+
 Purpose = Literal["escalate", "audit", "fallback"]
 AuditOutcome = Literal["published", "failed", "dropped", "unpaired", "outside-residency"]
 
@@ -30,6 +32,7 @@ class Telemetry:
         self._models: set[str] = set()
         self._answered = _Answered()
         self.registry.register(self._answered)
+        process_metrics.register(self.registry)
         self._in_flight = Gauge("foothill_in_flight", "Requests being answered now", ("part",), registry=self.registry)
         self._cloud_bytes = Counter(
             "foothill_cloud_bytes_total",
