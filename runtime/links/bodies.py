@@ -18,16 +18,13 @@ async def read_body(request: web.Request, limit: int, deadline: Deadline, clock:
     """
     declared = request.content_length
     if declared is not None and declared > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     if request.content.is_eof():
         return await _read(request, limit)
     try:
         return await asyncio.wait_for(_read(request, limit), deadline.left_s(clock()))
     except asyncio.TimeoutError:
-        raise FoothillError(
-            "deadline_exceeded",
-            "The deadline passed before the whole body had come. Send it faster, smaller, or with more time.",
-        ) from None
+        raise too_slow() from None
 
 
 async def _read(request: web.Request, limit: int) -> bytes:
@@ -39,7 +36,7 @@ async def _read(request: web.Request, limit: int) -> bytes:
             part = await request.content.readany()
             size += len(part)
             if size > limit:
-                raise _too_large(limit)
+                raise too_large(limit)
             parts.append(part)
     except (web.RequestPayloadError, ConnectionError) as error:
         raise FoothillError(
@@ -48,7 +45,14 @@ async def _read(request: web.Request, limit: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _too_large(limit: int) -> FoothillError:
+def too_large(limit: int) -> FoothillError:
     return FoothillError(
         "body_too_large", f"The body has more than {limit} bytes. Send less, or raise max_body_bytes of this server."
+    )
+
+
+def too_slow() -> FoothillError:
+    return FoothillError(
+        "deadline_exceeded",
+        "The deadline passed before the whole body had come. Send it faster, smaller, or with more time.",
     )

@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from contracts import headers
 from contracts.errors import FoothillError
+from runtime.links.exchanges import Outgoing
 
 log = logging.getLogger(__name__)
 
@@ -29,23 +30,30 @@ def request_id_of(request: web.Request) -> str:
     """The request's id: the caller's when it is in form, else a new one, the same at every call."""
     known = request.get(_REQUEST_ID)
     if known is None:
-        known = _callers_id(request.headers) or uuid.uuid4().hex
+        known = callers_id(request.headers) or uuid.uuid4().hex
         request[_REQUEST_ID] = known
     return known
 
 
 def error_response(error: FoothillError, *, source: str, request_id: str) -> web.Response:
     """The JSON body of `error`, with `Retry-After` in whole seconds where the error names one or asks for one."""
+    refusal = refused(error, source=source, request_id=request_id)
+    return web.Response(status=refusal.status, body=refusal.body, headers=refusal.headers)
+
+
+def refused(error: FoothillError, *, source: str, request_id: str) -> Outgoing:
+    """As `error_response`, for any protocol."""
     told = error.body(source=source, request_id=request_id)
-    answer = web.Response(
-        status=error.status,
-        body=msgspec.json.encode(msgspec.structs.replace(told, message=_printable(told.message))),
-        content_type="application/json",
-    )
-    answer.headers[headers.REQUEST_ID] = request_id
+    given = {"Content-Type": "application/json; charset=utf-8", headers.REQUEST_ID: request_id}
     if error.retry_after_s is not None or error.status in (429, 503):
-        answer.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or 1.0)))
-    return answer
+        given["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or 1.0)))
+    body = msgspec.json.encode(msgspec.structs.replace(told, message=_printable(told.message)))
+    return Outgoing(error.status, given, body)
+
+
+def hidden(source: str, request_id: str) -> FoothillError:
+    """What a caller is told of a defect."""
+    return FoothillError("internal", f"The {source} failed; its log tells more under {request_id}.")
 
 
 def error_middleware(source: str) -> Middleware:
@@ -70,8 +78,7 @@ def error_middleware(source: str) -> Middleware:
             return _from_http(error, source, request_id)
         except Exception:
             log.exception("%s %s failed, request id %s", request.method, request.path, request_id)
-            hidden = FoothillError("internal", f"The {source} failed; its log tells more under {request_id}.")
-            return error_response(hidden, source=source, request_id=request_id)
+            return error_response(hidden(source, request_id), source=source, request_id=request_id)
         if not answer.prepared:
             answer.headers.setdefault(headers.REQUEST_ID, request_id)
         return answer
@@ -95,7 +102,8 @@ def _from_http(error: web.HTTPException, source: str, request_id: str) -> web.Re
     return answer
 
 
-def _callers_id(sent: Mapping[str, str]) -> str:
+def callers_id(sent: Mapping[str, str]) -> str:
+    """The id that a caller has sent, or "" where it is not in form."""
     try:
         return headers.parse_request_id(sent)
     except FoothillError:

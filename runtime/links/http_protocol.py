@@ -5,14 +5,18 @@ aiohttp answers such bytes below its applications and middlewares, in plain text
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from contracts.errors import FoothillError
+from runtime.links.hot_connection import HotConnection
+from runtime.links.hot_routes import HOT_ROUTES, HotRoutes
+from runtime.links.http_date import HttpDate
 from runtime.links.http_errors import error_response
 
 _SHOWN = 200
@@ -29,13 +33,13 @@ class Runner(web.AppRunner):
         self._source = source
 
     async def _make_server(self) -> web.Server:
-        return _Server(await super()._make_server(), self._source)
+        return _Server(await super()._make_server(), self._source, self.app.get(HOT_ROUTES))
 
 
 class _Server(web.Server):
     """The server that the application made, but for the protocol of its connections."""
 
-    def __init__(self, made: web.Server, source: str) -> None:
+    def __init__(self, made: web.Server, source: str, hot: HotRoutes | None) -> None:
         super().__init__(
             made.request_handler,
             request_factory=made.request_factory,
@@ -44,17 +48,78 @@ class _Server(web.Server):
             **made._kwargs,
         )
         self.source = source
+        self.hot = hot
+        self.date = HttpDate()
 
     def __call__(self) -> web.RequestHandler:
         return _Protocol(self, loop=self._loop, **self._kwargs)
 
 
 class _Protocol(web.RequestHandler):
-    __slots__ = ("_source",)
+    """aiohttp's, behind a HotConnection where the application has hot routes.
+
+    What it takes over of aiohttp's state is for the rules that hold for a whole connection: it is closed after a long
+    idle time, and a shutdown waits for the answer under way.
+    """
+
+    __slots__ = ("_hot", "_server", "_source")
 
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._source = server.source
+        self._server = server
+        self._hot: HotConnection | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._server.hot is not None:
+            self._hot = HotConnection(
+                self._server.hot,
+                cast(asyncio.Transport, transport),
+                self._server.date,
+                theirs=super().data_received,
+                busy=self._note_busy,
+                loop=self._loop,
+            )
+
+    def data_received(self, data: bytes) -> None:
+        if self._hot is None or not data:
+            super().data_received(data)
+        elif not (self._force_close or self._close):
+            self._hot.received(data)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        finished = await super().finish_response(request, resp, start_time)
+        if self._hot is not None and finished[0].keep_alive:
+            self._hot.their_answer_ended()
+        return finished
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._hot is not None:
+            self._hot.lost()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._hot is not None:
+            self._hot.may_write(False)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._hot is not None:
+            self._hot.may_write(True)
+
+    def _note_busy(self, busy: bool) -> None:
+        self._request_in_progress = busy
+        if busy:
+            self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout
+            return
+        if self._handler_waiter is not None and not self._handler_waiter.done():
+            self._handler_waiter.set_result(None)
+        if self._close and self.transport is not None:
+            self.transport.close()
 
     def handle_error(
         self,

@@ -1,0 +1,122 @@
+"""The bytes of one HTTP/1.1 connection, cut into requests. It does no I/O.
+
+Only requests of the plainest form are read here: a head of moderate size, a body of a declared length that is sent as
+it is, and a connection that stays open. Whatever is less plain is told apart, for a parser that knows all of HTTP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httptools
+from multidict import CIMultiDict, CIMultiDictProxy
+
+MAX_HEAD_BYTES = 8190
+MAX_HEADERS = 64
+_END = b"\r\n\r\n"
+_LENGTH = re.compile(r"[0-9]{1,15}")
+_ELABORATE = ("Transfer-Encoding", "Content-Encoding", "Expect", "Upgrade", "Trailer")
+
+
+class Head:
+    """The head of one plain request. `target` is the path as it was sent, `raw` all its bytes.
+
+    `content_length`: so many bytes of body follow it.
+    """
+
+    __slots__ = ("content_length", "headers", "method", "raw", "target")
+
+    def __init__(self, raw: bytes, method: str, target: str, headers: CIMultiDictProxy[str], length: int) -> None:
+        self.raw = raw
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.content_length = length
+
+
+class Framing:
+    """`add` what was received; take a `head`, then as many bytes as its body has, then the next head.
+
+    A head in the very bytes of the one before it is not parsed again: a caller sends many requests that differ in
+    their bodies only. It is then the same object.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._last: Head | None = None
+
+    @property
+    def held(self) -> int:
+        """How many bytes wait here."""
+        return len(self._bytes)
+
+    def add(self, data: bytes) -> None:
+        self._bytes = self._bytes + data if self._bytes else data
+
+    def head(self) -> Head | bytes | None:
+        """The next request's head; all bytes at hand where it is not plain, or too long for it; None for too few."""
+        end = self._bytes.find(_END)
+        if end < 0:
+            return self.take(self.held) if self.held > MAX_HEAD_BYTES else None
+        end += len(_END)
+        raw = self._bytes[:end]
+        if self._last is None or raw != self._last.raw:
+            self._last = _read_head(raw)
+        if self._last is None:
+            return self.take(self.held)
+        self._bytes = self._bytes[end:]
+        return self._last
+
+    def take(self, count: int) -> bytes:
+        """Up to `count` bytes of what comes next."""
+        if count >= len(self._bytes):
+            taken, self._bytes = self._bytes, b""
+        else:
+            taken, self._bytes = self._bytes[:count], self._bytes[count:]
+        return taken
+
+
+class _Reader:
+    """What the parser calls."""
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    def on_url(self, part: bytes) -> None:
+        self.target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+
+def _read_head(raw: bytes) -> Head | None:
+    """None for a head that is not plain, or no HTTP."""
+    reader = _Reader()
+    parser = httptools.HttpRequestParser(reader)
+    try:
+        parser.feed_data(raw)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return None
+    headers = CIMultiDict(_texts(reader.headers))
+    length = _content_length(headers)
+    moderate = len(raw) <= MAX_HEAD_BYTES and len(headers) <= MAX_HEADERS and reader.target.isascii()
+    whole = parser.get_http_version() == "1.1" and len(headers.getall("Host", ())) == 1
+    if length is None or not (moderate and whole and parser.should_keep_alive()):
+        return None
+    return Head(raw, parser.get_method().decode(), reader.target.decode(), CIMultiDictProxy(headers), length)
+
+
+def _texts(headers: list[tuple[bytes, bytes]]) -> Iterator[tuple[str, str]]:
+    """Bytes that are no text become lone surrogates, as they do in aiohttp."""
+    for name, value in headers:
+        yield name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")
+
+
+def _content_length(headers: CIMultiDict[str]) -> int | None:
+    """0 where none is declared, None where the body ends otherwise or is not sent as it is."""
+    lengths = headers.getall("Content-Length", ("0",))
+    if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]) or any(name in headers for name in _ELABORATE):
+        return None
+    return int(lengths[0])
