@@ -26,6 +26,15 @@ Sequence = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 Threshold = Annotated[float, msgspec.Meta(ge=0.0, le=MAX_THRESHOLD)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
+CHUNK_BYTES = 64 << 10
+"""Of every chunk of a content but its last."""
+MOST_WANTED_CHUNKS = 64
+MAX_CHUNK_MESSAGE_BYTES = CHUNK_BYTES + (8 << 10)
+"""A chunk in its envelope, with room for its topic; a want is smaller."""
+
+ChunkIndex = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+ContentName = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+
 NodeState = Literal["online", "draining", "offline"]
 ModelPhase = Literal["fetching", "verifying", "testing", "probation", "active", "failed", "reverted"]
 
@@ -96,7 +105,8 @@ class Desired(msgspec.Struct, frozen=True):
 
 
 class ModelReport(msgspec.Struct, frozen=True):
-    """One model on a node: the digest it works on or serves, and how far it is. `serving` is what answers now."""
+    """One model on a node: the digest it works on or serves, and how far it is. `serving` is what answers now, run by
+    `provider`."""
 
     digest: str
     phase: ModelPhase
@@ -105,6 +115,7 @@ class ModelReport(msgspec.Struct, frozen=True):
     bundle: str = ""
     stratum: str = ""
     error: str = ""
+    provider: str = ""
 
 
 class Reported(msgspec.Struct, frozen=True):
@@ -158,6 +169,39 @@ class Certificate(msgspec.Struct, frozen=True):
     state: Literal["live", "revoked"]
     sequence: Sequence
     issued_at_s: float
+
+
+class ChunkWant(msgspec.Struct, frozen=True):
+    """Chunks of one content that a node asks its fleet for (QoS 0, not retained, signed with the key it enrolled).
+
+    `content` is a digest, or the name of signed metadata below `/tuf/`, such as `metadata/timestamp.json`. `ask` is
+    drawn at random for each content that is fetched: only answers which carry it are taken.
+    """
+
+    node: str
+    ask: Sequence
+    content: ContentName
+    chunks: Annotated[tuple[ChunkIndex, ...], msgspec.Meta(min_length=1, max_length=MOST_WANTED_CHUNKS)]
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """A piece of a content (QoS 0, not retained, signed by the fleet manager), or why there is none.
+
+    Its bytes are the envelope's attachment `data` (a digest): 64 KiB from byte `index` * 64 KiB on, or what is left of
+    the `size` bytes of the whole. With an `error` there are none.
+    """
+
+    ask: Sequence
+    content: ContentName
+    index: ChunkIndex
+    size: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+    data: str = ""
+    error: str = ""
+
+
+def chunks_of(size: int, chunk_bytes: int = CHUNK_BYTES) -> int:
+    """How many chunks a content of `size` bytes has."""
+    return -(-size // chunk_bytes)
 
 
 def encode(message: msgspec.Struct) -> bytes:

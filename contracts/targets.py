@@ -7,9 +7,9 @@ from typing import Literal
 import msgspec
 
 CONTROL_KEYS = "keys/control.json"
-"""The keys that sign documents, identities, certificates and engines; a target of the top-level role."""
+"""The keys that sign documents, identities, certificates, engines, chunks and tickets; a target of the top role."""
 
-Use = Literal["desired", "identity", "certificate", "engine"]
+Use = Literal["desired", "identity", "certificate", "engine", "ticket", "chunk"]
 
 
 class ControlKey(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 PREFIX = "foothill/v1"
 DENY = f"{PREFIX}/deny"
@@ -18,8 +19,7 @@ NODE_KINDS = ("identity", "status", "desired", "reported", "load")
 
 def node_topic(node: str, kind: str) -> str:
     """`nodes/{node}/{kind}`; raises ValueError for a name that would break out of its level."""
-    if not NODE_NAME.fullmatch(node):
-        raise ValueError(f"{node!r} is not a node name: use lower-case letters, digits and '-', at most 63.")
+    _checked_node(node)
     if kind not in NODE_KINDS:
         raise ValueError(f"{kind!r} is not one of {', '.join(NODE_KINDS)}.")
     return f"{PREFIX}/nodes/{node}/{kind}"
@@ -51,6 +51,31 @@ EVERY_CERTIFICATE = f"{CERTIFICATES}/+"
 
 def certificate_topic(stratum: str) -> str:
     return f"{CERTIFICATES}/{_level(stratum)}"
+
+
+ChunkKind = Literal["want", "piece"]
+"""What a node asks for, and what the fleet manager answers with."""
+
+EVERY_WANT = f"{PREFIX}/chunks/+/want"
+
+
+def chunk_topic(node: str, kind: ChunkKind) -> str:
+    """`chunks/{node}/{kind}`; raises ValueError for a name that would break out of its level."""
+    return f"{PREFIX}/chunks/{_checked_node(node)}/{kind}"
+
+
+def wanting_node(topic: str) -> str:
+    """The node whose wants come on `topic`; raises ValueError for any other topic."""
+    parts = topic.split("/")
+    if len(parts) != 5 or "/".join(parts[:3]) != f"{PREFIX}/chunks" or parts[4] != "want":
+        raise ValueError(f"{topic[:200]!r} is no topic of wants.")
+    return _checked_node(parts[3])
+
+
+def _checked_node(node: str) -> str:
+    if not NODE_NAME.fullmatch(node):
+        raise ValueError(f"{node[:80]!r} is not a node name: use lower-case letters, digits and '-', at most 63.")
+    return node
 
 
 def _level(stratum: str) -> str:

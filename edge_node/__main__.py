@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 from aiohttp import web
 
 from contracts.errors import FoothillError
@@ -28,10 +29,12 @@ from edge_node.room import Room
 from edge_node.slots import SlotFile
 from edge_node.updater import Updater
 from edge_node.vitals import available_bytes
+from edge_node.way import open_way
 from edge_node.workshop import open_engines
-from runtime.links.blob_http import http_ways
+from runtime.links.admission import HOW_TO_ASK, open_admission
 from runtime.links.bundle_fetch import fetch_bundle
 from runtime.links.bundles import BundleStore
+from runtime.links.exposure import check_exposure
 from runtime.links.holder import Holder
 from runtime.links.key_files import read_token
 from runtime.links.mqtt import MqttPort, Will
@@ -39,6 +42,7 @@ from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.settings import SettingsError, load
 from runtime.links.state_dir import held
 from runtime.links.telemetry import Telemetry
+from runtime.links.ticket_keys import TicketKeys
 from runtime.links.trust import TrustedFleet
 from runtime.links.upstream import Upstreams
 from runtime.serving.app import ServingSettings, create_app
@@ -46,16 +50,20 @@ from runtime.serving.fingerprint import detect
 from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost, engine_slots
 from runtime.serving.loaded import LoadedModel
+from runtime.serving.providers import Wish
 from runtime.serving.repository import StoredBundles
 
 log = logging.getLogger(__name__)
 
-STORE_DIR = "store"
+STORE_DIR, PROVIDERS_DIR = "store", "providers"
 
 
 async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> None:
     """The whole life of a node: serve what it has, then listen to its fleet. Raises SettingsError."""
     state_dir = Path(config.state_dir)
+    check_exposure(
+        config.host, name="edge node", protected=config.auth.asks, insecure=config.insecure, remedy=HOW_TO_ASK
+    )
     with _explained(), held(state_dir):
         enrolment = load_enrolment(state_dir)
         node = await build(config, enrolment, state_dir)
@@ -71,23 +79,25 @@ class Node(NamedTuple):
 
 
 async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
-    fingerprint = await asyncio.to_thread(detect, target=config.target)
+    fingerprint = await asyncio.to_thread(detect, target=config.target, provider=config.provider)
+    wish = Wish(config.provider, config.provider_fallback, state_dir / PROVIDERS_DIR)
     telemetry = Telemetry()
     host = ModelHost(max_waiting=config.max_waiting, slots=engine_slots(config.threads))
     store = BundleStore(state_dir / STORE_DIR, reserve_bytes=config.reserve_bytes)
     fleet_url = config.fleet_url or enrolment.fleet_url
-    trust = TrustedFleet(state_dir / TRUST_DIR, fleet_url, enrolment.root)
+    way = open_way(config, enrolment, state_dir, fleet_url)
+    trust = TrustedFleet(state_dir / TRUST_DIR, fleet_url, enrolment.root, fetcher=way.fetcher)
     certificates = await asyncio.to_thread(NodeCertificates, state_dir, partial(trust.keys, "certificate"))
     updater = Updater(
         node=enrolment.node,
         store=store,
         slots=SlotFile(state_dir),
         host=host,
-        fetch=partial(fetch_bundle, store, trust, http_ways(fleet_url)),
+        fetch=partial(fetch_bundle, store, trust, way.contents),
         loader=Loader(
             store,
             host,
-            partial(open_tested, target=fingerprint.target, threads=config.threads),
+            partial(open_tested, target=fingerprint.target, threads=config.threads, wish=wish),
             target=fingerprint.target,
             room=Room(available_bytes, config.memory_reserve_bytes, config.memory_short),
             latency=LatencyRule(config.max_slowdown, config.default_deadline_ms),
@@ -116,12 +126,29 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
         bundles=store,
         host=host,
         updater=updater,
+        wish=wish,
     )
     upstreams = Upstreams(connect_to=config.connect_to)
     holder = _holder(config, enrolment, upstreams, certificates, agent, telemetry)
-    repository = StoredBundles(host, store, target=fingerprint.target, threads=config.threads)
+    repository = StoredBundles(host, store, target=fingerprint.target, threads=config.threads, wish=wish)
     settings = _serving_settings(config, enrolment)
-    app = create_app(host, settings, holder=holder, telemetry=telemetry, repository=repository)
+    keys = TicketKeys(partial(_at_hand, trust)) if config.auth.tickets else None
+    app = create_app(
+        host,
+        settings,
+        holder=holder,
+        telemetry=telemetry,
+        repository=repository,
+        admission=open_admission(
+            config.auth,
+            keys=keys,
+            audience=enrolment.node,
+            admin_token=settings.admin_token,
+            hop_key=settings.hop_key,
+        ),
+    )
+    if keys is not None:
+        app.cleanup_ctx.append(keys.life)
     _live_with(app, agent, holder, upstreams, host, engines)
     return Node(app, updater)
 
@@ -156,13 +183,19 @@ def _open_port(broker_url: str, node: str, will: Will) -> MqttPort:
         raise SettingsError(f"broker_url: {error}") from error
 
 
-def main(path: str | None = None) -> None:
+async def _at_hand(trust: TrustedFleet) -> TrustedFleet:
+    return trust
+
+
+def main(path: str | None = None, *, insecure: bool = False) -> None:
+    """`insecure` as the key of the configuration."""
     configure_logging()
-    run_loop(_run_configured(Path(path) if path else None))
+    run_loop(_run_configured(Path(path) if path else None, insecure))
 
 
-async def _run_configured(path: Path | None) -> None:
-    await run(load(path, Config))
+async def _run_configured(path: Path | None, insecure: bool) -> None:
+    config = load(path, Config)
+    await run(msgspec.structs.replace(config, insecure=config.insecure or insecure))
 
 
 def _seed(certificates: NodeCertificates, loaded: LoadedModel) -> None:

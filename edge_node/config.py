@@ -9,6 +9,8 @@ from msgspec import Meta
 
 from contracts.boards import BOARDS
 from edge_node.room import WhenShort
+from runtime.links.admission import AuthConfig
+from runtime.serving.providers import Choice
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -20,11 +22,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state_dir: str = "./state/edge"
     fleet_url: str = ""
     broker_url: str = ""
+    fetch: Literal["auto", "http", "mqtt"] = "auto"
     cloud_urls: tuple[str, ...] = ()
     cloud_region: str = ""
     connect_to: dict[str, str] = {}
     target: str = ""
     threads: Annotated[int, Meta(ge=1, le=1024)] = 1
+    provider: Choice = "auto"
+    provider_fallback: bool = False
     max_body_bytes: Annotated[int, Meta(ge=1)] = 16 << 20
     default_deadline_ms: Annotated[float, Meta(gt=0)] = 10_000.0
     max_waiting: Annotated[int, Meta(ge=1)] = 256
@@ -40,6 +45,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine_store_bytes: Annotated[int, Meta(ge=1)] = 4 << 30
     engine_build_bytes: Annotated[int, Meta(ge=1)] = 6 << 30
     admin_token_file: str = ""
+    insecure: bool = False
+    auth: AuthConfig = AuthConfig()
 
     def __post_init__(self) -> None:
         if self.target and self.target not in BOARDS:

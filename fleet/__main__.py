@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from contracts.messages import MAX_CHUNK_MESSAGE_BYTES
 from fleet.app import Parts, create_app
 from fleet.broker import Broker
+from fleet.chunks import ChunkService
 from fleet.config import FleetConfig
 from fleet.controller import Controller
 from fleet.engines import EngineShelf
@@ -31,7 +33,7 @@ from runtime.links.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-DATABASE, ADMIN_TOKEN, CLIENT_ID = "fleet.db", "admin.token", "fleet"
+DATABASE, ADMIN_TOKEN, CLIENT_ID, CHUNKS_ID = "fleet.db", "admin.token", "fleet", "fleet-chunks"
 
 
 async def run(config: FleetConfig, *, ready: Callable[[str], None] | None = None) -> None:
@@ -52,9 +54,11 @@ async def opened(config: FleetConfig, clock: Callable[[], float] = time.time) ->
     try:
         async with _parts(config, broker, clock) as parts:
             await parts.controller.start()
+            await parts.chunks.start()
             try:
                 yield parts
             finally:
+                await parts.chunks.stop()
                 await parts.controller.stop()
     finally:
         if broker is not None:
@@ -67,6 +71,7 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
     broker_url = config.broker_url if broker is None else broker.url
     try:
         port = MqttPort(broker_url, CLIENT_ID)
+        chunk_port = MqttPort(broker_url, CHUNKS_ID, max_packet_bytes=MAX_CHUNK_MESSAGE_BYTES)
     except ValueError as error:
         raise SettingsError(f"broker_url: {error}") from error
     state = await worker.run(State, directory / DATABASE)
@@ -106,6 +111,17 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
             engines=engines,
             enrolment=Enrolment(state, signing, clock, config.token_ttl_s),
             controller=controller,
+            chunks=ChunkService(
+                port=chunk_port,
+                worker=worker,
+                state=state,
+                signing=signing,
+                blobs=blobs,
+                tuf_directory=directory / "tuf",
+                settings=config.chunks,
+                metrics=metrics,
+                node=controller.node,
+            ),
             metrics=metrics,
             telemetry=telemetry,
             tuf_directory=directory / "tuf",

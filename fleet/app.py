@@ -18,6 +18,7 @@ from contracts.errors import FoothillError
 from contracts.headers import ENGINE
 from contracts.timing import TOTAL
 from fleet.api import AbortRequest, RolloutRequest, view
+from fleet.chunks import ChunkService
 from fleet.config import FleetConfig
 from fleet.controller import Controller
 from fleet.engines import EngineShelf, read_offer
@@ -49,6 +50,7 @@ class Parts(NamedTuple):
     engines: EngineShelf
     enrolment: Enrolment
     controller: Controller
+    chunks: ChunkService
     metrics: Metrics
     telemetry: Telemetry
     tuf_directory: Path

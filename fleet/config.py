@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fleet.broker import BrokerConfig
+from fleet.chunks import ChunkSettings
 from fleet.engines import EngineSettings
 from fleet.gates import GateSettings
 from fleet.signing import Lifetimes
@@ -31,5 +32,6 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stage_deadline_s: float = 300.0
     silence_s: float = 900.0
     engines: EngineSettings = EngineSettings()
+    chunks: ChunkSettings = ChunkSettings()
     gate: GateSettings = GateSettings()
     lifetimes: Lifetimes = Lifetimes()

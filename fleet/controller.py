@@ -130,6 +130,10 @@ class Controller:
             raise FoothillError("not_found", f"There is no rollout {rollout_id[:80]!r}.")
         return found
 
+    def node(self, name: str) -> NodeRow | None:
+        """An enrolled node."""
+        return self._nodes.get(name)
+
     async def node_views(self) -> list[NodeView]:
         rows = {row.node: row.sequence for row in await self._worker.run(self._state.desired)}
         assigned = await self._worker.run(lambda: {name: self._state.assigned(name) for name in self._nodes})

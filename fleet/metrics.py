@@ -29,6 +29,21 @@ class Metrics:
             "foothill_fleet_audits_refused", "Audits that were not believed, by reason", ("reason",), registry=registry
         )
 
+        self._chunk_bytes = PrometheusCounter(
+            "foothill_fleet_chunk_bytes", "Bytes of chunks sent to nodes over MQTT", registry=registry
+        )
+        self._wants_refused = PrometheusCounter(
+            "foothill_fleet_chunk_wants_refused",
+            "Wants of chunks that were not signed by their node, or asked for what is not its own",
+            registry=registry,
+        )
+
+    def chunk_sent(self, size: int) -> None:
+        self._chunk_bytes.inc(size)
+
+    def want_refused(self) -> None:
+        self._wants_refused.inc()
+
     def audit_refused(self, reason: Refusal) -> None:
         self._refused.labels(reason).inc()
 

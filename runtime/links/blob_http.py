@@ -14,6 +14,7 @@ from contracts.errors import FoothillError
 from contracts.manifest import File
 from runtime.links.bundle_fetch import Way, Ways
 from runtime.links.bundles import BundleStore, size_of
+from runtime.links.chunk_file import leave_prefix
 from runtime.links.disk import Writing
 
 RETRY_DELAYS_S = (0.1, 0.3, 1.0, 3.0)
@@ -30,6 +31,13 @@ def http_ways(fleet_url: str, *, retry_delays_s: Sequence[float] = RETRY_DELAYS_
 async def _open(fleet_url: str, retry_delays_s: Sequence[float]) -> AsyncIterator[Way]:
     async with aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False) as session:
         yield _HttpWay(session, fleet_url, retry_delays_s)
+
+
+class Unreachable(FoothillError):  # noqa: N818 - it names a state of the world, not a mistake
+    """No answer comes from the registry; another way may lead to it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("unavailable", message)
 
 
 class _HttpWay:
@@ -70,6 +78,7 @@ class _Transfer:
 
     async def run(self) -> None:
         """Attempts with growing pauses; one that came further than all before starts the count again."""
+        await asyncio.to_thread(leave_prefix, self._store, self._file)
         failures, furthest = 0, size_of(self._partial)
         while (error := await self._attempt()) is not None:
             if (have := size_of(self._partial)) > furthest:
@@ -177,8 +186,9 @@ class _Transfer:
 
     def _gave_up(self, error: Exception) -> FoothillError:
         cause = str(error) or type(error).__name__
-        return FoothillError(
-            "unavailable",
+        told = (
             f"{self._url} could not be fetched: {cause}. {size_of(self._partial)} of {self._file.bytes} bytes are "
-            f"kept, and the next attempt goes on from there.",
+            f"kept, and the next attempt goes on from there."
         )
+        answered = isinstance(error, (_Interrupted, aiohttp.ClientSSLError))
+        return FoothillError("unavailable", told) if answered else Unreachable(told)

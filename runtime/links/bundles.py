@@ -16,6 +16,7 @@ from pathlib import Path
 
 from contracts.errors import FoothillError
 from contracts.manifest import FILE, File, Manifest, decode, digest_of, is_digest
+from runtime.links.chunk_bits import BITS_SUFFIX, ChunkBits
 from runtime.links.disk import REAL_DISK, Disk
 from runtime.links.durable import make_directories, remove_tree, write_file
 
@@ -143,8 +144,11 @@ class BundleStore:
         torn. Call it once, before anything is fetched."""
         for leftover in self._building.iterdir():
             remove_tree(leftover, self.disk)
-        for partial in self._partial.iterdir():
-            self._trim(partial)
+        for entry in sorted(self._partial.iterdir()):  # a content comes before its bits
+            if not entry.suffix:
+                self._trim(entry)
+            elif entry.suffix != BITS_SUFFIX or not entry.with_suffix("").exists():
+                self.disk.unlink(entry)
 
     @contextmanager
     def room_for(self, manifest: Manifest) -> Iterator[None]:
@@ -206,6 +210,10 @@ class BundleStore:
     def partial(self, digest: str) -> Path:
         """Where the content `digest` grows while it is fetched; kept over failures and restarts, to go on from."""
         return self._partial / _hex(digest)
+
+    def bits(self, digest: str) -> Path:
+        """Which chunks of a partial content are here, where it does not grow from its beginning."""
+        return self._bits(self.partial(digest))
 
     def lock(self, digest: str) -> asyncio.Lock:
         """Held while one content is fetched, so that two bundles which share it fetch it once."""
@@ -271,6 +279,8 @@ class BundleStore:
 
     def _trim(self, partial: Path) -> None:
         found = partial.stat()
+        if self._bits(partial).exists() and found.st_nlink == 1:
+            return  # the bits speak of synced chunks alone
         whole = found.st_size // self.sync_bytes * self.sync_bytes
         # After a power cut a file that had moved may have its old name as well: cutting it would cut the content.
         if whole and found.st_nlink == 1:
@@ -290,8 +300,12 @@ class BundleStore:
     def _bundle(self, digest: str) -> Path:
         return self._bundles / _hex(digest)
 
+    def _bits(self, partial: Path) -> Path:
+        return partial.with_name(partial.name + BITS_SUFFIX)
+
     def _partial_bytes(self, digest: str) -> int:
-        return size_of(self.partial(digest))
+        kept = ChunkBits.read(self.bits(digest))
+        return size_of(self.partial(digest)) if kept is None else kept.held_bytes
 
     def _drop_unused_blobs(self) -> None:
         # Every bundle hard-links its contents, so the link count of a blob is its number of users plus one.

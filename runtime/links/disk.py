@@ -27,11 +27,29 @@ class Writing(Protocol):
     def close(self) -> None: ...
 
 
+class Patching(Protocol):
+    """A file open for writing anywhere in it. All methods block and raise OSError."""
+
+    def write_at(self, at: int, data: bytes) -> None:
+        """All of `data` from byte `at` on, handed to the kernel when this returns. A gap before it reads as zeros."""
+        ...
+
+    def sync(self) -> None:
+        """Returns when all that was written is on disk."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Disk(Protocol):
     """All methods block and raise OSError."""
 
     def open(self, path: Path, *, at: int = 0, mode: int = 0o644) -> Writing:
         """For writing from byte `at` on; what stood behind it is cut off. At 0 a missing file is made, with `mode`."""
+        ...
+
+    def patch(self, path: Path) -> Patching:
+        """For writing anywhere; what stands in the file stays, and a missing one is made."""
         ...
 
     def sync(self, path: Path) -> None:
@@ -72,6 +90,9 @@ class RealDisk:
 
     def open(self, path: Path, *, at: int = 0, mode: int = 0o644) -> Writing:
         return _RealWriting(path, at, mode)
+
+    def patch(self, path: Path) -> Patching:
+        return _RealPatching(path)
 
     def sync(self, path: Path) -> None:
         _sync(path, os.O_RDONLY)
@@ -128,6 +149,23 @@ class _RealWriting:
 
     def close(self) -> None:
         self._file.close()
+
+
+class _RealPatching:
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+
+    def write_at(self, at: int, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            written = os.pwrite(self._descriptor, left, at)
+            left, at = left[written:], at + written
+
+    def sync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -89,7 +89,8 @@ class MqttPort:
 
     Every connection starts clean: nothing is kept for a client that is away, so owners of retained state publish it
     again in `on_connect`. Messages arrive at least once, in order for each subscription; the filters of one port must
-    not overlap. A message is acknowledged after its handler has returned or failed.
+    not overlap. A message is acknowledged after its handler has returned or failed. The broker drops what is larger
+    than `max_packet_bytes` before it gets here.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class MqttPort:
         will: Will | None = None,
         keepalive_s: int = 10,
         queue_limit: int = 1000,
+        max_packet_bytes: int = MAX_PACKET_BYTES,
         rng: random.Random | None = None,
     ) -> None:
         self._host, self._port, self._login = _parse(url)
@@ -112,10 +114,12 @@ class MqttPort:
         self._callbacks: list[Callback] = []
         self._events: deque[Outgoing] = deque()
         self._queue_limit = queue_limit
+        self._max_packet_bytes = max_packet_bytes
         self._states: dict[str, Outgoing] = {}
         self._session: Session | None = None
         self._ready = asyncio.Event()
         self._idle = asyncio.Event()
+        self._moved = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = False
         self.dropped = 0
@@ -171,6 +175,12 @@ class MqttPort:
             self._queue(message)
         self._send_waiting()
 
+    async def drained(self, below: int) -> None:
+        """Until fewer than `below` messages wait or are on their way; at once where there is no connection."""
+        while (session := self._session) is not None and len(self._events) + len(session.unconfirmed) >= below:
+            self._moved.clear()
+            await self._moved.wait()
+
     async def stop(self) -> None:
         """Sends what waits (for a second at most), disconnects without the will, and ends all tasks."""
         session, self._started = self._session, False
@@ -214,7 +224,7 @@ class MqttPort:
         client = self._new_client()
         session = Session(client, self._deliver, self._send_waiting)
         await asyncio.to_thread(
-            client.connect, self._host, self._port, self._keepalive_s, clean_start=True, properties=_connect_terms()
+            client.connect, self._host, self._port, self._keepalive_s, clean_start=True, properties=self._terms()
         )
         session.attach()
         try:
@@ -243,6 +253,13 @@ class MqttPort:
             topic, payload, retain = self._will
             client.will_set(topic, payload, qos=1, retain=retain)
         return client
+
+    def _terms(self) -> Properties:
+        """No session expiry: a session ends with its connection. Unacknowledged messages are bounded by the window."""
+        properties: Properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.ReceiveMaximum = _IN_WINDOW
+        properties.MaximumPacketSize = self._max_packet_bytes
+        return properties
 
     async def _live(self, session: Session) -> bool:
         """One connection from its first to its last moment; True when another client took its name over."""
@@ -277,6 +294,7 @@ class MqttPort:
     def _lose(self, session: Session) -> None:
         self._session = None
         self._ready.clear()
+        self._moved.set()
         self._states.clear()
         again = [message for message in session.unconfirmed.values() if message.qos and not message.retain]
         self._events = deque(message for message in (*again, *self._events) if message.qos)
@@ -301,6 +319,7 @@ class MqttPort:
             self.dropped += 1
 
     def _send_waiting(self) -> None:
+        self._moved.set()
         session = self._session
         if session is None or session.closed.done():
             return
@@ -327,14 +346,6 @@ async def _call_back(callback: Callback) -> None:
             await pending
     except Exception:
         log.exception("mqtt: a callback after connecting failed")
-
-
-def _connect_terms() -> Properties:
-    """No session expiry: the session ends with the connection. Unacknowledged messages are bounded by the window."""
-    properties: Properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.ReceiveMaximum = _IN_WINDOW
-    properties.MaximumPacketSize = MAX_PACKET_BYTES
-    return properties
 
 
 def _matches(topic_filter: str, topic: str) -> bool:

@@ -3,6 +3,7 @@ keeps what it once verified, so that it works on when the fleet is away."""
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +47,10 @@ class TrustUnavailable(FoothillError):  # noqa: N818 - it names a state of the w
         super().__init__("unavailable", message)
 
 
+class FleetUnreachable(DownloadError):  # noqa: N818 - it names a state of the world
+    """No answer comes by this way; another may lead to the fleet."""
+
+
 class HttpFetcher(FetcherInterface):
     """Fetches metadata. `timeout_s` bounds each wait for bytes, `total_s` the whole answer, however slowly it drips."""
 
@@ -61,7 +66,7 @@ class HttpFetcher(FetcherInterface):
         try:
             response = self._pool.request("GET", url, preload_content=False, timeout=self._timeout)
         except urllib3.exceptions.HTTPError as error:
-            raise DownloadError(f"{url}: {_first_cause(error)}") from error
+            raise _not_fetched(url, error) from error
         if response.status != 200:
             response.close()
             raise DownloadHTTPError(f"{url} answered HTTP {response.status}", response.status)
@@ -116,8 +121,7 @@ class TrustedFleet:
         if kept is None:
             self.refresh()
             kept = path.read_bytes()
-        keys = _decode_keys(kept)
-        return {key.key_id: key.public_key for key in keys.keys if use in key.uses}
+        return _with_use(_decode_keys(kept), use)
 
     def manifest(self, model: str, digest: str, candidate: bytes | None) -> bytes:
         """The manifest that the fleet signed for `model` under `digest`, as bytes.
@@ -218,6 +222,12 @@ class TrustedFleet:
             write_file(path, data)
 
 
+def known_keys(state_dir: Path, use: Use) -> dict[str, str]:
+    """As `TrustedFleet.keys` over the same directory, without asking the fleet: {} where it was never asked."""
+    kept = _read(state_dir / "verified" / CONTROL_KEYS)
+    return {} if kept is None else _with_use(_decode_keys(kept), use)
+
+
 class _Translated:
     """Turns the TUF client's exceptions into ours: the network's fault, or the metadata's."""
 
@@ -270,11 +280,22 @@ def _decode_keys(data: bytes) -> ControlKeys:
         raise TrustError(f"The fleet's {CONTROL_KEYS} cannot be read: {error}. Update this program.") from error
 
 
+def _with_use(keys: ControlKeys, use: Use) -> dict[str, str]:
+    return {key.key_id: key.public_key for key in keys.keys if use in key.uses}
+
+
 def _read(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def _not_fetched(url: str, error: urllib3.exceptions.HTTPError) -> DownloadError:
+    """Whoever answers there and cannot prove to be the fleet is no reason to go another way in silence."""
+    cause = _first_cause(error)
+    kind = DownloadError if isinstance(cause, (urllib3.exceptions.SSLError, ssl.SSLError)) else FleetUnreachable
+    return kind(f"{url}: {cause}")
 
 
 def _first_cause(error: BaseException) -> BaseException:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import random
 import shutil
 import tempfile
@@ -30,6 +31,7 @@ from edge_node.slots import SlotFile, Slots
 from runtime.links.blob_http import http_ways
 from runtime.links.bundle_fetch import Way, Ways, fetch_bundle
 from runtime.links.bundles import BundleStore, size_of
+from runtime.links.chunk_file import ChunkFile, leave_prefix
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.tensors import Array
 from tests.edge_node.bundle_factory import contents_of, plain_manifest
@@ -41,6 +43,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SYNC_BYTES = 100
+CHUNK_BYTES = 32
 AT_ONCE = Rule(seconds=0.0, requests=1)
 PATIENT = Rule(seconds=60.0, requests=1000)
 LATER = 1_000_000
@@ -93,6 +96,9 @@ class Published:
     def ways(self) -> _Pieces:
         return _Pieces(self.contents)
 
+    def chunks(self) -> _Chunks:
+        return _Chunks(self.contents)
+
 
 class _Pieces:
     """Contents in a few pieces from memory, each from where the last attempt ended."""
@@ -107,6 +113,7 @@ class _Pieces:
         return None
 
     async def bring(self, store: BundleStore, file: File, told: Callable[[int], None]) -> None:
+        leave_prefix(store, file)
         partial = store.partial(file.sha256)
         have = min(size_of(partial), file.bytes)
         writing = store.disk.open(partial, at=have)
@@ -114,6 +121,27 @@ class _Pieces:
             writing.write(self._contents[file.sha256][have:])
         finally:
             writing.close()
+
+
+class _Chunks(_Pieces):
+    """Contents in chunks out of order. A first attempt breaks off in the middle, the next one goes on from its bits."""
+
+    async def bring(self, store: BundleStore, file: File, told: Callable[[int], None]) -> None:
+        if file.bytes > SYNC_BYTES and not size_of(store.partial(file.sha256)):
+            self._put(store, file, keep=0.5)
+        self._put(store, file, keep=1.0)
+
+    def _put(self, store: BundleStore, file: File, keep: float) -> None:
+        chunks, content = ChunkFile(store, file, chunk_bytes=CHUNK_BYTES), self._contents[file.sha256]
+        try:
+            missing = list(chunks.bits.missing())
+            random.Random(len(missing)).shuffle(missing)
+            for index in missing[: math.ceil(len(missing) * keep)]:
+                chunks.put([(index, content[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])])
+            if chunks.bits.complete:
+                chunks.finish()
+        finally:
+            chunks.close()
 
 
 class Player:
@@ -255,6 +283,10 @@ STORIES: dict[str, Story] = {
 }
 
 
+IN_CHUNKS = ("first install", "update", "several models")
+"""Stories whose fetches are cut once more, with chunks."""
+
+
 class Recording(NamedTuple):
     """`first`: the first call in which the power may fail. `history`: slots in force from a call on."""
 
@@ -263,11 +295,11 @@ class Recording(NamedTuple):
     history: list[tuple[int, Slots]]
 
 
-async def record(story: Story, directory: Path, published: Published, fleet_url: str = "") -> Recording:
-    """Plays a story to its end; over real HTTP where a fleet is named."""
+async def record(story: Story, directory: Path, published: Published, ways: Ways | None = None) -> Recording:
+    """Plays a story to its end."""
     player: Player
     disk = RecordingDisk(directory, lambda call, number: player.note(call, number))
-    ways = http_ways(fleet_url, retry_delays_s=(0.0,)) if fleet_url else published.ways
+    ways = ways or published.ways
     player = Player(directory, published, ways, disk)
     for step in story.before:
         await step(player)
@@ -359,15 +391,17 @@ class Cuts:
         directory.mkdir()
         try:
             tree.write(directory)
-            return await _check_life(directory, self._published, states)
+            ways = self._published.chunks if self.lives % 2 else self._published.ways
+            return await _check_life(directory, self._published, ways, states)
         finally:
             shutil.rmtree(directory)
 
 
-async def _check_life(directory: Path, published: Published, states: Sequence[Slots]) -> Recording:
+async def _check_life(directory: Path, published: Published, ways: Ways, states: Sequence[Slots]) -> Recording:
+    """Over one way or the other: each must go on from what any has left."""
     player: Player
     disk = RecordingDisk(directory, lambda call, number: player.note(call, number))
-    player = Player(directory, published, published.ways, disk)
+    player = Player(directory, published, ways, disk)
     player.history = [(0, SlotFile(directory, disk).state)]
     if player.history[0][1] not in states:
         raise Wrong(f"slots are {player.history[0][1]}, neither {' nor '.join(map(str, states))}")
@@ -482,6 +516,8 @@ async def campaign(
     asyncio.get_running_loop().set_default_executor(Inline(1))
     published, rng = Published(), random.Random(seed)
     recordings = {name: await record_over_http(name, published, directory) for name in names}
+    for name in set(IN_CHUNKS) & set(names):
+        recordings[f"{name}, in chunks"] = await record_in_chunks(name, published, directory)
     calls = {name: len(recording.calls) - recording.first + 1 for name, recording in recordings.items()}
     shares = {name: max(1, count * number // sum(calls.values())) for name, number in calls.items()}
     shares[names[0]] += count - sum(shares.values())
@@ -509,9 +545,17 @@ async def record_over_http(name: str, published: Published, directory: Path) -> 
             server.cut_after[digest].extend([len(content) // 3, len(content) // 3])
     try:
         (room / "node").mkdir()
-        return await record(STORIES[name], room / "node", published, await server.start())
+        ways = http_ways(await server.start(), retry_delays_s=(0.0,))
+        return await record(STORIES[name], room / "node", published, ways)
     finally:
         await server.stop()
+
+
+async def record_in_chunks(name: str, published: Published, directory: Path) -> Recording:
+    """Chunks as they come over MQTT: out of order, broken off, gone on with."""
+    room = directory / f"recorded {name} in chunks"
+    room.mkdir()
+    return await record(STORIES[name], room, published, published.chunks)
 
 
 def main() -> None:

@@ -16,17 +16,17 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from runtime.links.disk import RealDisk, Writing
+from runtime.links.disk import Patching, RealDisk, Writing
 
 Kind = Literal[
-    "open", "write", "sync file", "close", "sync", "sync_directory", "seal", "replace", "link", "unlink",
+    "open", "patch", "write", "sync file", "close", "sync", "sync_directory", "seal", "replace", "link", "unlink",
     "make_directory", "remove_directory",
 ]  # fmt: skip
 How = Literal["nothing", "everything", "ordered", "torn"]
 """Of what was not synced: nothing survives; everything does, as after SIGKILL; names up to some moment; or anything."""
 
 HOWS: tuple[How, ...] = ("nothing", "everything", "ordered", "torn")
-GROWS: frozenset[Kind] = frozenset({"open", "write", "link", "make_directory", "replace"})
+GROWS: frozenset[Kind] = frozenset({"open", "patch", "write", "link", "make_directory", "replace"})
 """The calls that a full disk may refuse."""
 
 _SECTOR = 16
@@ -61,6 +61,11 @@ class RecordingDisk(RealDisk):
         handle = next(self._handles)
         with self.called("open", path, at=at, handle=handle):
             return _RecordedWriting(self, path, handle, super().open(path, at=at, mode=mode), at)
+
+    def patch(self, path: Path) -> Patching:
+        handle = next(self._handles)
+        with self.called("patch", path, handle=handle):
+            return _RecordedPatching(self, path, handle, super().patch(path))
 
     def sync(self, path: Path) -> None:
         with self.called("sync", path):
@@ -142,6 +147,23 @@ class _RecordedWriting:
         with self._disk.called("write", self._path, handle=self._handle, at=self._at, data=bytes(data)):
             self._real.write(data)
         self._at += len(data)
+
+    def sync(self) -> None:
+        with self._disk.called("sync file", self._path, handle=self._handle):
+            pass
+
+    def close(self) -> None:
+        with self._disk.called("close", self._path, handle=self._handle):
+            self._real.close()
+
+
+class _RecordedPatching:
+    def __init__(self, disk: RecordingDisk, path: Path, handle: int, real: Patching) -> None:
+        self._disk, self._path, self._handle, self._real = disk, path, handle, real
+
+    def write_at(self, at: int, data: bytes) -> None:
+        with self._disk.called("write", self._path, handle=self._handle, at=at, data=bytes(data)):
+            self._real.write_at(at, data)
 
     def sync(self) -> None:
         with self._disk.called("sync file", self._path, handle=self._handle):
@@ -246,7 +268,7 @@ class Platter:
         if call.kind in self._deaf:
             return
         directory, name = self._parent(call.path)
-        if call.kind == "open":
+        if call.kind in ("open", "patch"):
             self._open(directory, name, call)
         elif call.kind == "write":
             self._files[call.handle].edit(call.at, call.data)
@@ -268,7 +290,7 @@ class Platter:
         if not isinstance(file, File):
             file = File()
             directory.set(name, file, self._number)
-        elif len(file.now) > call.at:
+        elif call.kind == "open" and len(file.now) > call.at:
             file.edit(call.at, None)
         self._files[call.handle] = file
 

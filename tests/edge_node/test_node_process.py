@@ -68,11 +68,11 @@ class Process:
 class Fleet:
     """A real fleet manager and its operator."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, broker: str = "auto") -> None:
         config = directory / "fleet.toml"
         config.write_text(
             f'port = 0\nstate_dir = "{directory}/fleet"\ncloud_urls = []\n'
-            f'[broker]\nport = 0\nstate_dir = "{directory}/broker"\n'
+            f'[broker]\nport = 0\nstate_dir = "{directory}/broker"\nprogram = "{broker}"\n'
         )
         self.process = Process("-m", "fleet", str(config))
         self.url = self.process.url()

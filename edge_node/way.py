@@ -1,0 +1,51 @@
+"""How a node gets what its fleet has published: by HTTP, in chunks over MQTT, or by whichever can be reached."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from tuf.ngclient.fetcher import FetcherInterface
+
+from contracts.messages import MAX_CHUNK_MESSAGE_BYTES
+from edge_node.config import Config
+from edge_node.enrol import TRUST_DIR, Enrolment
+from runtime.links.blob_http import http_ways
+from runtime.links.bundle_fetch import Ways
+from runtime.links.chunk_fetcher import ChunkFetcher
+from runtime.links.chunk_line import ChunkLine
+from runtime.links.chunk_way import chunk_ways
+from runtime.links.mqtt import MqttPort
+from runtime.links.trust import HttpFetcher, known_keys
+from runtime.links.two_ways import Reach, TwoFetchers, two_ways
+
+
+class FleetWay(NamedTuple):
+    """For contents, and for signed metadata."""
+
+    contents: Ways
+    fetcher: FetcherInterface
+
+
+def open_way(config: Config, enrolment: Enrolment, state_dir: Path, fleet_url: str) -> FleetWay:
+    """Call it on the event loop that the node lives on."""
+    http = FleetWay(http_ways(fleet_url), HttpFetcher())
+    if config.fetch == "http":
+        return http
+    line = ChunkLine(
+        node=enrolment.node,
+        private_key=bytes.fromhex(enrolment.private_key),
+        open_port=partial(_open_port, config.broker_url or enrolment.broker_url, enrolment.node),
+        keys=partial(known_keys, state_dir / TRUST_DIR, "chunk"),
+    )
+    chunks = FleetWay(chunk_ways(line), ChunkFetcher(line, asyncio.get_running_loop(), fleet_url))
+    if config.fetch == "mqtt":
+        return chunks
+    reach = Reach()
+    return FleetWay(two_ways(http.contents, chunks.contents, reach), TwoFetchers(http.fetcher, chunks.fetcher, reach))
+
+
+def _open_port(broker_url: str, node: str) -> MqttPort:
+    return MqttPort(broker_url, f"node-{node}-chunks", max_packet_bytes=MAX_CHUNK_MESSAGE_BYTES)
