@@ -10,28 +10,34 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 from aiohttp import web
 
 from cloud_tier.config import Config
 from cloud_tier.tier import Tier
+from contracts.tickets import CLOUD_AUDIENCE
+from runtime.links.admission import HOW_TO_ASK, open_admission
 from runtime.links.blob_http import http_ways
 from runtime.links.bundle_fetch import fetch_bundle
 from runtime.links.bundles import BundleStore
+from runtime.links.exposure import check_exposure
 from runtime.links.key_files import find_hop_key_file, read_hop_key, read_token
 from runtime.links.roots import open_fleet
 from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.settings import SettingsError, load
 from runtime.links.state_dir import held
 from runtime.links.telemetry import Telemetry
+from runtime.links.ticket_keys import TicketKeys
 from runtime.links.trust import TrustedFleet
 from runtime.links.upstream import Upstreams
 from runtime.serving.app import ServingSettings, create_app
 from runtime.serving.hosting import ModelHost, engine_slots
+from runtime.serving.providers import Wish
 from runtime.serving.repository import StoredBundles
 
 log = logging.getLogger(__name__)
 
-STORE_DIR = "store"
+STORE_DIR, PROVIDERS_DIR = "store", "providers"
 _CPU_TARGETS = {"x86_64": "cpu-x86", "amd64": "cpu-x86", "aarch64": "cpu-arm", "arm64": "cpu-arm"}
 
 
@@ -40,6 +46,9 @@ async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> 
 
     It answers 503 on `/v2/health/ready` until every configured model is served.
     """
+    check_exposure(
+        config.host, name=config.name, protected=config.auth.asks, insecure=config.insecure, remedy=HOW_TO_ASK
+    )
     with held(Path(config.state_dir)):
         await serve_app(build(config), config.host, config.port, name=config.name, ready=ready)
 
@@ -51,19 +60,34 @@ def build(config: Config) -> web.Application:
     store = BundleStore(Path(config.state_dir) / STORE_DIR)
     store.sweep()
     host = ModelHost(expected=config.models, max_waiting=config.max_waiting, slots=engine_slots(config.threads))
-    bundles = StoredBundles(host, store, target=target, threads=config.threads)
-    app = create_app(host, settings, holder=None, telemetry=Telemetry(), repository=bundles)
-    app.cleanup_ctx.append(_life(config, host, store, bundles))
+    wish = Wish(config.provider, config.provider_fallback, Path(config.state_dir) / PROVIDERS_DIR)
+    bundles = StoredBundles(host, store, target=target, threads=config.threads, wish=wish)
+    trust = _Trust(config)
+    keys = TicketKeys(trust.fleet) if config.auth.tickets else None
+    app = create_app(
+        host,
+        settings,
+        holder=None,
+        telemetry=Telemetry(),
+        repository=bundles,
+        admission=open_admission(
+            config.auth,
+            keys=keys,
+            audience=CLOUD_AUDIENCE,
+            admin_token=settings.admin_token,
+            hop_key=settings.hop_key,
+        ),
+    )
+    if keys is not None:
+        app.cleanup_ctx.append(keys.life)
+    app.cleanup_ctx.append(_life(config, trust, host, store, bundles))
     return app
 
 
 def _life(
-    config: Config, host: ModelHost, store: BundleStore, bundles: StoredBundles
+    config: Config, trust: _Trust, host: ModelHost, store: BundleStore, bundles: StoredBundles
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     async def life(_: web.Application) -> AsyncIterator[None]:
-        upstreams = Upstreams()
-        trust = _Trust(config, upstreams)
-
         async def fetch(model: str, digest: str) -> Path:
             return await fetch_bundle(store, await trust.fleet(), http_ways(config.fleet_url), model, digest, None)
 
@@ -73,7 +97,7 @@ def _life(
         yield
         rising.cancel()
         await asyncio.gather(rising, return_exceptions=True)
-        await upstreams.close()
+        await trust.close()
         await host.close()
 
     return life
@@ -87,9 +111,9 @@ def _tell_defect(rising: asyncio.Task[None]) -> None:
 class _Trust:
     """The fleet's trusted metadata, opened once there is a root for it."""
 
-    def __init__(self, config: Config, upstreams: Upstreams) -> None:
+    def __init__(self, config: Config) -> None:
         self._config = config
-        self._upstreams = upstreams
+        self._upstreams: Upstreams | None = None
         self._opening = asyncio.Lock()
         self._fleet: TrustedFleet | None = None
 
@@ -99,8 +123,13 @@ class _Trust:
             if self._fleet is None:
                 state_dir, fleet_url = Path(self._config.state_dir), self._config.fleet_url
                 named = Path(self._config.root) if self._config.root else None
+                self._upstreams = self._upstreams or Upstreams()
                 self._fleet = await open_fleet(named, state_dir, fleet_url, self._upstreams)
             return self._fleet
+
+    async def close(self) -> None:
+        if self._upstreams is not None:
+            await self._upstreams.close()
 
 
 def _serving_settings(config: Config) -> ServingSettings:
@@ -125,13 +154,15 @@ def _own_target() -> str:
     return _CPU_TARGETS[machine]
 
 
-def main(path: str | None = None) -> None:
+def main(path: str | None = None, *, insecure: bool = False) -> None:
+    """`insecure` as the key of the configuration."""
     configure_logging()
-    run_loop(_run_configured(Path(path) if path else None))
+    run_loop(_run_configured(Path(path) if path else None, insecure))
 
 
-async def _run_configured(path: Path | None) -> None:
-    await run(load(path, Config))
+async def _run_configured(path: Path | None, insecure: bool) -> None:
+    config = load(path, Config)
+    await run(msgspec.structs.replace(config, insecure=config.insecure or insecure))
 
 
 if __name__ == "__main__":

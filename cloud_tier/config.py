@@ -12,6 +12,8 @@ from contracts.errors import FoothillError
 from contracts.headers import MAX_DEADLINE_MS
 from contracts.manifest import is_digest, parse_reference
 from contracts.topics import NODE_NAME
+from runtime.links.admission import AuthConfig
+from runtime.serving.providers import Choice
 
 _URL = re.compile(r"https?://[^\s/]+(/\S*)?")
 Positive = Annotated[int, msgspec.Meta(gt=0)]
@@ -23,7 +25,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     `models` maps each logical model to its bundle, as NAME@VERSION or digest. `root` is the path of the fleet's TUF
     root metadata (empty: taken from the fleet at the first start and pinned under `state_dir`). `hop_key_file` empty:
     that of a fleet manager which runs from this directory with its defaults; without one no hop is believed, so that
-    holders cannot audit. Without `admin_token_file` the admin routes are closed.
+    holders cannot audit. Without `admin_token_file` the admin routes are closed. `auth` says who may call; without it
+    the tier listens beyond this machine only when `insecure`.
     `region` is where this tier stands; "" lies in no residency claim. `target` empty: the CPU of this machine.
     """
 
@@ -37,11 +40,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     state_dir: str = "./state/cloud"
     target: str = ""
     threads: Positive = 1
+    provider: Choice = "auto"
+    provider_fallback: bool = False
     max_body_bytes: Positive = 16 << 20
     max_waiting: Positive = 256
     default_deadline_ms: Annotated[float, msgspec.Meta(gt=0, le=MAX_DEADLINE_MS)] = 10_000.0
     hop_key_file: str = ""
     admin_token_file: str = ""
+    insecure: bool = False
+    auth: AuthConfig = AuthConfig()
 
     def __post_init__(self) -> None:
         if not NODE_NAME.fullmatch(self.name):

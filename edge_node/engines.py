@@ -25,6 +25,7 @@ from runtime.links.bundles import BundleStore
 from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
+from runtime.serving.providers import Wish
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Engines:
         updater: Updater,
         target: str,
         threads: int,
+        wish: Wish | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,6 +63,7 @@ class Engines:
         self._updater = updater
         self._target = target
         self._threads = threads
+        self._wish = wish
         self._sleep = sleep
         self._clock = clock
         self._seen: dict[str, str] = {}
@@ -184,7 +187,7 @@ class Engines:
         log.error("%s: engine %s failed, ONNX Runtime takes over: %s", task.model, record.engine, why)
         try:
             opening = asyncio.to_thread(
-                open_tested, task.directory, task.digest, target=self._target, threads=self._threads
+                open_tested, task.directory, task.digest, target=self._target, threads=self._threads, wish=self._wish
             )
             await self._updater.promote(task.model, await whole(opening))
         except FoothillError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from contracts.errors import FoothillError
-from runtime.serving.engine import Engine
+from runtime.serving.engine import Engine, Interrupted, Interruptible
 from runtime.serving.tensors import Array
 
 
@@ -24,12 +24,19 @@ class GuardedEngine:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:
             return self._engine.run(inputs)
+        except Interrupted:
+            # Nobody waited for it any more: that says nothing of the engine.
+            raise
         except FoothillError as error:
             # Values that the model cannot take speak against their caller, not against the engine.
             if error.code != "bad_tensor" and not self._told:
                 self._told = True
                 self._failed(error.message)
             raise
+
+    def interrupt(self) -> None:
+        if isinstance(self._engine, Interruptible):
+            self._engine.interrupt()
 
     def close(self) -> None:
         self._engine.close()

@@ -424,6 +424,7 @@ class Updater:
             bundle=served.bundle if served else "",
             stratum=served.stratum if served else "",
             error=error,
+            provider=served.provider if served else "",
         )
         self._announce()
 

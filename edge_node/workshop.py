@@ -22,6 +22,7 @@ from runtime.links.trust import TrustedFleet, TrustUnavailable
 from runtime.serving.engine_store import EngineStore
 from runtime.serving.engine_trials import TrialFile
 from runtime.serving.hosting import ModelHost
+from runtime.serving.providers import Wish
 from runtime.serving.tensorrt_build import Bounds, BuiltFile, build_apart
 from runtime.serving.tensorrt_engine import open_engine
 from runtime.serving.tensorrt_options import BuildOptions
@@ -42,6 +43,7 @@ def open_engines(
     bundles: BundleStore,
     host: ModelHost,
     updater: Updater,
+    wish: Wish,
 ) -> Engines | None:
     """None where engines are off, or where nothing here runs one."""
     kind = kind_for(config, fingerprint)
@@ -70,6 +72,7 @@ def open_engines(
         updater=updater,
         target=fingerprint.target,
         threads=config.threads,
+        wish=wish,
     )
 
 

@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 
 from model_compiler.data.samples import Arrays, Floats, Samples, batches
-from runtime.serving.onnx_engine import OnnxEngine, provider_for
+from runtime.serving.onnx_engine import OnnxEngine
+from runtime.serving.providers import ON_CPU
 
 _BATCH = 64
 
@@ -40,7 +41,7 @@ def open_engine(artifact: Path, *, literal: bool = False) -> OnnxEngine:
     `literal`: every operator computed as it is written. TensorRT's artifacts are checked so, since ONNX Runtime's own
     rewrites around their rounding lose what TensorRT keeps.
     """
-    return OnnxEngine(artifact, provider=provider_for("cpu-x86"), threads=1, literal=literal)
+    return OnnxEngine(artifact, plan=ON_CPU, threads=1, literal=literal)
 
 
 def outputs_of(artifact: Path, inputs: Floats | Samples, ends: Ends, *, literal: bool = False) -> Floats:

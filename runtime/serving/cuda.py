@@ -97,6 +97,15 @@ class Cuda:
     def free(self, address: int) -> None:
         self._call("cuMemFree_v2", ctypes.c_uint64(address))
 
+    def lock(self, size: int) -> int:
+        """The address of page-locked memory of this machine, which the GPU reads and writes by itself."""
+        pointer = ctypes.c_void_p()
+        self._call("cuMemAllocHost_v2", ctypes.byref(pointer), ctypes.c_size_t(max(size, 1)))
+        return pointer.value or 0
+
+    def unlock(self, address: int) -> None:
+        self._call("cuMemFreeHost", ctypes.c_void_p(address))
+
     def upload(self, address: int, array: Array) -> None:
         """Queues a copy to the GPU of a C-contiguous array, which must live until `wait`."""
         source = ctypes.c_void_p(array.ctypes.data)

@@ -13,7 +13,7 @@ from contracts.oip import IndexQuestion
 from runtime.links.telemetry import Telemetry
 from runtime.serving import metadata
 from runtime.serving.hosting import ModelHost, Served
-from runtime.serving.statistics import Statistics
+from runtime.serving.statistics import ModelStatistics, Statistics
 
 _MAX_INDEX_BYTES = 65_536
 
@@ -84,10 +84,10 @@ class Facts:
         return _json(metadata.config(self._served(request)))
 
     async def statistics(self, request: web.Request) -> web.Response:
-        return _json(Statistics([self._served(request).statistics]))
+        return _json(Statistics([_statistics(self._served(request))]))
 
     async def every_statistics(self, _: web.Request) -> web.Response:
-        return _json(Statistics([served.statistics for served in self._host.models.values()]))
+        return _json(Statistics([_statistics(served) for served in self._host.models.values()]))
 
     async def index(self, request: web.Request) -> web.Response:
         """The repository index; the body may ask for the ready models only."""
@@ -100,6 +100,10 @@ class Facts:
 
     def _served(self, request: web.Request) -> Served:
         return self._host.get(request.match_info["model"], request.match_info.get("version", ""))
+
+
+def _statistics(served: Served) -> ModelStatistics:
+    return served.statistics.with_runs(served.batcher.schedule.sound_runs)
 
 
 def _json(content: Any) -> web.Response:

@@ -16,7 +16,7 @@ import onnxruntime
 from contracts.boards import BOARDS, Fingerprint
 from runtime.serving import cuda
 from runtime.serving.cuda import CudaGpu
-from runtime.serving.onnx_engine import provider_for
+from runtime.serving.providers import Choice, provider_for
 
 Run = Callable[[Sequence[str]], str]
 """A command's standard output; "" where there is no such command or it fails."""
@@ -60,12 +60,13 @@ class TensorRt(msgspec.Struct, frozen=True):
 def detect(
     *,
     target: str = "",
+    provider: Choice = "auto",
     root: Path = Path("/"),
     run: Run | None = None,
     probe: Probe = cuda.probe,
     versions: Versions | None = None,
 ) -> Fingerprint:
-    """Looks at this machine. `target` overrides what it would be taken for."""
+    """Looks at this machine. `target` overrides what it would be taken for; models are to run on `provider`."""
     run, versions = run or run_command, versions or _version
     arch = platform.machine()
     jetson = jetson_target(_read(root / "proc/device-tree/model"))
@@ -83,7 +84,7 @@ def detect(
         os=f"{platform.system().lower()} {platform.release()}",
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=parse_mem_total(_read(root / "proc/meminfo")),
-        provider=provider_for(target),
+        provider=provider_for(target, provider),
         runtime=f"onnxruntime {onnxruntime.__version__}",
         sm=gpu.sm if gpu else listed,
         sm_count=gpu.sm_count if gpu else None,

@@ -10,6 +10,7 @@ import numpy as np
 from contracts.errors import FoothillError
 from contracts.manifest import Golden
 from runtime.serving.loaded import LoadedModel
+from runtime.serving.providers import Wish
 from runtime.serving.tensors import Array
 from runtime.serving.warm_up import warm_up
 
@@ -24,9 +25,9 @@ class GoldenMismatch(FoothillError):  # noqa: N818 - it names what was found
         )
 
 
-def open_tested(directory: Path, digest: str, *, target: str, threads: int) -> LoadedModel:
+def open_tested(directory: Path, digest: str, *, target: str, threads: int, wish: Wish | None = None) -> LoadedModel:
     """A verified bundle, loaded, held to its golden test and warm; blocks. Raises FoothillError `bad_bundle`."""
-    loaded = LoadedModel.open(directory, digest, target=target, threads=threads)
+    loaded = LoadedModel.open(directory, digest, target=target, threads=threads, wish=wish)
     try:
         check_golden(loaded)
         warm_up(loaded)

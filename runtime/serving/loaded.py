@@ -6,25 +6,38 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from contracts import manifest as manifests
+from contracts.engines import engine_artifact
 from contracts.errors import FoothillError
 from contracts.manifest import Artifact, Manifest, Preprocess
-from runtime.serving import postprocess
+from runtime.serving import postprocess, providers
 from runtime.serving.batching.service_times import ServiceTimes
 from runtime.serving.engine import Engine, Interruptible
-from runtime.serving.onnx_engine import OnnxEngine, provider_for
+from runtime.serving.onnx_engine import OnnxEngine
 from runtime.serving.postprocess import Reading
 from runtime.serving.preprocess import Preprocessor
+from runtime.serving.provider_cache import room_for
+from runtime.serving.providers import COMPILERS, Placement, Wish
 from runtime.serving.tensors import NUMPY, Array
 
 
 class LoadedModel:
     """A verified bundle, ready to run. Whoever opened it closes it, after the last run.
 
-    `times` is what its runs take: nothing is known of it before a warm-up or the first runs.
+    `times` is what its runs take: nothing is known of it before a warm-up or the first runs. `asked` is the provider
+    that was to run it, "" where the engine has no choice; `placement` tells what each provider runs.
     """
 
     def __init__(
-        self, directory: Path, digest: str, manifest: Manifest, artifact: Artifact, engine: Engine, target: str
+        self,
+        directory: Path,
+        digest: str,
+        manifest: Manifest,
+        artifact: Artifact,
+        engine: Engine,
+        target: str,
+        *,
+        asked: str = "",
+        placement: Placement | None = None,
     ) -> None:
         self.directory = directory
         self.digest = digest
@@ -32,27 +45,36 @@ class LoadedModel:
         self.artifact = artifact
         self.engine = engine
         self.target = target
+        self.asked = asked
+        self.placement = placement or Placement()
         self.stratum = artifact.confidence.stratum if artifact.confidence is not None else ""
         self.preprocessor = Preprocessor(manifest.preprocess) if manifest.preprocess is not None else None
         self.times = ServiceTimes(manifest.max_batch if self.batches else 1)
 
     @classmethod
-    def open(cls, directory: Path, digest: str, *, target: str, threads: int) -> LoadedModel:
+    def open(cls, directory: Path, digest: str, *, target: str, threads: int, wish: Wish | None = None) -> LoadedModel:
         """Loads a verified bundle directory; blocks for as long as the runtime takes.
 
-        Raises FoothillError `bad_bundle` when the directory is not the bundle `digest`, has nothing for `target`, or
-        does not load.
+        Raises FoothillError `bad_bundle` when the directory is not the bundle `digest`, has nothing for `target`, does
+        not load, or would not be run by the provider of the `wish`.
         """
+        wish = wish or Wish()
         manifest = _read_manifest(directory, digest)
-        artifact = pick_artifact(manifest, target)
+        artifact = pick_artifact(manifest, target, wish)
         _check_servable(manifest)
-        engine = OnnxEngine(directory / artifact.file, provider=provider_for(target), threads=threads)
+        plan = providers.plan(wish, target, manifest, artifact, threads=threads, cache=_cache(wish, manifest, artifact))
+        engine = OnnxEngine(directory / artifact.file, plan=plan, threads=threads)
         try:
             engine.check(manifest.inputs, manifest.outputs)
         except FoothillError:
             engine.close()
             raise
-        return cls(directory, digest, manifest, artifact, engine, target)
+        return cls(directory, digest, manifest, artifact, engine, target, asked=plan.asked, placement=engine.placement)
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether another provider does the work than the one asked for."""
+        return self.asked not in ("", self.engine.provider)
 
     @property
     def batches(self) -> bool:
@@ -75,11 +97,14 @@ class LoadedModel:
         self.engine.close()
 
 
-def pick_artifact(manifest: Manifest, target: str) -> Artifact:
-    """The first artifact, in the manifest's order, that names `target` and that ONNX Runtime runs.
+def pick_artifact(manifest: Manifest, target: str, wish: Wish | None = None) -> Artifact:
+    """The first artifact, in the manifest's order, that names `target` and that ONNX Runtime runs; for its TensorRT
+    provider the one that engines are built from, where there is one.
 
     Raises FoothillError `bad_bundle` naming the targets there are.
     """
+    if wish is not None and wish.provider == "tensorrt" and (built := engine_artifact(manifest, target)) is not None:
+        return built
     for artifact in manifest.artifacts:
         if artifact.runtime == "onnxruntime" and target in artifact.targets:
             return artifact
@@ -89,6 +114,12 @@ def pick_artifact(manifest: Manifest, target: str) -> Artifact:
         f"Bundle {manifest.reference} has no ONNX Runtime artifact for {target}; it has some for {', '.join(known)}. "
         f"Compile it for this target, or set the right one here.",
     )
+
+
+def _cache(wish: Wish, manifest: Manifest, artifact: Artifact) -> Path | None:
+    if wish.cache is None or wish.provider not in COMPILERS:
+        return None
+    return room_for(wish.cache, manifest.files[artifact.file].sha256)
 
 
 def _read_manifest(directory: Path, digest: str) -> Manifest:

@@ -67,16 +67,24 @@ def config(served: Served) -> dict[str, Any]:
             "bundle": {"string_value": manifest.reference},
             "digest": {"string_value": loaded.digest},
             "provider": {"string_value": loaded.engine.provider},
+            "placement": {"string_value": loaded.placement.told},
         },
     }
 
 
 def index(host: ModelHost, *, only_ready: bool) -> list[oip.IndexEntry]:
     """Every model that is served or expected, by name."""
-    served = [oip.IndexEntry(name, one.loaded.manifest.version, READY) for name, one in host.models.items()]
+    served = [
+        oip.IndexEntry(name, one.loaded.manifest.version, READY, _fallen_back(one)) for name, one in host.models.items()
+    ]
     missing = [] if only_ready else [name for name in host.expected if name not in host.models]
     waiting = [oip.IndexEntry(name, "", UNAVAILABLE, "not loaded yet, or unloaded") for name in missing]
     return sorted(served + waiting, key=lambda entry: entry.name)
+
+
+def _fallen_back(served: Served) -> str:
+    loaded = served.loaded
+    return f"run by {loaded.engine.provider}, not by {loaded.asked} as asked" if loaded.fell_back else ""
 
 
 def _tensors(specs: Sequence[TensorSpec]) -> tuple[oip.TensorMetadata, ...]:

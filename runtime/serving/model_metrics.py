@@ -26,18 +26,20 @@ class ModelMetrics(Collector):
         times = GaugeMetricFamily("foothill_model_run_seconds", "What a run takes", labels=("model", "rows"))
         engine = CounterMetricFamily("foothill_model_engine_seconds", "Time of the engine", labels=("model",))
         refusals = CounterMetricFamily("foothill_model_refusals", "Requests not run", labels=("model", "reason"))
+        providers = GaugeMetricFamily("foothill_model_provider", "1: what runs it", labels=("model", "provider"))
         batches = HistogramMetricFamily("foothill_model_batch_rows", "Rows of a run", labels=("model",))
         for model, served in self._host.models.items():
             schedule = served.batcher.schedule
             waiting.add_metric((model,), schedule.line.waiting)
             limit.add_metric((model,), schedule.limit)
             engine.add_metric((model,), schedule.engine_s)
+            providers.add_metric((model, served.loaded.engine.provider), 1)
             batches.add_metric((model,), *_histogram(schedule.runs_by_rows))
             for size in schedule.times.sizes:
                 times.add_metric((model, str(size)), schedule.times.engine_s(size))
             for reason, count in schedule.refused.items():
                 refusals.add_metric((model, reason), count)
-        yield from (waiting, limit, times, engine, refusals, batches)
+        yield from (waiting, limit, times, engine, refusals, batches, providers)
 
 
 def _histogram(runs_by_rows: Mapping[int, int]) -> tuple[list[tuple[str, float]], float]:

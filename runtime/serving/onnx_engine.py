@@ -1,23 +1,25 @@
-"""ONNX Runtime as an engine: one session, its provider checked, its inputs and outputs checked against the manifest."""
+"""ONNX Runtime as an engine: one session, its providers checked, its tensors checked against the manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
-from contracts.boards import BOARDS
 from contracts.errors import FoothillError
 from contracts.manifest import TensorSpec
+from runtime.serving import providers
 from runtime.serving.engine import Interrupted
+from runtime.serving.feeds import feed_for
+from runtime.serving.pinned import Pinned
+from runtime.serving.providers import Placement, Plan
 from runtime.serving.tensors import Array
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "jetson": "CUDAExecutionProvider", "gpu": "CUDAExecutionProvider"}
-"""The provider that runs an ONNX artifact on each family of boards."""
-
+_RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 _DATATYPES = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",
@@ -52,38 +54,29 @@ _FAILURES = (
 class OnnxEngine:
     """One ONNX Runtime session. `threads` is the number of threads inside one operator.
 
-    `literal` runs every operator as the file says, without fusing any: slower, for checks.
+    `provider` is the one that does the work, `placement` says how all is shared out. `literal` runs every operator as
+    the file says, without fusing any: slower, for checks.
     """
 
-    def __init__(self, path: Path, *, provider: str, threads: int, literal: bool = False) -> None:
-        """Raises FoothillError `bad_bundle` for a file that does not load, or when `provider` would not run it."""
-        _check_provider(path, provider, ort.get_available_providers())
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        if literal:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # A spinning pool takes the core that the event loop needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Failures are raised; a caller must not be able to write into the log.
-        options.log_severity_level = 4
-        try:
-            self._session = ort.InferenceSession(path, options, providers=[provider])
-        except _FAILURES as error:
-            raise FoothillError("bad_bundle", f"ONNX Runtime does not load {path}: {_first_line(error)}.") from error
-        self._session.disable_fallback()
-        # A build may list a provider that finds no hardware; the session then runs elsewhere without a word.
-        _check_provider(path, provider, self._session.get_providers()[:1])
-        self.provider = provider
+    def __init__(self, path: Path, *, plan: Plan, threads: int, literal: bool = False) -> None:
+        """Raises FoothillError `bad_bundle` for a file that does not load, or that the plan's provider does not run."""
+        chain = providers.offered(plan, ort.get_available_providers(), path.name)
+        self._session = _start(path, _options(threads, literal=literal), chain)
+        started = self._session.get_providers()
+        providers.check_started(plan, started, path.name)
+        self.placement = _placement(self._session)
+        providers.check_placement(plan, self.placement, path.name)
+        self.provider: str = self.placement.computes or started[0]
         self._names = [output.name for output in self._session.get_outputs()]
         self._run_options = ort.RunOptions()
+        self._feed = feed_for(self._session, Pinned.open)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         feeds = {name: np.require(array, requirements=("C", "A")) for name, array in inputs.items()}
         if self._run_options.terminate:
             self._run_options = ort.RunOptions()
         try:
-            outputs = self._session.run(self._names, feeds, self._run_options)
+            outputs = self._feed.run(self._names, feeds, self._run_options)
         except capi.InvalidArgument as error:
             # Shapes and types were checked before: these values are outside what the model can take.
             raise FoothillError("bad_tensor", f"The model refuses these values: {_first_line(error)}.") from error
@@ -110,24 +103,39 @@ class OnnxEngine:
                 _check_tensor(what, spec, found[spec.name])
 
     def close(self) -> None:
-        del self._session
+        self._feed.close()
+        del self._session, self._feed
 
 
-def provider_for(target: str) -> str:
-    """Raises FoothillError `bad_request` for a target that is not in the board table."""
-    board = BOARDS.get(target)
-    if board is None:
-        raise FoothillError("bad_request", f"Target {target!r} is unknown. Use one of {', '.join(BOARDS)}.")
-    return PROVIDERS[board.family]
+def _options(threads: int, *, literal: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    if literal:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # A spinning pool takes the core that the event loop needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry(_RECORD_PLACEMENT, "1")
+    # Failures are raised; a caller must not be able to write into the log.
+    options.log_severity_level = 4
+    return options
 
 
-def _check_provider(path: Path, wanted: str, offered: Sequence[str]) -> None:
-    if wanted not in offered:
-        raise FoothillError(
-            "bad_bundle",
-            f"{path.name} was to run on {wanted}, but ONNX Runtime offers {', '.join(offered)}. "
-            f"Install the onnxruntime build for this board, or set a target that this machine has.",
-        )
+def _start(path: Path, options: ort.SessionOptions, chain: Sequence[tuple[str, Mapping[str, str]]]) -> Any:
+    """Without `enable_fallback` a failing provider would be left out, and a run that fails tried again on the CPU."""
+    named = [(name, dict(told)) for name, told in chain]
+    try:
+        return ort.InferenceSession(path, options, providers=named, enable_fallback=0)
+    except _FAILURES as error:
+        raise FoothillError("bad_bundle", f"ONNX Runtime does not load {path}: {_first_line(error)}.") from error
+
+
+def _placement(session: Any) -> Placement:
+    """Nothing of a version before 1.24, which does not tell."""
+    tell = getattr(session, "get_provider_graph_assignment_info", None)
+    if tell is None:
+        return Placement()
+    return Placement.of([(part.ep_name, node.op_type) for part in tell() for node in part.get_nodes()])
 
 
 def _check_tensor(what: str, spec: TensorSpec, node: ort.NodeArg) -> None:

@@ -11,6 +11,7 @@ from contracts.errors import FoothillError
 from runtime.links.bundles import BundleStore
 from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost
+from runtime.serving.providers import Wish
 
 
 class Repository(Protocol):
@@ -30,17 +31,22 @@ class Repository(Protocol):
 class StoredBundles:
     """A store of verified bundles as a repository: what was unloaded can be loaded again, from the same bundle."""
 
-    def __init__(self, host: ModelHost, store: BundleStore, *, target: str, threads: int) -> None:
+    def __init__(
+        self, host: ModelHost, store: BundleStore, *, target: str, threads: int, wish: Wish | None = None
+    ) -> None:
         self._host = host
         self._store = store
         self._target = target
         self._threads = threads
+        self._wish = wish
         self._unloaded: dict[str, str] = {}
 
     async def serve(self, model: str, digest: str) -> None:
         """Opens a bundle of the store, tests it, and serves it. Raises FoothillError `bad_bundle` or `not_found`."""
         directory = self._store.path(digest)
-        loaded = await asyncio.to_thread(open_tested, directory, digest, target=self._target, threads=self._threads)
+        loaded = await asyncio.to_thread(
+            open_tested, directory, digest, target=self._target, threads=self._threads, wish=self._wish
+        )
         await self._host.activate(model, loaded)
         self._unloaded.pop(model, None)
 

@@ -16,6 +16,7 @@ from contracts.engines import EngineRecord, Kind
 from contracts.errors import FoothillError
 from contracts.manifest import TensorSpec
 from runtime.serving.cuda import Cuda
+from runtime.serving.pinned import Pinned
 from runtime.serving.tensorrt_builder import Listener
 from runtime.serving.tensorrt_errors import EngineRefused
 from runtime.serving.tensorrt_module import Installed, load
@@ -41,6 +42,7 @@ class TensorRtEngine:
         """
         self.provider = f"{installed.kind} {installed.version}"
         self._module, self._cuda = installed.module, cuda
+        self._pinned = Pinned(cuda)
         self._told = Listener.of(self._module)
         self._tensors: list[Tensor] = []
         self._largest = {shapes.name: shapes.max for shapes in record.profile}
@@ -60,20 +62,23 @@ class TensorRtEngine:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self._cuda.enter()
-        # What is copied from must live until the copies are done.
-        feeds = {name: np.require(array, requirements=("C", "A")) for name, array in inputs.items()}
-        self._set_shapes({name: array.shape for name, array in feeds.items()})
+        self._set_shapes({name: array.shape for name, array in inputs.items()})
         for tensor in self._tensors:
             if tensor.is_input:
-                self._cuda.upload(tensor.address, feeds[tensor.name])
+                self._cuda.upload(tensor.address, self._pinned.copy(tensor.name, inputs[tensor.name]))
         if not self._context.execute_async_v3(self._cuda.stream):
             raise FoothillError("internal", f"TensorRT did not run the model: {self._told.words()}.")
-        outputs = {one.name: np.empty(self._shape(one.name), one.dtype) for one in self._tensors if not one.is_input}
+        outputs = {
+            one.name: self._pinned.array(one.name, self._shape(one.name), one.dtype)
+            for one in self._tensors
+            if not one.is_input
+        }
         for tensor in self._tensors:
             if not tensor.is_input:
                 self._cuda.download(outputs[tensor.name], tensor.address)
         self._cuda.wait()
-        return outputs
+        # The buffers are the next run's.
+        return {name: array.copy() for name, array in outputs.items()}
 
     def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
         """Raises EngineRefused where the engine's tensors are not those of the manifest."""
@@ -87,11 +92,12 @@ class TensorRtEngine:
         self._cuda.enter()
         del self._context, self._plan, self._runtime
         self._free()
-        self._cuda.close()
+        self._pinned.close()
 
     def _free(self) -> None:
         for tensor in self._tensors:
             self._cuda.free(tensor.address)
+        self._pinned.empty()
 
     def _open_runtime(self, record: EngineRecord) -> Any:
         runtime = self._module.Runtime(self._told)
@@ -124,7 +130,7 @@ class TensorRtEngine:
         self._set_shapes(self._largest)
         for name in names:
             dtype = np.dtype(self._module.nptype(self._plan.get_tensor_dtype(name)))
-            address = self._cuda.allocate(int(np.prod(self._shape(name))) * dtype.itemsize)
+            address = self._cuda.allocate(self._pinned.array(name, self._shape(name), dtype).nbytes)
             self._tensors.append(Tensor(name, name in inputs, dtype, address))
             if not self._context.set_tensor_address(name, address):
                 raise self._refused(f"{path.name} takes no memory for {name}")

@@ -6,6 +6,7 @@ import pytest
 
 from contracts.errors import FoothillError
 from edge_node.guarded import GuardedEngine
+from runtime.serving.engine import Interrupted, Interruptible
 from runtime.serving.tensors import Array
 
 
@@ -43,3 +44,29 @@ def test_what_the_caller_did_wrong_is_not_told() -> None:
     told: list[str] = []
     runs(GuardedEngine(Failing("bad_tensor"), told.append), 2)
     assert told == []
+
+
+class Stuck(Failing):
+    """Gives its run up when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__("unavailable")
+        self.given_up = False
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        raise Interrupted
+
+    def interrupt(self) -> None:
+        self.given_up = True
+
+
+def test_a_run_that_is_given_up_is_passed_on_and_no_failure() -> None:
+    told: list[str] = []
+    inner = Stuck()
+    engine = GuardedEngine(inner, told.append)
+    assert isinstance(engine, Interruptible)
+    engine.interrupt()
+    with pytest.raises(Interrupted):
+        engine.run({})
+    assert (inner.given_up, told) == (True, [])
+    GuardedEngine(Failing("internal"), told.append).interrupt()

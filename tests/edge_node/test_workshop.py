@@ -17,6 +17,7 @@ from fleet.engines import EngineSettings
 from runtime.links import signatures
 from runtime.links.engine_registry import EngineRegistry
 from runtime.links.trust import TrustedFleet
+from runtime.serving.providers import Wish
 from tests.edge_node.engine_rig import HERE, TRT, Rig
 from tests.edge_node.workbench import Bench
 from tests.fleet.scripted import Fleet, ScriptedNode
@@ -51,7 +52,7 @@ def test_a_node_without_engines_has_nothing_to_start(tmp_path: Path) -> None:
     parts = {"bundles": bench.store, "host": bench.host, "updater": bench.updater}
     trust = TrustedFleet(tmp_path / "trust", "http://127.0.0.1:1", b"")
     off, on = (
-        open_engines(config, board("jetson-orin-nano", tensorrt="10.3.0"), trust=trust, **rest, **parts)  # type: ignore[arg-type]
+        open_engines(config, board("jetson-orin-nano", tensorrt="10.3.0"), trust=trust, wish=Wish(), **rest, **parts)  # type: ignore[arg-type]
         for config in (Config(), AUTO)
     )
     assert off is None

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+import msgspec
+
 from runtime.serving.batching import refusals
 from runtime.serving.batching.forming import form
 from runtime.serving.batching.gradient import Gradient2
@@ -22,6 +24,13 @@ PRESSED_RUNS = 2.0
 """For the time of so many runs after a refusal for want of time or room, others are taken to be refused still."""
 
 T = TypeVar("T", bound=Entry)
+
+
+class Runs(msgspec.Struct):
+    """How often, and the engine's time in all."""
+
+    count: int = 0
+    engine_s: float = 0.0
 
 
 class Next(NamedTuple, Generic[T]):
@@ -45,6 +54,7 @@ class Schedule(Generic[T]):
         self.gradient = Gradient2(max_waiting + times.sizes[-1])
         self.refused: dict[Reason, int] = dict.fromkeys(REASONS, 0)
         self.runs_by_rows: dict[int, int] = {}
+        self.sound_runs: dict[int, Runs] = {}
         self.engine_s = 0.0
         self._max_waiting = max_waiting
         self._least = 2 * times.sizes[-1]
@@ -106,6 +116,9 @@ class Schedule(Generic[T]):
         rows = sum(entry.rows for entry in batch)
         if sound:
             self.times.observe(rows, engine_s, whole_s)
+            runs = self.sound_runs.setdefault(rows, Runs())
+            runs.count += 1
+            runs.engine_s += engine_s
         in_flight = self._running + self.line.waiting
         for entry in batch:
             self.gradient.observe(now_s - entry.since_s, in_flight, now_s)

@@ -20,11 +20,13 @@ OUT_OF_MEMORY = 2
 
 
 class FakeLibcuda:
-    """The driver's calls. `fails` maps a call to the status it then gives; `alive` are addresses not yet freed."""
+    """The driver's calls. `fails` maps a call to the status it then gives; `alive` are addresses not yet freed, and
+    `locked` those of page-locked memory."""
 
     def __init__(self, *, sm: tuple[int, int] = (8, 9), sm_count: int = 128, gpus: int = 1) -> None:
         self.fails: dict[str, int] = {}
         self.alive: dict[int, Any] = {}
+        self.locked: dict[int, Any] = {}
         self.contexts = 0
         self.entered: set[int] = set()
         self.streams = 0
@@ -73,6 +75,14 @@ class FakeLibcuda:
 
     def do_cuMemFree_v2(self, address: Any) -> None:  # noqa: N802
         del self.alive[address.value]
+
+    def do_cuMemAllocHost_v2(self, pointer: Any, size: Any) -> None:  # noqa: N802
+        block = ctypes.create_string_buffer(size.value)
+        pointer._obj.value = ctypes.addressof(block)
+        self.locked[pointer._obj.value] = block
+
+    def do_cuMemFreeHost(self, address: Any) -> None:  # noqa: N802
+        del self.locked[address.value]
 
     def do_cuMemcpyHtoDAsync_v2(self, address: Any, source: Any, size: Any, _stream: Any) -> None:  # noqa: N802
         assert size.value <= len(self.alive[address.value])

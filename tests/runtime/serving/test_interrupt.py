@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runtime.serving.engine import Interrupted, Interruptible
 from runtime.serving.onnx_engine import OnnxEngine
+from runtime.serving.providers import ON_CPU
 
 WIDTH, LAYERS = 256, 200
 
@@ -26,7 +27,7 @@ def engine(tmp_path: Path) -> OnnxEngine:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     path = tmp_path / "deep.onnx"
     path.write_bytes(model.SerializeToString())
-    return OnnxEngine(path, provider="CPUExecutionProvider", threads=1)
+    return OnnxEngine(path, plan=ON_CPU, threads=1)
 
 
 def test_a_run_is_given_up_and_the_next_one_is_not(engine: OnnxEngine) -> None:
