@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from runtime.links.exposure import INSECURE
+
 app = typer.Typer(help="The cloud tier: serves the big models that edge nodes escalate to.", no_args_is_help=True)
 
 
@@ -20,8 +22,9 @@ def run(
     config: Annotated[
         Path | None, typer.Argument(help="TOML file; see docs/config.md. Without it: the defaults")
     ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help=INSECURE)] = False,
 ) -> None:
     """Run the cloud tier until Ctrl-C."""
     from cloud_tier.__main__ import main
 
-    main(str(config) if config else None)
+    main(str(config) if config else None, insecure=insecure)

@@ -21,6 +21,7 @@ KINDS: dict[str, Kind] = {
     "bad_tensor": Kind(400, False),
     "bad_bundle": Kind(400, False),
     "unauthorized": Kind(401, False),
+    "ticket_expired": Kind(401, False),
     "forbidden": Kind(403, False),
     "residency_denied": Kind(403, False),
     "not_found": Kind(404, False),

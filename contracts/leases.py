@@ -28,7 +28,7 @@ class Lease(msgspec.Struct, frozen=True):
     """Ranked nodes, best first, and the cloud to fall back to when none is reachable. Valid for `ttl_s` seconds.
 
     `place` is where the caller was taken to be; None when nobody could say, and the ranking then goes by load alone.
-    `ticket` stays empty until tenants exist: its form is `contracts.tickets.Ticket`.
+    `ticket` lets the caller in at these servers (`contracts.tickets`); "" from a router that gives none.
     """
 
     model: str

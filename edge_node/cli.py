@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from contracts.errors import FoothillError
+from runtime.links.exposure import INSECURE
 
 app = typer.Typer(help="An edge node: serves models next to the cameras and the users.", no_args_is_help=True)
 
@@ -54,11 +55,12 @@ def run(
     config: Annotated[
         Path | None, typer.Argument(help="TOML file; see docs/config.md. Without it: the defaults")
     ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help=INSECURE)] = False,
 ) -> None:
     """Run the node until Ctrl-C."""
     from edge_node.__main__ import main
 
-    main(str(config) if config else None)
+    main(str(config) if config else None, insecure=insecure)
 
 
 def _fail(error: FoothillError, json: bool) -> None:

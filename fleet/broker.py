@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import ipaddress
 import logging
 import os
 import shutil
@@ -22,6 +21,7 @@ from typing import Literal
 
 import msgspec
 
+from runtime.links.exposure import check_exposure
 from runtime.links.mqtt_session import MAX_PACKET_BYTES
 from runtime.links.serve import configure_logging, run_loop, stop_on_signals
 from runtime.links.settings import SettingsError, load
@@ -41,12 +41,16 @@ _LOST_FAITH = 3
 
 
 class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`port` 0 takes a free one; `program` `auto` prefers Mosquitto. `state_dir` keeps the retained messages."""
+    """`port` 0 takes a free one; `program` `auto` prefers Mosquitto. `state_dir` keeps the retained messages.
+
+    Nobody logs in: it listens beyond this machine only when `insecure`.
+    """
 
     host: str = "127.0.0.1"
     port: int = 1883
     state_dir: str = "state/broker"
     program: Literal["auto", "mosquitto", "iotcore"] = "auto"
+    insecure: bool = False
 
 
 class Broker:
@@ -77,12 +81,20 @@ class Broker:
         return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
-        """Returns when the broker takes connections. Raises SettingsError for a busy port or a missing program."""
+        """Returns when the broker takes connections.
+
+        Raises SettingsError for a busy port, a missing program, or an address that strangers reach.
+        """
+        check_exposure(
+            self._config.host,
+            name="broker",
+            protected=False,
+            insecure=self._config.insecure,
+            remedy="name a broker that asks for logins in `broker_url` of the fleet manager",
+        )
         self._port = _free_port(self._config.host, self._port, self._table)
         self._directory.mkdir(parents=True, exist_ok=True)
         self.program, self._command = self._prepare()
-        if not _is_loopback(self._config.host):
-            log.warning("broker: it listens on %s with no login: anybody who reaches it can write", self._config.host)
         self._process = await self._launch()
         await self._wait_ready(self._process)
         self._watch = asyncio.ensure_future(self._supervise(self._process))
@@ -274,13 +286,6 @@ async def _terminate(process: asyncio.subprocess.Process) -> None:
     except asyncio.TimeoutError:
         process.kill()
         await process.wait()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def main() -> None:

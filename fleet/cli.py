@@ -42,6 +42,9 @@ Url = Annotated[str, typer.Option("--fleet", envvar="FOOTHILL_FLEET_URL", help="
 TokenFile = Annotated[
     Path | None, typer.Option(help="File with the admin token. Default: $FOOTHILL_ADMIN_TOKEN, else the local state.")
 ]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Let the broker listen beyond this machine although nobody logs in.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -53,19 +56,24 @@ class GateKind(str, Enum):
 
 
 @app.command()
-def serve(config: Config = None) -> None:
+def serve(config: Config = None, insecure: Insecure = False) -> None:
     """Run the fleet manager until Ctrl-C."""
     from fleet.__main__ import run
 
     configure_logging()
-    run_loop(run(_load(config, FleetConfig)))
+    settings = _load(config, FleetConfig)
+    run_loop(run(msgspec.structs.replace(settings, broker=_exposed(settings.broker, insecure))))
 
 
 @app.command()
-def broker(config: Config = None) -> None:
+def broker(config: Config = None, insecure: Insecure = False) -> None:
     """Run the MQTT broker alone, as a process of its own, until Ctrl-C."""
     configure_logging()
-    run_loop(run_broker(_load(config, BrokerConfig)))
+    run_loop(run_broker(_exposed(_load(config, BrokerConfig), insecure)))
+
+
+def _exposed(config: BrokerConfig, insecure: bool) -> BrokerConfig:
+    return msgspec.structs.replace(config, insecure=config.insecure or insecure)
 
 
 @model_app.command("publish")

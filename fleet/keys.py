@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runtime.links import signatures
+from runtime.links.settings import SettingsError
 
 CONTROL = "control"
+TICKET = "ticket"
 
 
 class KeyFiles:
@@ -26,6 +28,19 @@ class KeyFiles:
     def signing(self, name: str) -> bytes:
         """The Ed25519 private key `name`."""
         return bytes.fromhex(self._text(f"{name}.key", lambda: signatures.generate().hex()))
+
+    def tickets(self) -> list[bytes]:
+        """The Ed25519 private keys with which routers sign tickets: `ticket.key`, and each `ticket-NAME.key` beside."""
+        self.signing(TICKET)
+        names = sorted(path.stem for path in self._directory.glob(f"{TICKET}*.key"))
+        return [self._ticket(name) for name in names if name == TICKET or name.startswith(f"{TICKET}-")]
+
+    def _ticket(self, name: str) -> bytes:
+        """Operators make these by hand. Raises SettingsError for one that is no key."""
+        try:
+            return signatures.checked_private(self._text(f"{name}.key", str))
+        except ValueError as error:
+            raise SettingsError(f"{self.path(name)}: {error}. Make it with: openssl rand -hex 32") from error
 
     def hop(self) -> str:
         """The shared key of `Foothill-Hop`, in hex: routers, nodes and the cloud tier know it."""

@@ -37,8 +37,8 @@ from runtime.links.durable import write_file
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 
-USES: tuple[Use, ...] = get_args(Use)
-"""What the control key signs."""
+USES: tuple[Use, ...] = tuple(use for use in get_args(Use) if use != "ticket")
+"""What the control key signs. Tickets are signed by routers, with keys of their own that may sign nothing else."""
 
 _SNAPSHOT_FILE = "snapshot.json"
 
@@ -181,8 +181,8 @@ class Signing:
         self._roles["targets"].signed.targets[CONTROL_KEYS] = target
 
     def _control_keys(self) -> bytes:
-        public = signatures.public_key(self._control)
-        return msgspec.json.encode(ControlKeys((ControlKey(signatures.key_id(public), public, USES),)))
+        tickets = [_listed(key, ("ticket",)) for key in self._keys.tickets()]
+        return msgspec.json.encode(ControlKeys((_listed(self._control, USES), *tickets)))
 
     def _write_target(self, path: str, data: bytes, facts: BundleFacts | None) -> TargetFile:
         target = TargetFile.from_data(path, data, ["sha256"])
@@ -226,3 +226,8 @@ class Signing:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(int(self._clock()), timezone.utc)
+
+
+def _listed(private: bytes, uses: tuple[Use, ...]) -> ControlKey:
+    public = signatures.public_key(private)
+    return ControlKey(signatures.key_id(public), public, uses)

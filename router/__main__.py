@@ -18,25 +18,30 @@ from aiohttp import web
 
 from contracts.budgets import RetryBudget
 from contracts.messages import Audit
+from contracts.tickets import Limits
 from router.app import Routes, create_app
 from router.calls import Calls
 from router.client_address import parse_networks
-from router.config import Config
+from router.config import Config, TicketConfig
 from router.discovery import Discovery
 from router.facts import Facts
 from router.geo import Geo
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.proxy import Proxy
+from router.tickets import Tickets
+from runtime.links.admission import Admission
+from runtime.links.exposure import check_exposure
 from runtime.links.fleet_keys import FleetKeys
 from runtime.links.holder import Certificates, Holder
-from runtime.links.key_files import find_hop_key_file, read_hop_key
+from runtime.links.key_files import find_hop_key_file, read_hop_key, read_ticket_key
 from runtime.links.mqtt import MqttPort
 from runtime.links.roots import open_fleet
 from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.settings import SettingsError, load
 from runtime.links.state_dir import held
 from runtime.links.telemetry import Telemetry
+from runtime.links.tokens import TokenFile
 from runtime.links.upstream import Upstreams
 
 log = logging.getLogger(__name__)
@@ -44,6 +49,13 @@ log = logging.getLogger(__name__)
 
 async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> None:
     """Serves until a signal. Raises SettingsError when the configuration cannot work."""
+    check_exposure(
+        config.host,
+        name=config.name,
+        protected=bool(config.tokens_file),
+        insecure=config.insecure,
+        remedy="name the tokens that may call in `tokens_file`",
+    )
     with held(Path(config.state_dir)) if config.broker_url else nullcontext():
         async with wired(config, rng=random.Random()) as app:
             await serve_app(app, config.host, config.port, name=config.name, ready=ready)
@@ -141,6 +153,7 @@ def _app(
         metrics=metrics,
         rng=parts.rng,
         clock=time.monotonic,
+        tickets=_tickets(config.tickets),
     )
     facts = Facts(
         name=config.name,
@@ -151,7 +164,20 @@ def _app(
         telemetry=parts.telemetry,
         broker_connected=lambda: discovery.connected if discovery else None,
     )
-    return create_app(routes, facts, name=config.name, clock=time.monotonic)
+    return create_app(routes, facts, name=config.name, clock=time.monotonic, admission=_admission(config))
+
+
+def _admission(config: Config) -> Admission | None:
+    if not config.tokens_file:
+        return None
+    return Admission(tokens=TokenFile(Path(config.tokens_file), time.monotonic), tickets=None)
+
+
+def _tickets(config: TicketConfig) -> Tickets | None:
+    if not config.key_file:
+        return None
+    limits = Limits(config.requests, config.escalations, config.bytes)
+    return Tickets(read_ticket_key(Path(config.key_file)), ttl_s=config.ttl_s, limits=limits, wall=time.time)
 
 
 def _discovery(config: Config, parts: _Parts, upstreams: Upstreams) -> Discovery | None:

@@ -21,6 +21,9 @@ from router.facts import Facts
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.proxy import Proxy
+from router.tickets import Tickets
+from runtime.links.admission import Admission, admission_middleware
+from runtime.links.grants import grant_of
 from runtime.links.holder import Holder
 from runtime.links.http_errors import error_middleware
 from runtime.links.oip_errors import oip_error_middleware
@@ -32,8 +35,12 @@ REDIRECT = "foothill-redirect"
 """The preference (RFC 7240) with which a plain client asks to be sent to a node instead of being proxied."""
 
 
-def create_app(routes: Routes, facts: Facts, *, name: str, clock: Callable[[], float]) -> web.Application:
-    app = web.Application(middlewares=[timing_middleware(clock), oip_error_middleware, error_middleware(name)])
+def create_app(
+    routes: Routes, facts: Facts, *, name: str, clock: Callable[[], float], admission: Admission | None = None
+) -> web.Application:
+    """Without `admission` nobody is asked who he is."""
+    asking = [admission_middleware(admission)] if admission is not None else []
+    app = web.Application(middlewares=[timing_middleware(clock), oip_error_middleware, error_middleware(name), *asking])
     app.add_routes(routes.routes())
     app.add_routes(facts.routes())
     return app
@@ -54,8 +61,10 @@ class Routes:
         metrics: RouterMetrics,
         rng: random.Random,
         clock: Callable[[], float],
+        tickets: Tickets | None = None,
     ) -> None:
         self._config = config
+        self._tickets = tickets
         self._calls = calls
         self._proxy = proxy
         self._holder = holder
@@ -84,6 +93,8 @@ class Routes:
         """A lease for the caller's place."""
         terms, deadline = self._calls.terms(request)
         asked = decoded(await self._calls.read_question(request, deadline), RouteRequest)
+        grant = grant_of(request)
+        grant.check_model(asked.model)
         place = asked.place or self._calls.place(self._calls.address(request))
         lease = leases.give(
             asked,
@@ -96,13 +107,14 @@ class Routes:
             rng=self._rng,
         )
         self._metrics.lease(placed=place is not None)
-        return json_answer(lease)
+        return json_answer(self._tickets.attach(lease, terms, tenant=grant.tenant) if self._tickets else lease)
 
     async def explain(self, request: web.Request) -> web.Response:
         """Why a caller would go where: `?model=M[&ip=ADDRESS][&residency=REGION,…]`."""
         model = request.query.get("model", "")
         if not model:
             raise FoothillError("bad_request", "Name a model: GET /v1/explain?model=digits&ip=192.0.2.7.")
+        grant_of(request).check_model(model)
         address = self._asked_address(request)
         asked = request.query.get("residency", "")
         residency = headers.parse_terms({headers.RESIDENCY: asked}).residency if asked else ()

@@ -15,6 +15,7 @@ from router.client_address import Address, Network, client_address
 from router.geo import Geo
 from router.proxy import Call
 from runtime.links.bodies import read_body
+from runtime.links.grants import grant_of
 from runtime.links.hop import sign_hop
 from runtime.links.http_errors import request_id_of
 from runtime.links.upstream import Request
@@ -45,8 +46,9 @@ class Calls:
         self._wall = wall
 
     def terms(self, request: web.Request) -> tuple[Terms, Deadline]:
-        """Raises FoothillError `bad_header`. The deadline counts from now."""
-        terms = headers.parse_terms(request.headers)
+        """Within what the caller is granted; the deadline counts from now. Raises FoothillError `bad_header`, or
+        `residency_denied`."""
+        terms = grant_of(request).narrow(headers.parse_terms(request.headers))
         deadline = Deadline.after(terms.deadline_ms or self._default_deadline_ms, now_s=self._clock())
         return msgspec.structs.replace(terms, request_id=request_id_of(request)), deadline
 

@@ -20,6 +20,7 @@ from contracts.errors import ErrorBody, FoothillError
 from router.__main__ import run as run_router
 from router.config import Config
 from router.explain import Candidate, Explanation
+from runtime.links.exposure import INSECURE
 from runtime.links.serve import configure_logging, run_loop
 from runtime.links.settings import SettingsError, load
 from runtime.links.upstream import Answer, Request, Upstreams, UpstreamUnreachable
@@ -33,6 +34,7 @@ def run(
     config: Annotated[
         Path | None, typer.Argument(help="TOML file; without one the defaults of docs/config.md.")
     ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help=INSECURE)] = False,
 ) -> None:
     """Run a router until Ctrl-C."""
     configure_logging()
@@ -40,7 +42,7 @@ def run(
         settings = load(config, Config)
     except SettingsError as error:
         _fail(str(error), 2)
-    run_loop(run_router(settings))
+    run_loop(run_router(msgspec.structs.replace(settings, insecure=settings.insecure or insecure)))
 
 
 @app.command()

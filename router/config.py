@@ -8,6 +8,7 @@ import msgspec
 
 from contracts.headers import MAX_DEADLINE_MS
 from contracts.places import Place
+from contracts.tickets import MAX_LIFE_S, Count
 from contracts.topics import NODE_NAME
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -31,6 +32,16 @@ class StaticNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _check_url("url", self.url, ("http", "https"))
 
 
+class TicketConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The tickets of leases: `key_file` empty gives none. Limits are for each server of a lease; 0 is none."""
+
+    key_file: str = ""
+    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_LIFE_S)] = 300.0
+    requests: Count = 0
+    escalations: Count = 0
+    bytes: Count = 0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every key has a default; `foothill up` writes them all.
 
@@ -39,7 +50,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     `nodes` are static ones, with or without a broker. `place` is where this router stands, None if nobody knows.
     `region` and `cloud_region` are the regions of this router and of the cloud tier; "" lies in no residency claim.
     `geoip_database` is the path of a City database (MaxMind format), `hop_key_file` that of the key in hex (empty: that
-    of a fleet manager which runs from this directory with its defaults, if there is one).
+    of a fleet manager which runs from this directory with its defaults, if there is one). `tokens_file` names who may
+    call (empty: everybody); without it, this router listens beyond this machine only when `insecure`.
     """
 
     host: str = "127.0.0.1"
@@ -62,6 +74,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     default_deadline_ms: Annotated[float, msgspec.Meta(gt=0, le=MAX_DEADLINE_MS)] = 10_000.0
     lease_ttl_s: Positive = 30.0
     max_body_bytes: Annotated[int, msgspec.Meta(gt=0)] = 16 << 20
+    insecure: bool = False
+    tokens_file: str = ""
+    tickets: TicketConfig = TicketConfig()
 
     def __post_init__(self) -> None:
         for url in self.cloud_urls:

@@ -38,6 +38,7 @@ class AsyncClient:
         lease: bool = True,
         tls: ssl.SSLContext | None = None,
         trust_env: bool = True,
+        token: str = "",
     ) -> None:
         self._session = Session(
             url,
@@ -46,6 +47,7 @@ class AsyncClient:
             deadline_ms=deadline_ms or DEFAULT_DEADLINE_MS,
             place=place,
             clock=time.monotonic,
+            token=token,
         )
         self._connections = AsyncConnections(Wiring(connect_to or {}, tls, trust_env=trust_env))
         self._asking: dict[Subject, asyncio.Lock] = {}

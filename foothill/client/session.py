@@ -53,8 +53,10 @@ class Session:
         deadline_ms: float,
         place: Place | None,
         clock: Callable[[], float],
+        token: str = "",
     ) -> None:
         origin(url)
+        self._token = checked_token(token)
         self.url = url.rstrip("/")
         self.direct = direct
         self.own_headers = dict(own_headers)
@@ -122,8 +124,13 @@ class Session:
             if left_s <= 0 or (tally.tried and not self._may_retry()):
                 break
             tally.tries(upstream, self.clock())
-            outcome = yield _addressed(wish, upstream, left_s, last=not queue)
+            outcome = yield _addressed(wish, upstream, left_s, upstream.ticket or self._token, last=not queue)
+            if upstream.ticket and isinstance(outcome, Reply) and outcome.status == 429:
+                self.book.suspect(wish.subject, self.clock())  # a new ticket may have more to use
             step = tally.judge(outcome, upstream)
+            if step == "renew":
+                queue = yield from self._renewed(wish.subject, upstream, started, tally)
+                continue
             if isinstance(outcome, Reply) and step == "answer":
                 self._health.answered(upstream.url)
                 return tally.settled(outcome, self.clock())
@@ -133,6 +140,21 @@ class Session:
                 self._health.failed(upstream.url, self.clock())
                 self.book.suspect(wish.subject, self.clock())
         tally.give_up(out_of_time=started.deadline.left_s(self.clock()) <= 0)
+
+    def _renewed(
+        self, subject: Subject, refused: Upstream, started: Started, tally: _Tally
+    ) -> Exchange[deque[Upstream]]:
+        """Whom to ask under a new lease, once; another call may have brought one. Raises RequestError for none."""
+        held = self.book.get(subject)
+        if tally.renewed or held is None:
+            tally.give_up(out_of_time=False)
+        tally.renewed = True
+        if held.ticket == refused.ticket:
+            yield from self.ask(subject, started.deadline)
+        fresh = deque(self._upstreams(subject))
+        if not fresh or fresh[0].ticket == refused.ticket:
+            tally.give_up(out_of_time=False)
+        return fresh
 
     def _may_retry(self) -> bool:
         with self._budget_lock:
@@ -144,6 +166,8 @@ class Session:
         sent = self.own_headers | {"Content-Type": "application/json", headers.REQUEST_ID: request_id}
         if subject.residency:
             sent[headers.RESIDENCY] = ",".join(subject.residency)
+        if self._token:
+            sent["Authorization"] = f"Bearer {self._token}"
         body = msgspec.json.encode(RouteRequest(subject.model, self._place, _CANDIDATES))
         return Send(self.url, "POST", "/v1/route", sent, body, timeout_s, timeout_s)
 
@@ -159,6 +183,7 @@ class _Tally:
 
     def __init__(self, wish: Wish, started: Started, now_s: float, *, asked: bool) -> None:
         self.tried: list[str] = []
+        self.renewed = False
         self._wish = wish
         self._asked = asked
         self._started_s = started.at_s
@@ -211,9 +236,18 @@ class _Tally:
         raise failure.after(tuple(self.tried))
 
 
-def _addressed(wish: Wish, upstream: Upstream, left_s: float, *, last: bool) -> Send:
+def checked_token(token: str) -> str:
+    """Raises ValueError for what cannot stand in a header."""
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ValueError("token: a token is printable ASCII without spaces; strip what stands around it in its file.")
+    return token
+
+
+def _addressed(wish: Wish, upstream: Upstream, left_s: float, credential: str, *, last: bool) -> Send:
     timeout_s, connect_s, told_ms = time_for(left_s, upstream, last=last)
     sent = wish.headers | {headers.DEADLINE_MS: f"{min(told_ms, headers.MAX_DEADLINE_MS):.3f}"}
+    if credential:
+        sent["Authorization"] = f"Bearer {credential}"
     return Send(upstream.url, "POST", wish.path, sent, wish.body, timeout_s, connect_s)
 
 

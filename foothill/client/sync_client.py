@@ -31,6 +31,7 @@ class Client:
     caller is, when its address does not. `lease=False` sends everything to `url` itself: a router (which then
     proxies), a node, or a cloud. `connect_to` maps an origin to the one to connect to instead (a tunnel), as curl's
     --connect-to does. `tls` replaces the trust in public authorities; `trust_env` reads proxies from the environment.
+    `token` says who calls; leased servers get the lease's ticket in its place, if it has one.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Client:
         lease: bool = True,
         tls: ssl.SSLContext | None = None,
         trust_env: bool = True,
+        token: str = "",
     ) -> None:
         self._session = Session(
             url,
@@ -52,6 +54,7 @@ class Client:
             deadline_ms=deadline_ms or DEFAULT_DEADLINE_MS,
             place=place,
             clock=time.monotonic,
+            token=token,
         )
         self._connections = SyncConnections(Wiring(connect_to or {}, tls, trust_env=trust_env))
         self._asking = threading.Lock()

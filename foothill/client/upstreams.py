@@ -50,14 +50,18 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class Upstream(msgspec.Struct, frozen=True):
-    """A base URL to ask, and the round trip the router expects to it in ms (0: unknown)."""
+    """A base URL to ask, and the round trip the router expects to it in ms (0: unknown).
+
+    `ticket` is the lease's, which lets its holder in there; "" where there is none.
+    """
 
     url: str
     rtt_ms: float = 0.0
     leased: bool = False
+    ticket: str = ""
 
 
-Step = Literal["answer", "again", "next", "fail"]
+Step = Literal["answer", "again", "next", "renew", "fail"]
 
 
 def judge(outcome: Reply | Lost, code: str, upstream: Upstream) -> Step:
@@ -65,7 +69,7 @@ def judge(outcome: Reply | Lost, code: str, upstream: Upstream) -> Step:
 
     predict and infer are pure and their answer is handed over only when it is whole, so that any loss may be retried.
     A leased node that does not know the model (its lease is older than the last rollout) is passed over; a rate limit
-    is not: another node would only help to break it.
+    is not: another node would only help to break it. A ticket that is refused takes a new lease (`renew`).
     """
     if isinstance(outcome, Lost):
         return "again" if outcome.how == "cut" and outcome.reused else "next"
@@ -73,6 +77,8 @@ def judge(outcome: Reply | Lost, code: str, upstream: Upstream) -> Step:
         return "answer"
     if upstream.leased and code == "model_not_found":
         return "next"
+    if upstream.ticket and outcome.status == 401:
+        return "renew"
     kind = KINDS.get(code)
     if kind is not None:
         return "next" if kind.retryable and kind.status >= 500 else "fail"
@@ -111,7 +117,7 @@ class Health:
 
 def order(lease: Lease, health: Health, now_s: float) -> Sequence[Upstream]:
     """Reachable nodes, best first; then the cloud; then the nodes that failed within the last seconds."""
-    nodes = [Upstream(node.url, node.rtt_ms, leased=True) for node in lease.nodes]
-    cloud = [Upstream(lease.cloud)] if lease.cloud else []
+    nodes = [Upstream(node.url, node.rtt_ms, leased=True, ticket=lease.ticket) for node in lease.nodes]
+    cloud = [Upstream(lease.cloud, ticket=lease.ticket)] if lease.cloud else []
     resting = [node for node in nodes if health.cooling(node.url, now_s)]
     return [*(node for node in nodes if node not in resting), *cloud, *resting]

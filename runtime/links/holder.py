@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 CLOUD_FAILED = "cloud-failed"
 AUDIT_DEADLINE_MS = 10_000.0
+LATE_DEADLINE_MS = 30_000.0
 _RESERVE_SHARE = 0.05
 _RESERVE_MOST_MS = 50.0
 
@@ -54,7 +55,8 @@ class Certificates:
 class Settled(msgspec.Struct, frozen=True):
     """The final answer of one request and why it is that one. `phases` in ms, without the total.
 
-    `certified` and `degraded` are those of `contracts.escalation.Verdict`, and never both.
+    `certified` and `degraded` are those of `contracts.escalation.Verdict`, and never both. `open`: of a degraded
+    answer, whether the cloud could still be asked later.
     """
 
     answer: Answer
@@ -63,6 +65,12 @@ class Settled(msgspec.Struct, frozen=True):
     certified: bool
     degraded: bool
     phases: dict[str, float]
+    open: bool = False
+
+
+def may_change(status: int) -> bool:
+    """Whether the cloud may say something else to the same request later; any other refusal is its last word."""
+    return status >= 500 or status in (401, 408, 425, 429)
 
 
 def outward_headers(settled: Settled) -> dict[str, str]:
@@ -134,19 +142,29 @@ class Holder:
             wall=wall,
         )
 
-    async def settle(self, request: Request, edge: Answer, terms: Terms, deadline: Deadline, *, model: str) -> Settled:
+    async def settle(
+        self,
+        request: Request,
+        edge: Answer,
+        terms: Terms,
+        deadline: Deadline,
+        *,
+        model: str,
+        permit: Callable[[], bool] = lambda: True,
+    ) -> Settled:
         """The final answer for a request whose edge answer, with status 200, is at hand. Raises nothing of its own.
 
         A failed or late escalation gives the edge answer, degraded. The pair of an audited request is published now
-        if it was escalated, else after the cloud was asked in the background.
+        if it was escalated, else after the cloud was asked in the background. `permit` is asked once, before an
+        escalation: whether its caller may still cost the cloud anything.
         """
         evidence = _evidence(edge)
         audited = self._draws_audit(evidence, terms)
         verdict = self._decide(evidence, terms, deadline)
-        if verdict.action == "accept":
+        if verdict.action == "accept" or not permit():
             if audited:
                 self._audit_later(request, edge, evidence, terms, model)
-            return _kept(request, edge, verdict)
+            return self._kept(request, edge, verdict, terms)
         started_s = self._clock()
         try:
             cloud = await self._clouds.ask(request, terms, self._before(deadline), "escalate")
@@ -158,7 +176,8 @@ class Holder:
             if audited:
                 self._telemetry.audit("failed")
             failed = Verdict("accept", verdict.reason, degraded=True)
-            return _settled(request, edge, "edge", failed, phases, reason=CLOUD_FAILED)
+            settled = _settled(request, edge, "edge", failed, phases, reason=CLOUD_FAILED)
+            return msgspec.structs.replace(settled, open=cloud is None or may_change(cloud.status))
         if audited:
             self._publish_pair(request, edge, evidence, cloud, model, kept=False)
         return _settled(request, cloud, "cloud", verdict, phases)
@@ -180,6 +199,17 @@ class Holder:
         phases = across_hop(answer.hop_ms, parse_server_timing(answer.headers.get(headers.SERVER_TIMING)))
         verdict = Verdict("escalate", "asked-always", certified=certified)
         return _settled(request, answer, "cloud", verdict, phases, reason=reason)
+
+    async def ask_late(self, request: Request, terms: Terms) -> Answer:
+        """Whatever the cloud says to a request whose caller has its edge answer, within 30 s.
+
+        Raises UpstreamUnreachable, or FoothillError: `residency_denied` (the cloud lies outside the claim),
+        `unavailable` (there is none, or its circuit is open), `deadline_exceeded`, `upstream_failed`.
+        """
+        if not self.may_ask_cloud(terms):
+            raise self._clouds.refusal(terms)
+        deadline = Deadline.after(LATE_DEADLINE_MS, now_s=self._clock())
+        return await self._clouds.ask(request, terms, deadline, "late")
 
     def keep(self, request: Request, edge: Answer, *, reason: str, degraded: bool) -> Settled:
         """The edge answer as it is, for a request whose cloud was asked before its edge."""
@@ -213,6 +243,13 @@ class Holder:
         for task in self._audits:
             task.cancel()
         await asyncio.gather(*self._audits, return_exceptions=True)
+
+    def _kept(self, request: Request, edge: Answer, verdict: Verdict, terms: Terms) -> Settled:
+        """The edge answer, as the verdict has it or because the caller's escalations are used up."""
+        if verdict.action == "escalate":
+            return _settled(request, edge, "edge", Verdict("accept", "no-cloud", degraded=True), _edge_phases(edge))
+        settled = _settled(request, edge, "edge", verdict, _edge_phases(edge))
+        return msgspec.structs.replace(settled, open=verdict.degraded and self.may_ask_cloud(terms))
 
     def _decide(self, evidence: _Evidence, terms: Terms, deadline: Deadline) -> Verdict:
         now_s = self._clock()
@@ -317,10 +354,6 @@ def _edge_phases(edge: Answer) -> dict[str, float]:
         return across_hop(edge.hop_ms, phases)
     phases.pop("total", None)
     return phases
-
-
-def _kept(request: Request, edge: Answer, verdict: Verdict) -> Settled:
-    return _settled(request, edge, "edge", verdict, _edge_phases(edge))
 
 
 def _settled(

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from runtime.links.settings import SettingsError
+from runtime.links.signatures import checked_private
 
 LOCAL_HOP_KEY = Path("state/fleet/keys/hop.key")
 """Where a fleet manager with default settings, started in the same directory, keeps the hop key."""
@@ -28,6 +29,16 @@ def read_hop_key(path: Path, setting: str = "hop_key_file") -> bytes:
     if len(key) < _LEAST_KEY_BYTES:
         raise SettingsError(f"{setting} {path}: {len(key)} bytes are too few for a key; at least {_LEAST_KEY_BYTES}.")
     return key
+
+
+def read_ticket_key(path: Path, setting: str = "tickets.key_file") -> bytes:
+    """The private key that signs tickets, in hexadecimal. Raises SettingsError naming `setting`."""
+    try:
+        return checked_private(_read(path, setting))
+    except ValueError as error:
+        raise SettingsError(
+            f"{setting} {path}: {error}. Copy keys/ticket.key from the fleet manager's state directory."
+        ) from error
 
 
 def read_token(path: Path, setting: str = "admin_token_file") -> str:

@@ -25,6 +25,14 @@ def generate() -> bytes:
     return Ed25519PrivateKey.generate().private_bytes_raw()
 
 
+def checked_private(text: str) -> bytes:
+    """A private key as its file holds it: 64 hex digits. Raises ValueError."""
+    key = bytes.fromhex(text)
+    if len(key) != 32:
+        raise ValueError(f"{len(key)} bytes are no Ed25519 key, which has 32")
+    return key
+
+
 def public_key(private: bytes) -> str:
     """The public half, 64 hex digits."""
     return Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw().hex()

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from runtime.links import process_metrics
 
-Purpose = Literal["escalate", "audit", "fallback"]
+Purpose = Literal["escalate", "audit", "fallback", "late"]
 AuditOutcome = Literal["published", "failed", "dropped", "unpaired", "outside-residency"]
 
 OTHER = "other"

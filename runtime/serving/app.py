@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -16,14 +16,16 @@ from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
 from contracts.timing import format_server_timing
+from runtime.links.admission import Admission, admission_middleware
 from runtime.links.bodies import read_body
+from runtime.links.grants import ANYBODY
 from runtime.links.holder import Holder, outward_headers
 from runtime.links.hop import Hop, verify_hop
 from runtime.links.http_errors import error_middleware, request_id_of
 from runtime.links.oip_errors import oip_error_middleware
 from runtime.links.telemetry import Telemetry
 from runtime.links.timed import PHASES_MS, STARTED_S, timing_middleware
-from runtime.links.upstream import Answer, answer_headers
+from runtime.links.upstream import Answer, Request, answer_headers
 from runtime.serving import images, postprocess
 from runtime.serving import oip as tensors
 from runtime.serving.admin import Admin
@@ -45,8 +47,19 @@ MSGPACK = "application/msgpack"
 UNSETTLED = "unsettled"
 """The reason on an answer whose holder has yet to decide."""
 
+PREDICT = "/v1/predict/{model}"
+INFER, INFER_VERSION = "/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"
+
 Clock = Callable[[], float]
 T = TypeVar("T")
+
+
+class Spools(Protocol):
+    """Where a request waits for a cloud that cannot be asked now."""
+
+    async def keep(self, call: Call, request: Request, edge: Answer) -> str:
+        """The value of `Foothill-Late` for its caller; "" where no late answer can be promised. Raises nothing."""
+        ...
 
 
 class ServingSettings(msgspec.Struct, frozen=True):
@@ -73,15 +86,18 @@ def create_app(
     holder: Holder | None,
     telemetry: Telemetry,
     repository: Repository | None = None,
+    admission: Admission | None = None,
+    spool: Spools | None = None,
     clock: Clock = time.monotonic,
     wall: Clock = time.time,
 ) -> web.Application:
     """`holder` settles the requests of callers that no other hop holds; without one they are answered as they are.
+    Without `admission` nobody is asked who calls; without `spool` what the cloud should have answered is not kept.
 
     The caller keeps `host` and closes it after the application. `clock` is that of `host` and `holder`.
     """
     workers = Workers(threads=settings.decode_threads, clock=clock)
-    answers = Answers(host, settings, workers, holder, clock, wall)
+    answers = Answers(host, settings, workers, holder, clock, wall, admission=admission, spool=spool)
     facts = Facts(host, node=settings.node, tier=settings.tier, telemetry=telemetry)
     admin = Admin(repository, settings.admin_token)
     telemetry.registry.register(ModelMetrics(host))
@@ -92,13 +108,14 @@ def create_app(
             _stamped(settings),
             oip_error_middleware,
             error_middleware(settings.node),
+            *([admission_middleware(admission, asking=(PREDICT, INFER, INFER_VERSION))] if admission else []),
         ]
     )
     app.add_routes(
         [
-            web.post("/v2/models/{model}/infer", count("infer", answers.infer)),
-            web.post("/v2/models/{model}/versions/{version}/infer", count("infer", answers.infer)),
-            web.post("/v1/predict/{model}", count("predict", answers.predict)),
+            web.post(INFER, count("infer", answers.infer)),
+            web.post(INFER_VERSION, count("infer", answers.infer)),
+            web.post(PREDICT, count("predict", answers.predict)),
             *facts.routes(),
             *admin.routes(),
         ]
@@ -122,7 +139,12 @@ class Answers:
         holder: Holder | None,
         clock: Clock,
         wall: Clock,
+        *,
+        admission: Admission | None = None,
+        spool: Spools | None = None,
     ) -> None:
+        self._admission = admission
+        self._spool = spool
         self._host = host
         self._settings = settings
         self._workers = workers
@@ -165,13 +187,15 @@ class Answers:
         """Everything about a request that is known before its model runs; its body is read here."""
         arrived_s = self._clock()
         request_id = request_id_of(request)
-        terms = headers.parse_terms(request.headers)
+        model, version = request.match_info["model"], request.match_info.get("version", "")
+        grant = await self._admission.check(request.headers, request_id, model) if self._admission else ANYBODY
+        terms = grant.narrow(headers.parse_terms(request.headers))
         self._check_residency(terms)
         deadline = Deadline.after(terms.deadline_ms or self._settings.default_deadline_ms, now_s=arrived_s)
-        model, version = request.match_info["model"], request.match_info.get("version", "")
         self._host.get(model, version)
         request[ACCOUNT].model = model
         body = await read_body(request, self._settings.max_body_bytes, deadline, self._clock)
+        grant.count_body(len(body))
         call = Call(
             request_id=request_id,
             model=model,
@@ -182,6 +206,7 @@ class Answers:
             body=body,
             started_s=self._clock(),
             clock=self._clock,
+            grant=grant,
         )
         request[STARTED_S] = call.started_s
         request[PHASES_MS] = request[ACCOUNT].phases_ms = call.phases_ms
@@ -256,12 +281,18 @@ class Answers:
             outward = local.headers if call.hop is not None else headers.strip_hop_only(local.headers)
             request[ACCOUNT].answered(self._settings.tier, self._reason(), call.with_total(call.phases_ms))
             return web.Response(body=local.body, headers=outward)
-        settled = await self._holder.settle(call.onward(request), local, call.terms, call.deadline, model=call.model)
+        onward = call.onward(request)
+        settled = await self._holder.settle(
+            onward, local, call.terms, call.deadline, model=call.model, permit=call.grant.take_escalation
+        )
+        late = await self._spool.keep(call, onward, local) if self._spool is not None and settled.open else ""
         phases_ms = call.with_total(settled.phases)
         request[ACCOUNT].answered(settled.tier, settled.reason, phases_ms)
         outward = outward_headers(settled)
         outward[headers.REQUEST_ID] = call.request_id
         outward[headers.SERVER_TIMING] = format_server_timing(phases_ms)
+        if late:
+            outward[headers.LATE] = late
         return web.Response(body=settled.answer.body, headers=outward)
 
     def _local_headers(self, call: Call, served: Served, reading: Reading, body: Encoded) -> dict[str, str]:

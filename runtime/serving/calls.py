@@ -12,6 +12,7 @@ from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.headers import Terms
 from contracts.timing import TOTAL
+from runtime.links.grants import ANYBODY, Grant
 from runtime.links.hop import Hop
 from runtime.links.upstream import Request
 
@@ -34,6 +35,7 @@ class Call(msgspec.Struct, kw_only=True):
     started_s: float
     clock: Clock
     rows: int = 0
+    grant: Grant = ANYBODY
     phases_ms: dict[str, float] = msgspec.field(default_factory=dict)
 
     @contextmanager

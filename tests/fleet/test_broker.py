@@ -164,9 +164,14 @@ async def test_without_mosquitto_the_fallback_serves_and_warns(
     await broker.stop()
 
 
-async def test_a_listener_off_the_loopback_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    broker = Broker(config(tmp_path, host="0.0.0.0"))
+async def test_a_listener_off_the_loopback_takes_an_operator_who_insists(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for host in ("0.0.0.0", "::", "", "192.0.2.7", "broker.example"):
+        with pytest.raises(SettingsError, match="--insecure"):
+            await Broker(config(tmp_path, host=host)).start()
+    broker = Broker(config(tmp_path, host="0.0.0.0", insecure=True))
     await broker.start()
     assert broker.url.startswith("mqtt://127.0.0.1:")
-    assert any("no login" in record.message for record in caplog.records)
+    assert any("without authentication" in record.message for record in caplog.records)
     await broker.stop()

@@ -23,6 +23,7 @@ from contracts.targets import CONTROL_KEYS, bundle_path
 from fleet.keys import KeyFiles
 from fleet.signing import Lifetimes, Signing
 from runtime.links import signatures
+from runtime.links.settings import SettingsError
 from runtime.links.trust import TrustedFleet
 from tests.fleet.scripted import write_bundle
 
@@ -215,3 +216,29 @@ def test_a_failed_write_leaves_the_published_state_and_the_next_try_works(
     signing.add_bundle(*bundle(tmp_path, "1"))
     client = repository.client(signing.root)
     assert client.get_targetinfo(bundle_path("digits", bundle(tmp_path, "1")[2])) is not None
+
+
+def test_keys_of_routers_sign_tickets_and_nothing_else(repository: Repository, tmp_path: Path) -> None:
+    """`ticket.key` is made here; a router may have a key of its own beside it, until that is taken away again."""
+    trusted = repository.trusted(repository.open().root)
+    own, other = tmp_path / "keys" / "ticket.key", tmp_path / "keys" / "ticket-eu.key"
+    assert own.stat().st_mode & 0o077 == 0
+    public = signatures.public_key(bytes.fromhex(own.read_text()))
+    other.write_text("ab" * 32)
+    repository.open()
+    trusted.refresh()
+    keys = trusted.keys("ticket")
+    assert set(keys.values()) == {public, signatures.public_key(b"\xab" * 32)}
+    assert not set(keys) & set(trusted.keys("desired"))
+    other.unlink()
+    repository.open()
+    trusted.refresh()
+    assert set(trusted.keys("ticket").values()) == {public}
+
+
+@pytest.mark.parametrize("text", ["", "hello", "ab" * 31])
+def test_a_ticket_key_that_is_none_is_named(repository: Repository, tmp_path: Path, text: str) -> None:
+    repository.open()
+    (tmp_path / "keys" / "ticket-eu.key").write_text(text)
+    with pytest.raises(SettingsError, match=r"ticket-eu\.key.*openssl"):
+        repository.open()

@@ -108,14 +108,14 @@ def refuses(code: str, message: str = "Not today.", *, retry_after: str | None =
     return handler
 
 
-def leases(*urls: str, cloud: str = "", ttl_s: float = 60.0) -> Handler:
+def leases(*urls: str, cloud: str = "", ttl_s: float = 60.0, ticket: str = "") -> Handler:
     nodes = tuple(LeasedNode(f"n{at}", url, "eu", 1.0) for at, url in enumerate(urls))
 
     async def handler(request: web.Request, body: bytes) -> web.StreamResponse:
         assert request.path == "/v1/route"
         model = msgspec.json.decode(body, type=RouteRequest).model
         return web.Response(
-            body=msgspec.json.encode(Lease(model, nodes, cloud, ttl_s)), content_type="application/json"
+            body=msgspec.json.encode(Lease(model, nodes, cloud, ttl_s, ticket=ticket)), content_type="application/json"
         )
 
     return handler

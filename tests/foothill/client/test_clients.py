@@ -427,3 +427,78 @@ def test_retries_end_with_their_budget(serve: Serve, connect: Connect) -> None:
             client.predict("digits", JPEG)
     # Each call may try twice; 150 retries within seconds are more than a floor of 100 in 10 s and a tenth of the calls.
     assert 150 < len(node.seen) + len(cloud.seen) < 150 + 130
+
+
+def admits(*tickets: str) -> Handler:
+    """A node that answers who brings one of `tickets`, and says of others that they are too old."""
+
+    async def handler(request: web.Request, body: bytes) -> web.StreamResponse:
+        if request.headers.get("Authorization") in {f"Bearer {ticket}" for ticket in tickets}:
+            return await predicts()(request, body)
+        return await refuses("ticket_expired")(request, body)
+
+    return handler
+
+
+def test_the_token_goes_to_the_router_and_the_leases_ticket_to_its_servers(serve: Serve, connect: Connect) -> None:
+    node, cloud = serve(predicts()), serve(predicts(tier="cloud"))
+    router = serve(leases(node.url, cloud=cloud.url, ticket="ft1.t"))
+    client = connect(router.url, token="s3cret")
+    client.predict("digits", JPEG)
+    node.stop()
+    client.predict("digits", JPEG)
+    told = [server.seen[0][1]["Authorization"] for server in (router, node, cloud)]
+    assert told == ["Bearer s3cret", "Bearer ft1.t", "Bearer ft1.t"]
+
+
+def test_where_a_lease_has_no_ticket_and_without_leases_the_token_is_shown(serve: Serve, connect: Connect) -> None:
+    node = serve(predicts())
+    connect(serve(leases(node.url)).url, token="s3cret").predict("digits", JPEG)
+    connect(node.url, token="s3cret", lease=False).predict("digits", JPEG)
+    connect(node.url, lease=False).predict("digits", JPEG)
+    assert [sent.get("Authorization") for _, sent, _ in node.seen] == ["Bearer s3cret", "Bearer s3cret", None]
+
+
+def test_an_expired_ticket_is_renewed_within_the_call(serve: Serve, connect: Connect) -> None:
+    node = serve(admits("one"))
+    router = serve(leases(node.url, ticket="one"))
+    client = connect(router.url, token="s3cret")
+    client.predict("digits", JPEG)
+    node.handler, router.handler = admits("two"), leases(node.url, ticket="two")
+    assert client.predict("digits", JPEG).tier == "edge"
+    assert client.predict("digits", JPEG).tier == "edge"
+    assert [sent["Authorization"][7:] for _, sent, _ in node.seen] == ["one", "one", "two", "two"]
+    assert len(router.seen) == 2
+
+
+def test_a_ticket_that_is_refused_again_is_an_error(serve: Serve, connect: Connect) -> None:
+    node = serve(admits())
+    router = serve(leases(node.url, ticket="one"))
+    client = connect(router.url)
+    for ticket, seen in (("one", 1), ("two", 3)):
+        router.handler = leases(node.url, ticket=ticket)
+        with pytest.raises(RequestError) as raised:
+            client.predict("digits", JPEG)
+        assert (raised.value.code, raised.value.status) == ("ticket_expired", 401)
+        assert len(node.seen) == seen
+    router.stop()
+    with pytest.raises(RequestError, match="ticket_expired"):
+        client.predict("digits", JPEG)
+
+
+def test_a_used_up_ticket_takes_a_new_lease_for_the_next_call(serve: Serve, connect: Connect) -> None:
+    node = serve(refuses("rate_limited", retry_after="1"))
+    router = serve(leases(node.url, ticket="one"))
+    client = connect(router.url)
+    with pytest.raises(RequestError, match="rate_limited"):
+        client.predict("digits", JPEG)
+    node.handler, router.handler = predicts(), leases(node.url, ticket="two")
+    client.predict("digits", JPEG)
+    client.settle()
+    assert len(router.seen) == 2
+
+
+@pytest.mark.parametrize("token", ["a b", "a\n", "\u00e9"])
+def test_a_token_that_cannot_stand_in_a_header_is_refused_at_once(connect: Connect, token: str) -> None:
+    with pytest.raises(ValueError, match="token"):
+        connect(nobody(), token=token)
