@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from contracts.messages import MAX_CHUNK_MESSAGE_BYTES
+from fleet.acceptance import Acceptances
 from fleet.app import Parts, create_app
 from fleet.broker import Broker
 from fleet.chunks import ChunkService
@@ -86,6 +87,7 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
         )
         await worker.run(engines.open)
         orders = Orders(state, signing, clock, config.desired_ttl_s)
+        acceptances = Acceptances(state, clock)
         telemetry = Telemetry()
         metrics = Metrics(telemetry.registry)
         hop_key = await worker.run(keys.hop)
@@ -96,6 +98,7 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
             signing=signing,
             registry=registry,
             orders=orders,
+            acceptances=acceptances,
             config=config,
             metrics=metrics,
             hop_key=bytes.fromhex(hop_key),
@@ -109,6 +112,7 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
             signing=signing,
             registry=registry,
             engines=engines,
+            acceptances=acceptances,
             enrolment=Enrolment(state, signing, clock, config.token_ttl_s),
             controller=controller,
             chunks=ChunkService(

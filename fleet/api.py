@@ -18,7 +18,8 @@ class RolloutRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`nodes` in the order they are exposed, or the group "all" (those on line first).
 
     `stages`: how many nodes have the bundle after each stage, as counts or percentages; the last covers all. None
-    takes the fleet's default. `gate` "health": no test of the model, only that nodes get it running.
+    takes the fleet's default. `gate` "health": no test of the model, only that nodes get it running. `for_acceptance`:
+    part of an acceptance, which nothing can be demanded for; it names one node.
     """
 
     bundle: str
@@ -27,6 +28,7 @@ class RolloutRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gate: Literal["agreement", "health"] = "agreement"
     stage_deadline_s: float | None = None
     silence_s: float | None = None
+    for_acceptance: bool = False
 
 
 class AbortRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

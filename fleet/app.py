@@ -17,6 +17,7 @@ from contracts.enrolment import EnrolAnswer, EnrolRequest, TokenRequest
 from contracts.errors import FoothillError
 from contracts.headers import ENGINE
 from contracts.timing import TOTAL
+from fleet.acceptance import Acceptances, DemandRequest
 from fleet.api import AbortRequest, RolloutRequest, view
 from fleet.chunks import ChunkService
 from fleet.config import FleetConfig
@@ -48,6 +49,7 @@ class Parts(NamedTuple):
     signing: Signing
     registry: Registry
     engines: EngineShelf
+    acceptances: Acceptances
     enrolment: Enrolment
     controller: Controller
     chunks: ChunkService
@@ -76,12 +78,18 @@ def create_app(parts: Parts) -> web.Application:
     admin: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/tokens", routes.issue_token),
         ("GET", "/v1/nodes", routes.nodes),
+        ("DELETE", "/v1/nodes/{node}/models/{model}", routes.withdraw),
         ("PUT", "/v1/blobs/{digest}", routes.put_blob),
         ("POST", "/v1/models", routes.publish),
         ("GET", "/v1/models", routes.models),
         ("GET", "/v1/models/{name}/{version}", routes.model),
         ("POST", "/v1/models/{name}/{version}/measurements", routes.measure),
         ("GET", "/v1/audits", routes.audits),
+        ("GET", "/v1/acceptance", routes.acceptance),
+        ("PUT", "/v1/acceptance/{target}", routes.demand),
+        ("DELETE", "/v1/acceptance/{target}", routes.lift),
+        ("POST", "/v1/acceptance/reports", routes.submit),
+        ("GET", "/v1/acceptance/reports/{id}", routes.report),
         ("POST", "/v1/rollouts", routes.start_rollout),
         ("GET", "/v1/rollouts", routes.rollouts),
         ("GET", "/v1/rollouts/{id}", routes.rollout),
@@ -158,6 +166,10 @@ class _Routes:
     async def nodes(self, _: web.Request) -> web.StreamResponse:
         return _json(await self._parts.controller.node_views())
 
+    async def withdraw(self, request: web.Request) -> web.StreamResponse:
+        await self._parts.controller.withdraw(request.match_info["node"], request.match_info["model"])
+        return _json({})
+
     async def put_blob(self, request: web.Request) -> web.StreamResponse:
         digest, limit = request.match_info["digest"], self._parts.config.max_blob_bytes
         if (request.content_length or 0) > limit:
@@ -210,6 +222,24 @@ class _Routes:
 
     async def audits(self, _: web.Request) -> web.StreamResponse:
         return _json(await self._parts.worker.run(self._parts.state.audit_tallies))
+
+    async def acceptance(self, _: web.Request) -> web.StreamResponse:
+        return _json(await self._parts.worker.run(self._parts.acceptances.view))
+
+    async def demand(self, request: web.Request) -> web.StreamResponse:
+        asked, target = await _read(request, DemandRequest), request.match_info["target"]
+        return _json(await self._parts.worker.run(self._parts.acceptances.require, target, asked))
+
+    async def lift(self, request: web.Request) -> web.StreamResponse:
+        await self._parts.worker.run(self._parts.acceptances.lift, request.match_info["target"])
+        return _json({})
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        return _json(await self._parts.worker.run(self._parts.acceptances.submit, await request.read()), 201)
+
+    async def report(self, request: web.Request) -> web.StreamResponse:
+        data = await self._parts.worker.run(self._parts.acceptances.report, request.match_info["id"])
+        return web.Response(body=data, content_type="application/json")
 
     async def start_rollout(self, request: web.Request) -> web.StreamResponse:
         return _json(view(await self._parts.controller.start_rollout(await _read(request, RolloutRequest))), 201)

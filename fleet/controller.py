@@ -16,10 +16,12 @@ from typing import TypeVar
 import msgspec
 
 from contracts import manifest as manifests
+from contracts.boards import Fingerprint
 from contracts.errors import FoothillError
 from contracts.messages import Reported, Status, decode
 from contracts.topics import EVERY_AUDIT, every_node, node_of
 from fleet import gates
+from fleet.acceptance import Acceptances
 from fleet.api import NodeView, RolloutRequest
 from fleet.audits import AuditRefused, read_audit
 from fleet.config import FleetConfig
@@ -71,6 +73,7 @@ class Controller:
         signing: Signing,
         registry: Registry,
         orders: Orders,
+        acceptances: Acceptances,
         config: FleetConfig,
         metrics: Metrics,
         hop_key: bytes,
@@ -82,6 +85,7 @@ class Controller:
         self._signing = signing
         self._registry = registry
         self._orders = orders
+        self._acceptances = acceptances
         self._config = config
         self._metrics = metrics
         self._hop_key = hop_key
@@ -170,6 +174,18 @@ class Controller:
         await self._apply(rollout_id, Abort(reason, self._clock()))
         return self.rollout(rollout_id)
 
+    async def withdraw(self, node: str, model: str) -> None:
+        """Takes a model off one node. Raises FoothillError `not_found`, or `conflict` while a rollout has it."""
+        async with self._lock:
+            self._choose((node,))
+            for rollout in self._open():
+                if rollout.plan.model == model and node in rollout.nodes:
+                    raise FoothillError(
+                        "conflict", f"Rollout {rollout.plan.id} of {model} is under way on {node}. Abort it, or wait."
+                    )
+            self._publish(await self._worker.run(self._orders.withdraw, node, model))
+            log.info("fleet: %s is taken off %s", model, node)
+
     async def watch(self, rollout_id: str, heartbeat_s: float = 10.0) -> AsyncIterator[Rollout | None]:
         """The rollout now and after every change until it ends; None as a sign of life in between."""
         seen: Rollout | None = None
@@ -201,6 +217,7 @@ class Controller:
         nodes = [name for name in self._choose(request.nodes) if assigned.get(name) != bundle.digest]
         if not nodes:
             raise FoothillError("conflict", f"No node is left to give {bundle.reference} to: enrol one, or it is done.")
+        await self._check_accepted(request, nodes)
         previous = {name: assigned.get(name, "") for name in nodes}
         stages = plan_stages(nodes, request.stages)
         return Plan(
@@ -214,6 +231,20 @@ class Controller:
             silence_s=_positive(request.silence_s, self._config.silence_s),
             gate=await self._gate(stages, previous) if request.gate == "agreement" else None,
         )
+
+    async def _check_accepted(self, request: RolloutRequest, nodes: list[str]) -> None:
+        if not request.for_acceptance:
+            fingerprints = [(name, self._fingerprint(self._nodes[name])) for name in nodes]
+            await self._worker.run(self._acceptances.check, fingerprints)
+        elif isinstance(request.nodes, str) or len(request.nodes) != 1:
+            raise FoothillError("bad_request", "A rollout for an acceptance names exactly one node.")
+        else:
+            log.warning("fleet: %s goes to %s for its acceptance", request.bundle, nodes[0])
+
+    def _fingerprint(self, node: NodeRow) -> Fingerprint:
+        """As it last reported, else as it enrolled."""
+        report = self._roster.report(node.name)
+        return report.fingerprint if report else node.fingerprint
 
     def _choose(self, wanted: tuple[str, ...] | str) -> list[str]:
         if isinstance(wanted, str):
@@ -358,7 +389,7 @@ class Controller:
             desired_sequence=sequence,
             reported=report.models if report else {},
             reported_sequence=report.sequence if report else 0,
-            fingerprint=report.fingerprint if report else node.fingerprint,
+            fingerprint=self._fingerprint(node),
             enrolled_at_s=node.enrolled_at_s,
         )
 

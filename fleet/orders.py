@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from contracts import manifest as manifests
+from contracts.errors import FoothillError
 from contracts.messages import Certificate, Desired, encode
 from contracts.topics import certificate_topic, node_topic
 from fleet.enrolment import next_sequence
@@ -47,6 +48,14 @@ class Orders:
                 publications |= self._certify(digest)
             self._state.put_rollout(rollout)
         return Committed(rollout, publications)
+
+    def withdraw(self, node: str, model: str) -> Publications:
+        """Takes a model off one node. Raises FoothillError `not_found` when it does not have it."""
+        if model not in self._state.assigned(node):
+            raise FoothillError("not_found", f"{node} is assigned no model {model[:80]!r}.")
+        with self._state.transaction():
+            self._state.assign(node, model, "")
+            return {node_topic(node, "desired"): self._issue(node).document}
 
     def renew(self) -> Publications:
         """New documents, saying the same, for nodes whose document has less than half of its life left."""

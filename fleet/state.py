@@ -53,6 +53,21 @@ CREATE TABLE audits (
 CREATE INDEX audits_of_digest ON audits (digest, number);
 PRAGMA user_version = 1;
 """
+_CHANGES = {
+    2: """
+CREATE TABLE demands (
+    target TEXT PRIMARY KEY, body BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE acceptances (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, target TEXT NOT NULL, body BLOB NOT NULL,
+    file BLOB NOT NULL
+);
+CREATE INDEX acceptances_of_target ON acceptances (target, number);
+""",
+}
+"""What each later version adds to the schema, so that a database of any earlier one is brought up to it."""
+_KEPT_ACCEPTANCES = 200
+"""Of each target."""
 _BASELINE_AUDITS = 1000
 _KEPT_AUDITS = 200_000
 
@@ -141,6 +156,9 @@ class State:
         self._db.execute("PRAGMA busy_timeout = 5000")
         if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
             self._db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+        for version, change in _CHANGES.items():
+            if self._db.execute("PRAGMA user_version").fetchone()[0] < version:
+                self._db.executescript(f"BEGIN;{change}PRAGMA user_version = {version};COMMIT;")
 
     def close(self) -> None:
         self._db.close()
@@ -244,6 +262,36 @@ class State:
             "INSERT INTO rollouts (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
             (rollout.plan.id, msgspec.msgpack.encode(rollout)),
         )
+
+    def demands(self) -> list[bytes]:
+        return [body for (body,) in self._db.execute("SELECT body FROM demands ORDER BY target")]
+
+    def put_demand(self, target: str, body: bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO demands VALUES (?, ?)", (target, body))
+
+    def drop_demand(self, target: str) -> bool:
+        return self._db.execute("DELETE FROM demands WHERE target = ?", (target,)).rowcount == 1
+
+    def acceptances(self) -> list[bytes]:
+        """Oldest first."""
+        return [body for (body,) in self._db.execute("SELECT body FROM acceptances ORDER BY number")]
+
+    def acceptance_file(self, acceptance_id: str) -> bytes | None:
+        row = self._db.execute("SELECT file FROM acceptances WHERE id = ?", (acceptance_id,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def put_acceptance(self, acceptance_id: str, target: str, body: bytes, file: bytes) -> None:
+        """The same again changes nothing; of each target the newest 200 are kept."""
+        with self.transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO acceptances (id, target, body, file) VALUES (?, ?, ?, ?)",
+                (acceptance_id, target, body, file),
+            )
+            self._db.execute(
+                "DELETE FROM acceptances WHERE target = ? AND number <= (SELECT number FROM acceptances "
+                "WHERE target = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
+                (target, target, _KEPT_ACCEPTANCES),
+            )
 
     def record_audit(self, audit: Audit) -> bool:
         """False when this request's audit of this version is known."""
