@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,13 @@ from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
 from contracts.errors import FoothillError
 from contracts.manifest import TensorSpec
-from runtime.serving import providers
+from runtime.serving import placements, providers
 from runtime.serving.engine import Interrupted
 from runtime.serving.feeds import feed_for
 from runtime.serving.pinned import Pinned
-from runtime.serving.providers import Placement, Plan
-from runtime.serving.tensors import Array
+from runtime.serving.providers import Options, Placement, Plan
+from runtime.serving.tensors import NUMPY, Array
 
-_RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 _DATATYPES = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",
@@ -61,10 +61,11 @@ class OnnxEngine:
     def __init__(self, path: Path, *, plan: Plan, threads: int, literal: bool = False) -> None:
         """Raises FoothillError `bad_bundle` for a file that does not load, or that the plan's provider does not run."""
         chain = providers.offered(plan, ort.get_available_providers(), path.name)
-        self._session = _start(path, _options(threads, literal=literal), chain)
+        options = partial(_options, threads, literal=literal)
+        self._session = _start(path, options(), chain)
         started = self._session.get_providers()
         providers.check_started(plan, started, path.name)
-        self.placement = _placement(self._session)
+        self.placement = _placement(self._session, path, options, chain)
         providers.check_placement(plan, self.placement, path.name)
         self.provider: str = self.placement.computes or started[0]
         self._names = [output.name for output in self._session.get_outputs()]
@@ -115,13 +116,13 @@ def _options(threads: int, *, literal: bool) -> ort.SessionOptions:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # A spinning pool takes the core that the event loop needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry(_RECORD_PLACEMENT, "1")
+    options.add_session_config_entry(placements.RECORD, "1")
     # Failures are raised; a caller must not be able to write into the log.
     options.log_severity_level = 4
     return options
 
 
-def _start(path: Path, options: ort.SessionOptions, chain: Sequence[tuple[str, Mapping[str, str]]]) -> Any:
+def _start(path: Path, options: ort.SessionOptions, chain: Sequence[tuple[str, Options]]) -> Any:
     """Without `enable_fallback` a failing provider would be left out, and a run that fails tried again on the CPU."""
     named = [(name, dict(told)) for name, told in chain]
     try:
@@ -130,12 +131,19 @@ def _start(path: Path, options: ort.SessionOptions, chain: Sequence[tuple[str, M
         raise FoothillError("bad_bundle", f"ONNX Runtime does not load {path}: {_first_line(error)}.") from error
 
 
-def _placement(session: Any) -> Placement:
-    """Nothing of a version before 1.24, which does not tell."""
-    tell = getattr(session, "get_provider_graph_assignment_info", None)
-    if tell is None:
-        return Placement()
-    return Placement.of([(part.ep_name, node.op_type) for part in tell() for node in part.get_nodes()])
+def _placement(
+    session: Any, path: Path, options: Callable[[], ort.SessionOptions], chain: Sequence[tuple[str, Options]]
+) -> Placement:
+    found = placements.told(session) or placements.known(session.get_providers())
+    if found is not None:
+        return found
+
+    def profiled(prefix: str) -> Any:
+        watching = options()
+        watching.enable_profiling, watching.profile_file_prefix = True, prefix
+        return _start(path, watching, chain)
+
+    return placements.watched(profiled, {kind: NUMPY[name] for kind, name in _DATATYPES.items()})
 
 
 def _check_tensor(what: str, spec: TensorSpec, node: ort.NodeArg) -> None:

@@ -37,8 +37,12 @@ _INSTALL = {
     OPENVINO: "onnxruntime-openvino, in the place of onnxruntime",
 }
 _WORKSPACE_BYTES = 1 << 30
+COMPILED = "compiled"
+"""In the place of an operator: a part of the graph that a provider has compiled into one."""
+
 _HEAVY = frozenset(
     {
+        COMPILED,
         *("Conv", "ConvInteger", "ConvTranspose", "FusedConv", "NhwcConv", "QLinearConv"),
         *("Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "MatMulInteger", "MatMulNBits", "QLinearMatMul"),
         *("Attention", "GroupQueryAttention", "MultiHeadAttention", "QAttention", "Einsum", "GRU", "LSTM", "RNN"),
@@ -76,7 +80,7 @@ ON_CPU = Plan(((CPU, {}),))
 class Placement(msgspec.Struct, frozen=True):
     """How many nodes of a session's graph each provider runs, and how many of those multiply matrices.
 
-    Without any nodes nothing is known: ONNX Runtime tells from version 1.24 on.
+    Without any nodes nothing is known.
     """
 
     nodes: Mapping[str, int] = {}

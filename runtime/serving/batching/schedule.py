@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -33,11 +33,8 @@ class Runs(msgspec.Struct):
     engine_s: float = 0.0
 
 
-class Next(NamedTuple, Generic[T]):
-    """`batch` is to be run now; `late` can no longer be in time."""
-
-    batch: list[T]
-    late: list[tuple[T, Refused]]
+Next = tuple[list[T], list[tuple[T, Refused]]]
+"""The batch to run now, and who can no longer be in time."""
 
 
 class Schedule(Generic[T]):
@@ -97,10 +94,10 @@ class Schedule(Generic[T]):
                 refusal = None
             if refusal is None:
                 alone = self.line.waiting == 1
-                return Next([head] if alone else form(self.line.ordered(), self.times, now_s), late)
+                return ([head] if alone else form(self.line.ordered(), self.times, now_s)), late
             late.append((head, self.count(refusal)))
             self.line.discard(head)
-        return Next([], late)
+        return [], late
 
     def begin(self, batch: Sequence[T], now_s: float) -> None:
         """Takes `batch` out of the line."""

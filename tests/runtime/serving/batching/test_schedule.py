@@ -110,7 +110,7 @@ def test_retry_after_is_when_the_same_request_would_be_taken() -> None:
     schedule: Schedule[Request] = Schedule(times, max_waiting=100)
     first = request(expires_at_s=10)
     schedule.admit(first, 0.0)
-    schedule.begin(schedule.next(0.0).batch, 0.0)
+    schedule.begin(schedule.next(0.0)[0], 0.0)
     for _ in range(5):
         schedule.admit(request(expires_at_s=10), 0.0)
     # An earlier deadline goes first: only the run under way is before it.
