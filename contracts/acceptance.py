@@ -147,7 +147,7 @@ target allows it."""
 
 
 def differences(accepted: Fingerprint, found: Fingerprint) -> tuple[str, ...]:
-    """What sets two machines' classes apart, such as `jetpack 6.1, here 6.2`; () when one's acceptance is the other's."""
+    """What sets two machines apart, such as `jetpack 6.1, here 6.2`; () where one acceptance is good for both."""
     pairs = ((name, getattr(accepted, name), getattr(found, name)) for name in _CLASS)
     return tuple(f"{name} {_shown(before)}, here {_shown(now)}" for name, before, now in pairs if before != now)
 

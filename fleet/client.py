@@ -15,6 +15,7 @@ from contracts import manifest as manifests
 from contracts.decoding import UNREADABLE
 from contracts.enrolment import TokenAnswer, TokenRequest
 from contracts.errors import KINDS, ErrorBody, FoothillError
+from fleet.acceptance import AcceptanceView, Accepted, Demand, DemandRequest
 from fleet.api import AbortRequest, ModelDetail, ModelView, NodeView, RolloutRequest, RolloutView
 from fleet.state import AuditTally
 
@@ -62,6 +63,23 @@ class FleetClient:
             path = f"/v1/models/{manifest.name}/{manifest.version}/measurements"
             detail = self._call("POST", path, ModelDetail, measurements.read_bytes())
         return detail
+
+    def withdraw(self, node: str, model: str) -> None:
+        """Takes a model off one node."""
+        self._call("DELETE", f"/v1/nodes/{node}/models/{model}", dict[str, str])
+
+    def acceptance(self) -> AcceptanceView:
+        return self._call("GET", "/v1/acceptance", AcceptanceView)
+
+    def require_acceptance(self, target: str, request: DemandRequest) -> Demand:
+        return self._call("PUT", f"/v1/acceptance/{target}", Demand, msgspec.json.encode(request))
+
+    def lift_acceptance(self, target: str) -> None:
+        self._call("DELETE", f"/v1/acceptance/{target}", dict[str, str])
+
+    def submit_acceptance(self, report: bytes) -> Accepted:
+        """Takes the bytes of a report file."""
+        return self._call("POST", "/v1/acceptance/reports", Accepted, report)
 
     def start_rollout(self, request: RolloutRequest) -> RolloutView:
         return self._call("POST", "/v1/rollouts", RolloutView, msgspec.json.encode(request))

@@ -1,47 +1,56 @@
-"""What the acceptance suite found out about a board, for people and for machines."""
+"""What the suite found out about a board, on a terminal."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-Outcome = Literal["passed", "failed", "skipped"]
-Verdict = Literal["partial", "failed"]
+from contracts.acceptance import Acceptance, Check, Curve, Outcome, Verdict
 
 _COLOURS: dict[Outcome, str] = {"passed": "green", "failed": "red", "skipped": "yellow"}
+_VERDICTS: dict[Verdict, str] = {"passed": "bold green", "failed": "bold red", "partial": "bold yellow"}
 
 
-class Check(msgspec.Struct, frozen=True):
-    """One check of one model, or of the node when `model` is "". `ms`: measured figures, by name."""
-
-    name: str
-    outcome: Outcome
-    detail: str
-    model: str = ""
-    ms: dict[str, float] = {}
+def line_of(check: Check) -> Text:
+    """One finished check."""
+    name = f"{check.name} {check.model}".strip()
+    return Text.assemble((f"{check.outcome:<8}", _COLOURS[check.outcome]), (f"{name:<24} ", "bold"), check.detail)
 
 
-class Report(msgspec.Struct, frozen=True):
-    url: str
-    at_s: float
-    verdict: Verdict
-    checks: tuple[Check, ...]
-
-
-def verdict_of(checks: tuple[Check, ...]) -> Verdict:
-    """`partial` at best: what this suite does not look at (engines, heat, power) it does not accept."""
-    return "failed" if any(check.outcome == "failed" for check in checks) else "partial"
-
-
-def show(report: Report, console: Console) -> None:
-    table = Table(title=f"Acceptance of {report.url}")
+def show(report: Acceptance, console: Console) -> None:
+    table = Table(title=Text(f"Acceptance of {report.board or report.url}"), expand=False)
     for column in ("check", "model", "outcome", "detail"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for check in report.checks:
-        colour = _COLOURS[check.outcome]
-        table.add_row(check.name, check.model or "-", f"[{colour}]{check.outcome}[/]", check.detail)
+        outcome = Text(check.outcome, _COLOURS[check.outcome])
+        table.add_row(Text(check.name), Text(check.model or "-"), outcome, Text(check.detail))
     console.print(table)
-    console.print(f"Verdict: [bold]{report.verdict}[/]")
+    for curve in report.curves:
+        console.print(_curve(curve))
+    console.print(verdict_line(report))
+
+
+def verdict_line(report: Acceptance) -> Text:
+    counts = {outcome: sum(check.outcome == outcome for check in report.checks) for outcome in _COLOURS}
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    why = " It was interrupted." if report.interrupted else ""
+    return Text.assemble("Verdict: ", (report.verdict, _VERDICTS[report.verdict]), f" ({told}).{why}")
+
+
+def _curve(curve: Curve) -> Table:
+    table = Table(title=Text(f"{curve.model}: latency over load"))
+    for column in ("loop", "at once", "sent/s", "answers/s", "p50 ms", "p95 ms", "p99 ms", "refused", "failed"):
+        table.add_column(column, justify="right")
+    for point in curve.points:
+        closed = point.loop == "closed"
+        table.add_row(
+            point.loop,
+            str(point.concurrency) if closed else "",
+            "" if closed else f"{point.rate:.1f}",
+            f"{point.throughput:.1f}",
+            *(f"{ms:.2f}" for ms in (point.p50_ms, point.p95_ms, point.p99_ms)),
+            str(point.refused),
+            str(point.failed),
+        )
+    return table

@@ -1,0 +1,76 @@
+"""Is the node there, does it say what it serves, and is it the one that the fleet means?"""
+
+from __future__ import annotations
+
+from contracts import oip
+from contracts.acceptance import BundleSeen, Check
+from hil.bench import Bench
+from hil.fleet import FleetNode
+from hil.http_port import plain
+from hil.node import FAULTS, check_tensors
+
+
+async def ready(bench: Bench) -> list[Check]:
+    await bench.node.http.ask("GET", "/v2/health/live")
+    await bench.node.http.ask("GET", "/v2/health/ready")
+    server = await bench.node.http.read("/v2", oip.ServerMetadata)
+    models = await bench.node.models()
+    bench.name = bench.name or plain((await bench.node.health()).node, 63)
+    told = f"{plain(server.name, 80)} {plain(server.version, 80)} serves {', '.join(models) or 'nothing'}"
+    return [Check("ready", "passed" if models else "failed", plain(told))]
+
+
+async def metadata(bench: Bench) -> list[Check]:
+    """Metadata and configuration must be there, and of types that can be asked for; those that are become subjects."""
+    return [await _describe(bench, model) for model in await bench.node.models()]
+
+
+async def _describe(bench: Bench, model: str) -> Check:
+    try:
+        subject = await bench.node.subject(model)
+    except FAULTS as error:
+        return Check("metadata", "failed", plain(str(error) or type(error).__name__), plain(model, 63))
+    fault = check_tensors(subject)
+    if fault:
+        return Check("metadata", "failed", fault, model)
+    config = subject.config
+    bench.subjects.append(subject)
+    seen = BundleSeen(
+        model, config.said("bundle"), config.digest, plain(config.default_model_filename), config.said("provider")
+    )
+    bench.bundles.append(seen)
+    return Check("metadata", "passed", f"{seen.bundle}, {seen.artifact} on {seen.provider}, {seen.digest}", model)
+
+
+async def identity(bench: Bench) -> list[Check]:
+    """The suite changes what the fleet's node serves: it must be the one at this URL, and nobody else's work."""
+    fleet = bench.managed
+    said = plain((await bench.node.health()).node, 63)
+    name = bench.board.node or said
+    found = await fleet.node(name)
+    fault = _unlike(bench, found, said) or await _under_way(bench)
+    if fault:
+        return [Check("identity", "failed", fault)]
+    bench.name, bench.found = name, found
+    bench.fingerprint, bench.target = found.fingerprint, found.fingerprint.target
+    return [Check("identity", "passed", f"{name} is enrolled as {found.target} and serves what it is assigned")]
+
+
+def _unlike(bench: Bench, found: FleetNode, said: str) -> str:
+    if said != found.node:
+        return f"the node at {bench.node.url} calls itself {said!r}, not {found.node}: give its own URL with --node"
+    if bench.board.target and bench.board.target != found.fingerprint.target:
+        return f"the board's entry expects {bench.board.target}, and it is {found.fingerprint.target}"
+    if found.state != "online":
+        return f"the fleet has {found.node} as {found.state}: it is not connected to the fleet's broker"
+    served = {subject.name: subject.config.digest for subject in bench.subjects}
+    wrong = [model for model, digest in found.desired.items() if served.get(model) != digest]
+    return f"it does not serve what it is assigned of {', '.join(wrong)}: let it settle first" if wrong else ""
+
+
+async def _under_way(bench: Bench) -> str:
+    models = {subject.name for subject in bench.subjects}
+    open_ones = [each for each in await bench.managed.all_rollouts() if not each.ended and each.model in models]
+    if not open_ones:
+        return ""
+    return f"rollout {open_ones[0].id} of {open_ones[0].bundle} is under way: wait for its end, or abort it"

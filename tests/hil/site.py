@@ -1,0 +1,110 @@
+"""A whole small site of real processes: broker, fleet manager, and a node whose process can be killed and started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.edge_node.bundle_factory import pack
+from tests.edge_node.test_node_process import EDGE, ROOT, Fleet, edge
+
+NODE = "board-1"
+ADMIN_TOKEN = "node-secret"
+
+
+class Site:
+    """One node, `digits-edge@1` before and `digits-edge@2` now."""
+
+    def __init__(self, directory: Path, *, probation_s: float = 1.0) -> None:
+        self.directory = directory
+        self.fleet = Fleet(directory)
+        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.pid_file = directory / "node.pid"
+        self.log = directory / "node.log"
+        self.config = directory / "edge.toml"
+        self.admin_token = directory / "admin.token"
+        self.admin_token.write_text(f"{ADMIN_TOKEN}\n")
+        self.config.write_text(
+            f'port = {self.url.rpartition(":")[2]}\nstate_dir = "{directory}/node"\nprobation_s = {probation_s}\n'
+            f'admin_token_file = "{self.admin_token}"\n'
+        )
+
+    @property
+    def fleet_token(self) -> Path:
+        return self.directory / "fleet" / "admin.token"
+
+    def start(self) -> Site:
+        state = str(self.directory / "node")
+        options = ("--fleet", self.fleet.url, "--token", self.fleet.token(NODE), "--url", self.url, "--state", state)
+        joined = edge("enrol", *options)
+        assert joined.returncode == 0, joined.stderr
+        self.start_node()
+        self.digests = {version: self.serve(version) for version in ("1", "2")}
+        return self
+
+    def serve(self, version: str) -> str:
+        directory = self.directory / f"bundle-{version}"
+        digest = pack(directory, version=version, seed=int(version))
+        self.fleet.publish(directory)
+        self.fleet.roll_out(f"digits-edge@{version}")
+        return digest
+
+    def start_node(self) -> None:
+        with self.log.open("ab") as log:
+            node = subprocess.Popen(
+                [sys.executable, *EDGE, "run", str(self.config)],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.pid_file.write_text(str(node.pid))
+        _wait_up(self.url)
+
+    def boards(self, more: str = "") -> Path:
+        """A boards.toml whose restart kills the node's process and starts it again."""
+        path = self.directory / "boards.toml"
+        script = str(Path(__file__).with_name("restart_node.py"))
+        command = [sys.executable, script, str(self.pid_file), str(self.log), sys.executable, *EDGE, "run"]
+        command.append(str(self.config))
+        path.write_text(
+            f'[boards.{NODE}]\nurl = "{self.url}"\nnode = "{NODE}"\nadmin_token_file = "{self.admin_token}"\n'
+            f"restart = {{ argv = {command!r} }}\n{more}"
+        )
+        return path
+
+    def standing(self) -> tuple[dict[str, str], str]:
+        """What the node is assigned, and what digits would go back to."""
+        node = self.fleet.http.get("/v1/nodes").json()[0]
+        return node["desired"], node["reported"]["digits"]["previous"]
+
+    def stop(self) -> None:
+        if self.pid_file.exists():
+            os.kill(int(self.pid_file.read_text()), signal.SIGKILL)
+        self.fleet.stop()
+
+
+def _wait_up(url: str) -> None:
+    end_s = time.monotonic() + 60
+    while time.monotonic() < end_s:
+        try:
+            httpx.get(f"{url}/healthz", timeout=5)
+            return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise AssertionError("the node does not listen")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
