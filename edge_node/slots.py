@@ -57,10 +57,14 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class Slots(msgspec.Struct, frozen=True):
-    """`sequence` is that of the last desired document this node took to its end, `begun` the highest one it began."""
+    """`sequence` is that of the last desired document this node took to its end, `begun` the highest one it began.
+
+    `document` is the digest of what the one with sequence `begun` asks for; "" where nobody wrote it down.
+    """
 
     sequence: int = 0
     begun: int = 0
+    document: str = ""
     models: dict[str, Slot] = {}
 
 
@@ -159,6 +163,11 @@ class SlotFile:
         return max(self._slots.begun, self._slots.sequence)
 
     @property
+    def document(self) -> str:
+        """Of the document with sequence `begun`."""
+        return self._slots.document
+
+    @property
     def models(self) -> dict[str, Slot]:
         return dict(self._slots.models)
 
@@ -179,10 +188,12 @@ class SlotFile:
         with self._lock:
             self._slots = msgspec.structs.replace(self._slots, models={**self._slots.models, model: slot})
 
-    def begin(self, sequence: int) -> None:
-        """Notes that the desired document `sequence` is being followed: none below it is from now on."""
+    def begin(self, sequence: int, document: str = "") -> None:
+        """Notes that the desired document `sequence` is being followed: none below it is from now on, and none of that
+        sequence that asks for something else."""
         with self._lock:
-            self._save(msgspec.structs.replace(self._slots, begun=max(sequence, self._slots.begun)))
+            if sequence >= self._slots.begun:
+                self._save(msgspec.structs.replace(self._slots, begun=sequence, document=document))
 
     def take(self, sequence: int) -> None:
         """Notes that the desired document `sequence` was worked off."""

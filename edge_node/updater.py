@@ -8,7 +8,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from contracts.errors import FoothillError
+from contracts.manifest import digest_of
 from contracts.messages import Desired, ModelPhase, ModelReport
 from edge_node.loader import Loader, watched
 from edge_node.probation import Health, Rule, WatchedEngine, judge
@@ -39,15 +42,26 @@ MOST_CRASHES = 1
 _WATCH_EVERY_S = 0.05
 
 
-def refusal(desired: Desired, *, node: str, taken: int, now_s: float) -> str:
-    """Why a desired document is not followed; "" when it is. The one taken last may come again."""
+def refusal(desired: Desired, *, node: str, taken: int, document: str, now_s: float) -> str:
+    """Why a desired document is not followed; "" when it is. The one taken last may come again, asking for the same:
+    `document` is its `order_of`, "" where that is not known."""
     if desired.node != node:
         return f"it is for node {desired.node[:80]!r}"
     if desired.sequence < taken:
         return f"its sequence {desired.sequence} is below {taken}, which was taken before"
+    if desired.sequence == taken and document and order_of(desired) != document:
+        return (
+            f"another document of sequence {taken} was taken before, and this one asks for something else: two fleet "
+            f"managers sign with one key, or one was restored from a copy. Start the rollout again"
+        )
     if now_s > desired.expires_at_s:
         return f"it expired {now_s - desired.expires_at_s:.0f} s ago; the fleet must issue it again"
     return ""
+
+
+def order_of(desired: Desired) -> str:
+    """The digest of what a document asks for. It may be issued anew under its sequence to live longer."""
+    return digest_of(msgspec.json.encode(desired.models, order="sorted"))
 
 
 class Updater:
@@ -84,6 +98,8 @@ class Updater:
         self._clock = clock
         self._wall = wall
         self._sequence = slots.sequence
+        self._document = slots.document
+        self._refused: Desired | None = None
         self._working: set[str] = set()
         self._waiting: set[str] = set()
         self._loading = asyncio.Lock()
@@ -97,7 +113,7 @@ class Updater:
 
     def refusal(self, desired: Desired) -> str:
         taken = max(self._sequence, self._slots.begun)
-        return refusal(desired, node=self._node, taken=taken, now_s=self._wall())
+        return refusal(desired, node=self._node, taken=taken, document=self._document, now_s=self._wall())
 
     async def restore(self) -> None:
         """Serves what the slots say, without the fleet, and on a disk that takes nothing more. Call it once, before
@@ -111,11 +127,13 @@ class Updater:
         """Follows one desired document; `manifests` by digest spare downloads. False: call again later."""
         reason = self.refusal(desired)
         if reason:
-            log.warning("desired document %d is refused: %s", desired.sequence, reason)
-            return True
-        self._sequence = desired.sequence
+            if desired != self._refused:
+                log.warning("desired document %d is refused: %s", desired.sequence, reason)
+            self._refused = desired
+            return self._wall() <= desired.expires_at_s  # a clock that was wrong is put right some time
+        self._sequence, self._document = desired.sequence, order_of(desired)
         self._announce()
-        begun = await self._on_disk(lambda: self._slots.begin(desired.sequence))
+        begun = await self._on_disk(lambda: self._slots.begin(desired.sequence, self._document))
         await self.end_probations()
         retired = [await self._retire(model) for model in set(self._slots.models) - set(desired.models)]
         ends = await asyncio.gather(

@@ -15,7 +15,7 @@ from edge_node.latency import LatencyRule
 from edge_node.probation import Rule
 from edge_node.room import Room
 from edge_node.slots import Slot, Trial
-from edge_node.updater import refusal
+from edge_node.updater import order_of, refusal
 from runtime.links.disk import RealDisk, Writing
 from runtime.serving.engine import Engine
 from runtime.serving.golden import open_tested
@@ -231,18 +231,24 @@ async def test_a_bundle_of_another_model_is_never_served_under_this_one(live: Li
 
 
 @pytest.mark.parametrize(
-    ("node", "sequence", "expires_in_s", "reason"),
+    ("node", "sequence", "expires_in_s", "taken", "reason"),
     [
-        ("tokyo", 8, 60.0, "node 'tokyo'"),
-        ("frankfurt", 6, 60.0, "below 7"),
-        ("frankfurt", 8, -1.0, "expired"),
-        ("frankfurt", 7, 60.0, ""),
-        ("frankfurt", 8, 60.0, ""),
+        ("tokyo", 8, 60.0, {}, "node 'tokyo'"),
+        ("frankfurt", 6, 60.0, {}, "below 7"),
+        ("frankfurt", 8, -1.0, {}, "expired"),
+        ("frankfurt", 7, 60.0, {}, ""),
+        ("frankfurt", 7, 60.0, None, ""),
+        ("frankfurt", 7, 60.0, {"digits": "sha256:" + "0" * 64}, "asks for something else"),
+        ("frankfurt", 8, 60.0, {"digits": "sha256:" + "0" * 64}, ""),
     ],
 )
-def test_only_ones_own_fresh_documents_are_followed(node: str, sequence: int, expires_in_s: float, reason: str) -> None:
+def test_only_ones_own_fresh_documents_are_followed(
+    node: str, sequence: int, expires_in_s: float, taken: dict[str, str] | None, reason: str
+) -> None:
+    """`taken`: what the document with sequence 7 had asked for; None where that is not known any more."""
     document = desired(sequence, {}, node=node, expires_in_s=expires_in_s)
-    why = refusal(document, node="frankfurt", taken=7, now_s=document.issued_at_s)
+    known = "" if taken is None else order_of(desired(7, taken))
+    why = refusal(document, node="frankfurt", taken=7, document=known, now_s=document.issued_at_s)
     assert reason in why
     assert bool(why) == bool(reason)
 
@@ -256,6 +262,42 @@ async def test_a_refused_document_changes_nothing_and_says_why(
     assert await bench.updater.apply(desired(4, {}), {})
     assert bench.serving() == one
     assert "below 5" in caplog.text
+
+
+async def test_another_document_under_the_same_sequence_is_refused_over_restarts(
+    live: Live, warehouse: Warehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = warehouse.pack("1"), warehouse.pack("2")
+    bench = live()
+    await bench.updater.apply(desired(5, {"digits": one}), {})
+    for _ in range(2):
+        other = desired(5, {"digits": two})
+        assert await bench.updater.apply(other, {})
+        assert await bench.updater.apply(other, {})
+        assert bench.serving() == one
+        assert await bench.updater.apply(desired(5, {"digits": one}), {}), "the first one may come again"
+        bench = live()
+        await bench.updater.restore()
+    assert caplog.text.count("asks for something else") == 2, "told once for each"
+    assert await bench.updater.apply(desired(6, {"digits": two}), {})
+    assert bench.serving() == two
+
+
+async def test_a_document_that_expired_by_a_wrong_clock_is_tried_again(
+    live: Live, warehouse: Warehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = warehouse.pack("1"), warehouse.pack("2")
+    bench = live()
+    await bench.updater.apply(desired(1, {"digits": one}), {})
+    document = desired(2, {"digits": two}, expires_in_s=3600.0)
+    bench.wall_s = lambda: time.time() + 86_400.0
+    for _ in range(3):
+        assert not await bench.updater.apply(document, {}), "later"
+    assert bench.serving() == one
+    assert caplog.text.count("expired") == 1
+    bench.wall_s = lambda: time.time() - 1e9
+    assert await bench.updater.apply(document, {})
+    assert bench.serving() == two
 
 
 async def test_a_restarted_node_serves_at_once_and_alone(live: Live, warehouse: Warehouse) -> None:

@@ -106,6 +106,7 @@ class Bench:
         self.slots = SlotFile(directory, disk)
         self.host = ModelHost(drain_s=1.0)
         self.announced: list[LoadedModel] = []
+        self.wall_s: Callable[[], float] = time.time
         self.serving_next: Callable[[LoadedModel], None] = self.announced.append
         self.phases: list[tuple[str, str]] = []
         self.updater = Updater(
@@ -117,6 +118,7 @@ class Bench:
             loader=Loader(self.store, self.host, open_bundle, target="cpu-x86", room=room, latency=latency),
             rule=rule,
             serving=lambda loaded: self.serving_next(loaded),
+            wall=lambda: self.wall_s(),
         )
         self.updater.changed.append(self._note)
 
