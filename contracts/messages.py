@@ -118,8 +118,29 @@ class ModelReport(msgspec.Struct, frozen=True):
     provider: str = ""
 
 
+MIN_CELSIUS, MAX_CELSIUS = -100.0, 300.0
+FreeBytes = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+Celsius = Annotated[float, msgspec.Meta(ge=MIN_CELSIUS, le=MAX_CELSIUS)]
+
+
+class Vitals(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a node's machine is. None: it does not say.
+
+    `free_memory_bytes` can be taken without swapping and within the limits of control groups, `free_disk_bytes` is of
+    the disk of the node's store, `temperature_c` that of the hottest zone; `throttled`: slowed down against heat.
+    """
+
+    free_memory_bytes: FreeBytes | None = None
+    free_disk_bytes: FreeBytes | None = None
+    temperature_c: Celsius | None = None
+    throttled: bool | None = None
+
+
 class Reported(msgspec.Struct, frozen=True):
-    """What a node really runs (retained). `sequence` is that of the desired document it speaks of."""
+    """What a node really runs (retained). `sequence` is that of the desired document it speaks of.
+
+    Published when anything of it changes; for `vitals` alone, at most every 30 s, and only for changes that matter.
+    """
 
     node: str
     epoch: Epoch
@@ -127,6 +148,7 @@ class Reported(msgspec.Struct, frozen=True):
     models: dict[str, ModelReport]
     fingerprint: Fingerprint
     at_s: float
+    vitals: Vitals = Vitals()
 
 
 class Audit(msgspec.Struct, frozen=True):
@@ -150,6 +172,27 @@ class Audit(msgspec.Struct, frozen=True):
     @property
     def agree(self) -> bool:
         return self.edge_answer == self.cloud_answer
+
+
+class Late(msgspec.Struct, frozen=True):
+    """What the cloud said to a request that had left the node with a degraded answer (not retained, at least once).
+
+    Signed by the node. `confidence` and `edge_answer` are the edge's (None and "" where it told none); both answers
+    are those of an audit. `body` is the cloud's, of `content_type`; None above 1 MiB: ask the node for it.
+    """
+
+    node: str
+    request_id: str
+    model: str
+    stratum: str
+    confidence: float | None
+    edge_answer: str
+    cloud_answer: str
+    bundle: str
+    content_type: str
+    body: bytes | None
+    spooled_at_s: float
+    answered_at_s: float
 
 
 class Certificate(msgspec.Struct, frozen=True):

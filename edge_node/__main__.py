@@ -21,17 +21,18 @@ from edge_node.certificates import NodeCertificates, seed_certificate
 from edge_node.config import Config
 from edge_node.engines import Engines
 from edge_node.enrol import TRUST_DIR, Enrolment, load_enrolment
+from edge_node.late import LatePart
 from edge_node.latency import LatencyRule
 from edge_node.loader import Loader
-from edge_node.metrics import NodeMetrics
+from edge_node.metrics import NodeMetrics, VitalMetrics
 from edge_node.probation import Rule
 from edge_node.room import Room
 from edge_node.slots import SlotFile
 from edge_node.updater import Updater
-from edge_node.vitals import available_bytes
+from edge_node.vitals import available_bytes, read_vitals
 from edge_node.way import open_way
 from edge_node.workshop import open_engines
-from runtime.links.admission import HOW_TO_ASK, open_admission
+from runtime.links.admission import HOW_TO_ASK, Admission, open_admission
 from runtime.links.bundle_fetch import fetch_bundle
 from runtime.links.bundles import BundleStore
 from runtime.links.exposure import check_exposure
@@ -106,6 +107,8 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
         serving=partial(_seed, certificates),
     )
     NodeMetrics(telemetry.registry, updater)
+    vitals = partial(read_vitals, store.free_bytes)
+    VitalMetrics(telemetry.registry, vitals)
     agent = Agent(
         node=enrolment.node,
         private_key=bytes.fromhex(enrolment.private_key),
@@ -115,6 +118,7 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
         certificates=certificates,
         fingerprint=fingerprint,
         load=host.load,
+        vitals=vitals,
     )
     engines = open_engines(
         config,
@@ -131,26 +135,48 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
     upstreams = Upstreams(connect_to=config.connect_to)
     holder = _holder(config, enrolment, upstreams, certificates, agent, telemetry)
     repository = StoredBundles(host, store, target=fingerprint.target, threads=config.threads, wish=wish)
-    settings = _serving_settings(config, enrolment)
+    late = _late(config, state_dir, agent, holder, telemetry)
     keys = TicketKeys(partial(_at_hand, trust)) if config.auth.tickets else None
+    settings = _serving_settings(config, enrolment)
     app = create_app(
         host,
         settings,
         holder=holder,
         telemetry=telemetry,
         repository=repository,
-        admission=open_admission(
-            config.auth,
-            keys=keys,
-            audience=enrolment.node,
-            admin_token=settings.admin_token,
-            hop_key=settings.hop_key,
-        ),
+        admission=_admission(config, settings, keys),
+        spool=late.spooling if late is not None else None,
     )
     if keys is not None:
         app.cleanup_ctx.append(keys.life)
+    if late is not None:
+        late.live_in(app)
     _live_with(app, agent, holder, upstreams, host, engines)
     return Node(app, updater)
+
+
+def _admission(config: Config, settings: ServingSettings, keys: TicketKeys | None) -> Admission | None:
+    return open_admission(
+        config.auth,
+        keys=keys,
+        audience=settings.node,
+        admin_token=settings.admin_token,
+        hop_key=settings.hop_key,
+    )
+
+
+def _late(config: Config, state_dir: Path, agent: Agent, holder: Holder, telemetry: Telemetry) -> LatePart | None:
+    if not config.spool.max_bytes:
+        return None
+    return LatePart(
+        state_dir,
+        config.spool,
+        node=agent.node,
+        ask=holder.ask_late,
+        publish=agent.publish_late,
+        registry=telemetry.registry,
+        reserve_bytes=config.reserve_bytes,
+    )
 
 
 def _holder(

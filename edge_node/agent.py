@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -17,16 +18,19 @@ from contracts.messages import (
     MAX_EPOCH,
     Audit,
     Desired,
+    Late,
     Load,
     NodeState,
     Reported,
     Signed,
     Status,
+    Vitals,
     decode,
     encode,
 )
 from edge_node.certificates import NodeCertificates
 from edge_node.updater import Updater
+from edge_node.vitals import is_news
 from runtime.links import signatures
 from runtime.links.certificate_reader import CertificateReader
 from runtime.links.fleet_keys import FleetKeys
@@ -39,8 +43,10 @@ log = logging.getLogger(__name__)
 OpenPort = Callable[[Will], MqttPort]
 
 LOAD_EVERY_S = 1.0
+VITALS_EVERY_S = 30.0
 RENEW_PAUSE_S = 1.0
 KEYS_PAUSE_S = 2.0
+UNREAD_PAUSE_S = 30.0
 RETRY_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -54,7 +60,8 @@ class _Wanted(msgspec.Struct, frozen=True):
 class Agent:
     """Keeps one node in touch with its fleet for as long as it runs, with or without a broker.
 
-    `open_port` makes an MQTT client with the given will; `load` reads the present load; `private_key` is the one that
+    `open_port` makes an MQTT client with the given will; `load` reads the present load, `vitals` the machine's (in a
+    thread); `private_key` is the one that
     this node enrolled, and signs its audits.
     """
 
@@ -69,6 +76,9 @@ class Agent:
         certificates: NodeCertificates,
         fingerprint: Fingerprint,
         load: Callable[[], LoadFigures],
+        vitals: Callable[[], Vitals] = Vitals,
+        vitals_every_s: float = VITALS_EVERY_S,
+        unread_pause_s: float = UNREAD_PAUSE_S,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,6 +90,10 @@ class Agent:
         self._reader = CertificateReader(FleetKeys(self._open_fleet, clock), certificates.take)
         self._fingerprint = fingerprint
         self._load = load
+        self._read_vitals = vitals
+        self._vitals_every_s = vitals_every_s
+        self._vitals = Vitals()
+        self._unread_pause_s = unread_pause_s
         self._wall = wall
         self._epoch = int(wall() * 1000)
         self._seen_epoch = self._epoch
@@ -88,9 +102,15 @@ class Agent:
         self._renew = asyncio.Event()
         self._wanted: _Wanted | None = None
         self._settled = True
+        self._refused: Desired | None = None
+        self._unread: bytes | None = None
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         updater.changed.append(self._publish_reported)
+
+    @property
+    def node(self) -> str:
+        return self._node
 
     @property
     def epoch(self) -> int:
@@ -102,7 +122,9 @@ class Agent:
             self._keep_online(),
             self._keep_following(),
             self._keep_reading_certificates(),
+            self._keep_reading_desired(),
             self._keep_telling_load(),
+            self._keep_telling_vitals(),
         ]
         self._tasks = [asyncio.create_task(work) for work in works]
 
@@ -119,6 +141,13 @@ class Agent:
         self._state = "offline"
         self._publish_status()
         await self._port.stop()
+
+    def publish_late(self, late: Late) -> bool:
+        """False while the broker is away: try again then."""
+        if self._port.connected:
+            self._port.publish(topics.node_topic(self._node, "late"), encode(signatures.sign(late, self._private_key)))
+            return True
+        return False
 
     def publish_audit(self, audit: Audit) -> None:
         self._port.publish(topics.audit_topic(audit.stratum), encode(signatures.sign(audit, self._private_key)))
@@ -159,6 +188,7 @@ class Agent:
             models=dict(self._updater.reports),
             fingerprint=self._fingerprint,
             at_s=self._wall(),
+            vitals=self._vitals,
         )
         self._port.publish(topics.node_topic(self._node, "reported"), encode(reported), retain=True)
 
@@ -172,6 +202,15 @@ class Agent:
                 told = now
                 load = Load(self._node, self._epoch, now.in_flight, now.queue_ms, now.service_ms)
                 self._port.publish(topics.node_topic(self._node, "load"), encode(load), qos=0)
+
+    async def _keep_telling_vitals(self) -> None:
+        """With the report, and by themselves when they change. What stands in the report is what was told last."""
+        while True:
+            now = await asyncio.to_thread(self._read_vitals)
+            if is_news(self._vitals, now):
+                self._vitals = now
+                self._publish_reported()
+            await asyncio.sleep(self._vitals_every_s)
 
     def _on_status(self, topic: str, payload: bytes) -> None:
         """What stands on this node's own topic must be this node's word: a will of old, or somebody else's, is not."""
@@ -197,19 +236,40 @@ class Agent:
             await asyncio.sleep(KEYS_PAUSE_S)
             await self._reader.retry()
 
+    async def _keep_reading_desired(self) -> None:
+        """A document comes once with each connection, which may last for months."""
+        topic = topics.node_topic(self._node, "desired")
+        while True:
+            await asyncio.sleep(self._unread_pause_s)
+            if self._unread is not None:
+                with contextlib.suppress(FoothillError):
+                    await self._on_desired(topic, self._unread)
+
     async def _on_desired(self, topic: str, payload: bytes) -> None:
         if not payload:
             return
         signed = decode(payload, Signed)
-        desired = await self._verified(signed)
+        try:
+            desired = await self._verified(signed)
+        except FoothillError as error:
+            # Its key is unknown, and the fleet's metadata cannot be had now: it may be the document of a new key.
+            self._unread = payload if error.retryable else None
+            raise
+        self._unread = None
         reason = self._updater.refusal(desired)
         if reason:
-            log.warning("desired document %d on %s is refused: %s", desired.sequence, topic, reason)
+            self._refuse(topic, desired, reason)
             return
         known = self._wanted.desired.sequence if self._wanted is not None else -1
         if desired.sequence > known or (desired.sequence == known and self._settled):
             self._wanted = _Wanted(desired, dict(signed.attachments))
             self._news.set()
+
+    def _refuse(self, topic: str, desired: Desired, reason: str) -> None:
+        """Told once: a document stays on its topic, and comes again with every connection."""
+        if desired != self._refused:
+            log.warning("desired document %d on %s is refused: %s", desired.sequence, topic, reason)
+        self._refused = desired
 
     async def _verified(self, signed: Signed) -> Desired:
         """The document, once the fleet's keys say that it is one. Raises FoothillError `forbidden` for all others."""

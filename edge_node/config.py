@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from contracts.boards import BOARDS
 from edge_node.room import WhenShort
+from edge_node.spool_file import SpoolConfig
 from runtime.links.admission import AuthConfig
 from runtime.serving.providers import Choice
 
@@ -47,6 +48,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin_token_file: str = ""
     insecure: bool = False
     auth: AuthConfig = AuthConfig()
+    spool: SpoolConfig = SpoolConfig()
 
     def __post_init__(self) -> None:
         if self.target and self.target not in BOARDS:

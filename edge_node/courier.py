@@ -1,0 +1,175 @@
+"""Brings what the spool kept to the cloud, the oldest first and slowly, and tells its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from contracts import headers
+from contracts.errors import FoothillError
+from contracts.headers import Terms
+from contracts.predictions import with_reason
+from edge_node.spool import Spool, SpoolAway
+from edge_node.spool_file import Doubtful, LateAnswer
+from runtime.links.holder import may_change
+from runtime.links.upstream import Answer, Request, UpstreamUnreachable
+
+log = logging.getLogger(__name__)
+
+LATE = "late"
+"""The reason on an answer that came after its caller had gone with a degraded one."""
+MOST_ATTEMPTS = 5
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 15.0
+_LOOK_AGAIN_S = 30.0
+_BROKEN = 500
+
+Ask = Callable[[Request, Terms], Awaitable[Answer]]
+Tell = Callable[[LateAnswer], bool]
+"""Hears of a late answer; False when nobody can be told now, and it is to be tried again."""
+Outcome = Literal["done", "away"]
+
+
+class Courier:
+    """Asks the cloud with `ask`, at most `per_s` times a second and one at a time, so that live requests go first.
+
+    It goes through the circuit of all escalations: while that is open nothing is sent but its probes. `wall` gives
+    unix time.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        ask: Ask,
+        tell: Tell,
+        *,
+        per_s: float,
+        wall: Callable[[], float],
+        rng: random.Random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._spool = spool
+        self._ask = ask
+        self._tell = tell
+        self._each_s = 1.0 / per_s
+        self._wall = wall
+        self._rng = rng
+        self._sleep = sleep
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep_going())
+
+    async def stop(self) -> None:
+        """What is under way is asked again after the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _keep_going(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                outcome = await self.step()
+            except SpoolAway:
+                outcome = "away"
+            except Exception:
+                log.exception("spool: a delivery failed in a way that is a defect; it goes on")
+                outcome = "away"
+            if outcome is None:
+                await self._idle()
+            elif outcome == "done":
+                pause_s = FIRST_PAUSE_S
+                await self._sleep(self._each_s)
+            else:
+                await self._sleep(pause_s * self._rng.uniform(0.5, 1.0))
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def step(self) -> Outcome | None:
+        """One input brought, or what kept it from it; None when nothing waits. Raises SpoolAway."""
+        await self._spool.expire()
+        await self._tell_answers()
+        doubtful = await self._spool.next()
+        if doubtful is None:
+            return None
+        terms = Terms(residency=doubtful.residency, request_id=doubtful.request_id)
+        try:
+            answer = await self._ask(doubtful.request, terms)
+        except FoothillError as error:
+            return await self._refused(doubtful, error)
+        except UpstreamUnreachable:
+            return "away"
+        return await self._take(doubtful, answer)
+
+    async def _take(self, doubtful: Doubtful, answer: Answer) -> Outcome:
+        if answer.status == 200:
+            await self._spool.answer(doubtful, _late(doubtful, answer, self._wall()))
+            await self._tell_answers()
+            return "done"
+        if not may_change(answer.status):
+            return await self._give_up(doubtful, "refused", f"the cloud answered {answer.status}")
+        return await self._try_later(doubtful, broken=answer.status == _BROKEN)
+
+    async def _refused(self, doubtful: Doubtful, error: FoothillError) -> Outcome:
+        """Nothing reached the cloud, or nothing came back in time."""
+        if error.code == "residency_denied":
+            return await self._give_up(doubtful, "residency", "the cloud lies outside its claim now")
+        if error.code == "unavailable":
+            return "away"
+        return await self._try_later(doubtful, broken=error.code == "upstream_failed")
+
+    async def _try_later(self, doubtful: Doubtful, *, broken: bool) -> Outcome:
+        """Others have their turn first: what breaks the cloud, or stalls it, must not hold them up.
+
+        `broken`: the answer said that this very input is at fault as likely as the cloud.
+        """
+        attempts = await self._spool.failed(doubtful)
+        if broken and attempts >= MOST_ATTEMPTS:
+            return await self._give_up(doubtful, "failed", f"the cloud fails over it, after {attempts} attempts")
+        return "away"
+
+    async def _give_up(self, doubtful: Doubtful, reason: str, why: str) -> Outcome:
+        log.warning("spool: request %s is given up: %s", doubtful.request_id, why)
+        await self._spool.drop(doubtful, reason)
+        return "done"
+
+    async def _tell_answers(self) -> None:
+        while (late := await self._spool.unpublished()) is not None:
+            if not self._tell(late):
+                return
+            await self._spool.published(late)
+
+    async def _idle(self) -> None:
+        self._spool.news.clear()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._spool.news.wait(), _LOOK_AGAIN_S)
+
+
+def _late(doubtful: Doubtful, answer: Answer, now_s: float) -> LateAnswer:
+    body = answer.body
+    if doubtful.request.path.startswith("/v1/predict/"):
+        body = with_reason(body, answer.headers.get("Content-Type", ""), LATE)
+    told = headers.relayed(answer.headers, headers.RELAYED_OUT) | {
+        headers.REQUEST_ID: doubtful.request_id,
+        headers.TIER: "cloud",
+        headers.REASON: LATE,
+        headers.CERTIFIED: "false",
+        headers.DEGRADED: "false",
+        headers.LATE: "delivered",
+    }
+    return LateAnswer(
+        tenant=doubtful.tenant,
+        request_id=doubtful.request_id,
+        model=doubtful.model,
+        stratum=doubtful.stratum,
+        confidence=doubtful.confidence,
+        edge_answer=doubtful.answer,
+        cloud_answer=answer.headers.get(headers.ANSWER, ""),
+        spooled_at_s=doubtful.at_s,
+        answered_at_s=now_s,
+        headers=told,
+        body=body,
+    )
