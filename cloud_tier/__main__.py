@@ -21,6 +21,7 @@ from runtime.links.blob_http import http_ways
 from runtime.links.bundle_fetch import fetch_bundle
 from runtime.links.bundles import BundleStore
 from runtime.links.exposure import check_exposure
+from runtime.links.https import listener_context
 from runtime.links.key_files import find_hop_key_file, read_hop_key, read_token
 from runtime.links.roots import open_fleet
 from runtime.links.serve import configure_logging, run_loop, serve_app
@@ -46,11 +47,11 @@ async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> 
 
     It answers 503 on `/v2/health/ready` until every configured model is served.
     """
-    check_exposure(
-        config.host, name=config.name, protected=config.auth.asks, insecure=config.insecure, remedy=HOW_TO_ASK
-    )
+    protected = config.auth.asks or bool(config.https.client_ca_file)
+    check_exposure(config.host, name=config.name, protected=protected, insecure=config.insecure, remedy=HOW_TO_ASK)
+    tls = listener_context(config.https)
     with held(Path(config.state_dir)):
-        await serve_app(build(config), config.host, config.port, name=config.name, ready=ready)
+        await serve_app(build(config), config.host, config.port, name=config.name, ready=ready, tls=tls)
 
 
 def build(config: Config) -> web.Application:

@@ -13,6 +13,7 @@ from contracts.headers import MAX_DEADLINE_MS
 from contracts.manifest import is_digest, parse_reference
 from contracts.topics import NODE_NAME
 from runtime.links.admission import AuthConfig
+from runtime.links.https import HttpsConfig
 from runtime.serving.providers import Choice
 
 _URL = re.compile(r"https?://[^\s/]+(/\S*)?")
@@ -49,6 +50,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     admin_token_file: str = ""
     insecure: bool = False
     auth: AuthConfig = AuthConfig()
+    https: HttpsConfig = HttpsConfig()
 
     def __post_init__(self) -> None:
         if not NODE_NAME.fullmatch(self.name):

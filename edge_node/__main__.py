@@ -37,6 +37,7 @@ from runtime.links.bundle_fetch import fetch_bundle
 from runtime.links.bundles import BundleStore
 from runtime.links.exposure import check_exposure
 from runtime.links.holder import Holder
+from runtime.links.https import listener_context
 from runtime.links.key_files import read_token
 from runtime.links.mqtt import MqttPort, Will
 from runtime.links.serve import configure_logging, run_loop, serve_app
@@ -62,14 +63,14 @@ STORE_DIR, PROVIDERS_DIR = "store", "providers"
 async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> None:
     """The whole life of a node: serve what it has, then listen to its fleet. Raises SettingsError."""
     state_dir = Path(config.state_dir)
-    check_exposure(
-        config.host, name="edge node", protected=config.auth.asks, insecure=config.insecure, remedy=HOW_TO_ASK
-    )
+    protected = config.auth.asks or bool(config.https.client_ca_file)
+    check_exposure(config.host, name="edge node", protected=protected, insecure=config.insecure, remedy=HOW_TO_ASK)
+    tls = listener_context(config.https)
     with _explained(), held(state_dir):
         enrolment = load_enrolment(state_dir)
         node = await build(config, enrolment, state_dir)
         await node.updater.restore()
-        await serve_app(node.app, config.host, config.port, name=enrolment.node, ready=ready)
+        await serve_app(node.app, config.host, config.port, name=enrolment.node, ready=ready, tls=tls)
 
 
 class Node(NamedTuple):

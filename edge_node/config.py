@@ -11,6 +11,7 @@ from contracts.boards import BOARDS
 from edge_node.room import WhenShort
 from edge_node.spool_file import SpoolConfig
 from runtime.links.admission import AuthConfig
+from runtime.links.https import HttpsConfig
 from runtime.serving.providers import Choice
 
 
@@ -48,6 +49,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin_token_file: str = ""
     insecure: bool = False
     auth: AuthConfig = AuthConfig()
+    https: HttpsConfig = HttpsConfig()
     spool: SpoolConfig = SpoolConfig()
 
     def __post_init__(self) -> None:

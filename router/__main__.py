@@ -34,6 +34,7 @@ from runtime.links.admission import Admission
 from runtime.links.exposure import check_exposure
 from runtime.links.fleet_keys import FleetKeys
 from runtime.links.holder import Certificates, Holder
+from runtime.links.https import listener_context
 from runtime.links.key_files import find_hop_key_file, read_hop_key, read_ticket_key
 from runtime.links.mqtt import MqttPort
 from runtime.links.roots import open_fleet
@@ -52,13 +53,14 @@ async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> 
     check_exposure(
         config.host,
         name=config.name,
-        protected=bool(config.tokens_file),
+        protected=bool(config.tokens_file or config.https.client_ca_file),
         insecure=config.insecure,
         remedy="name the tokens that may call in `tokens_file`",
     )
+    tls = listener_context(config.https)
     with held(Path(config.state_dir)) if config.broker_url else nullcontext():
         async with wired(config, rng=random.Random()) as app:
-            await serve_app(app, config.host, config.port, name=config.name, ready=ready)
+            await serve_app(app, config.host, config.port, name=config.name, ready=ready, tls=tls)
 
 
 @asynccontextmanager

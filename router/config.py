@@ -10,6 +10,7 @@ from contracts.headers import MAX_DEADLINE_MS
 from contracts.places import Place
 from contracts.tickets import MAX_LIFE_S, Count
 from contracts.topics import NODE_NAME
+from runtime.links.https import HttpsConfig
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -77,6 +78,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     insecure: bool = False
     tokens_file: str = ""
     tickets: TicketConfig = TicketConfig()
+    https: HttpsConfig = HttpsConfig()
 
     def __post_init__(self) -> None:
         for url in self.cloud_urls:

@@ -7,6 +7,7 @@ import errno
 import logging
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -30,7 +31,13 @@ def configure_logging(level: int = logging.INFO) -> None:
 
 
 async def start_app(
-    app: web.Application, host: str, port: int, *, name: str, drain_s: float = DRAIN_S
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    name: str,
+    drain_s: float = DRAIN_S,
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[web.AppRunner, str]:
     """Listens, and returns the runner (its `cleanup()` drains and stops) with the bound URL; port 0 takes a free one.
 
@@ -41,20 +48,27 @@ async def start_app(
     runner = Runner(app, source=name, handler_cancellation=True, shutdown_timeout=drain_s, access_log=None)
     try:
         await runner.setup()
-        await web.SockSite(runner, listening, backlog=_BACKLOG).start()
+        await web.SockSite(runner, listening, ssl_context=tls, backlog=_BACKLOG).start()
     except BaseException:
         listening.close()
         await runner.cleanup()
         raise
-    return runner, f"http://{_shown(host)}:{listening.getsockname()[1]}"
+    scheme = "http" if tls is None else "https"
+    return runner, f"{scheme}://{_shown(host)}:{listening.getsockname()[1]}"
 
 
 async def serve_app(
-    app: web.Application, host: str, port: int, *, name: str, ready: Callable[[str], None] | None = None
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    name: str,
+    ready: Callable[[str], None] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains what is in flight for up to 5 s."""
+    """Serves until SIGTERM or SIGINT, then drains what is in flight for up to 5 s. Without `tls` in plain HTTP."""
     stopping = stop_on_signals()
-    runner, url = await start_app(app, host, port, name=name)
+    runner, url = await start_app(app, host, port, name=name, tls=tls)
     try:
         log.info("%s listening on %s", name, url)
         if ready is not None:
