@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contracts.acceptance import Curve, Point
 
 WIDTH, HEIGHT = 720.0, 340.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 84.0, 16.0, 46.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 76.0, 84.0, 16.0, 46.0
 _LINES: tuple[tuple[str, Callable[[Point], float]], ...] = (
     ("p99", lambda point: point.p99_ms),
     ("p95", lambda point: point.p95_ms),
@@ -61,7 +61,7 @@ def _grid(points: Sequence[Point], across: Place, down: Place) -> list[str]:
     right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
     drawn = [
         f'<path class="grid" d="M{_LEFT:g} {down(ms):.1f}H{right:g}"/>'
-        f'<text class="axis" x="{_LEFT - 8:g}" y="{down(ms) + 4:.1f}" text-anchor="end">{ms:g}</text>'
+        f'<text class="axis" x="{_LEFT - 8:g}" y="{down(ms) + 4:.1f}" text-anchor="end">{ms:g} ms</text>'
         for ms in rows
     ]
     drawn += [
@@ -71,7 +71,6 @@ def _grid(points: Sequence[Point], across: Place, down: Place) -> list[str]:
     drawn.append(
         f'<text class="axis" x="{(_LEFT + right) / 2:g}" y="{HEIGHT - 8:g}" text-anchor="middle">answers/s</text>'
     )
-    drawn.append(f'<text class="axis" x="14" y="{_TOP + 4:g}">ms</text>')
     return drawn
 
 

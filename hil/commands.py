@@ -7,8 +7,10 @@ import contextlib
 import os
 import shlex
 import signal
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from contracts.errors import FoothillError
 from hil.boards import Action
@@ -46,23 +48,27 @@ def over(ssh: str, argv: Sequence[str]) -> tuple[str, ...]:
 async def run(argv: Sequence[str], *, timeout_s: float) -> str:
     """What it printed. Raises FoothillError `unavailable` when it cannot start, fails, or takes too long.
 
-    It may leave a node behind that lives on: only what holds no more of its output is waited for.
+    Its output goes to a file: a node that it leaves running holds a pipe open for as long as it lives.
     """
     shown = plain(shlex.join(argv), 120)
+    with tempfile.TemporaryFile() as output:
+        code = await _ended(argv, output, shown, timeout_s)
+        output.seek(0)
+        said = output.read(_MAX_OUTPUT_BYTES).decode(errors="replace")
+    if code != 0:
+        raise FoothillError("unavailable", f"{shown} ended with {code}: {plain(said) or 'it said nothing'}.")
+    return said
+
+
+async def _ended(argv: Sequence[str], output: IO[bytes], shown: str, timeout_s: float) -> int:
     try:
         process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
+            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
-    except OSError as error:
-        raise FoothillError("unavailable", f"{shown} does not start: {error.strerror or error}.") from error
-    assert process.stdout is not None
-    reading = asyncio.ensure_future(_read(process.stdout))
+    except (OSError, ValueError) as error:
+        raise FoothillError("unavailable", f"{shown} does not start: {error}.") from error
     try:
-        code = await asyncio.wait_for(process.wait(), timeout_s)
+        return await asyncio.wait_for(process.wait(), timeout_s)
     except asyncio.TimeoutError as error:
         raise FoothillError("unavailable", f"{shown} took more than {timeout_s:g} s.") from error
     finally:
@@ -70,31 +76,6 @@ async def run(argv: Sequence[str], *, timeout_s: float) -> str:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-        done, _ = await asyncio.wait({reading}, timeout=1.0)
-        if not done:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-        _let_go(process)
-    said = reading.result() if reading in done else ""
-    if code != 0:
-        raise FoothillError("unavailable", f"{shown} ended with {code}: {plain(said) or 'it said nothing'}.")
-    return said
-
-
-async def _read(stream: asyncio.StreamReader) -> str:
-    parts: list[bytes] = []
-    size = 0
-    while (part := await stream.read(65_536)) and size < _MAX_OUTPUT_BYTES:
-        parts.append(part)
-        size += len(part)
-    return b"".join(parts).decode(errors="replace")
-
-
-def _let_go(process: asyncio.subprocess.Process) -> None:
-    """Closes our end of its output, which a node that it started may hold for as long as it lives."""
-    transport = getattr(process, "_transport", None)
-    if transport is not None:
-        transport.close()
 
 
 async def _ask(action: Action, upstreams: Upstreams) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from contracts.acceptance import Check
 from contracts.errors import FoothillError
 from hil.bench import Bench
+from hil.checks.guarded import of_each
 from hil.load import Tally, closed_loop
 from hil.node import FAULTS, Subject
 from hil.trials import twin
@@ -18,7 +19,7 @@ _NUMBER = 1
 
 
 async def activation(bench: Bench) -> list[Check]:
-    return [await _activation(bench, subject) for subject in bench.subjects]
+    return await of_each(bench, "activation", _activation)
 
 
 async def _activation(bench: Bench, subject: Subject) -> Check:

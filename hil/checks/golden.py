@@ -9,11 +9,12 @@ import numpy as np
 from contracts.acceptance import Check
 from contracts.manifest import Golden
 from hil.bench import Bench
+from hil.checks.guarded import of_each
 from hil.node import Array, NodeUnderTest, Subject
 
 
 async def golden(bench: Bench) -> list[Check]:
-    return [await parity(bench.node, subject) for subject in bench.subjects]
+    return await of_each(bench, "golden", lambda bench, subject: parity(bench.node, subject))
 
 
 async def parity(node: NodeUnderTest, subject: Subject) -> Check:

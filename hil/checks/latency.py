@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from contracts.acceptance import Check, Curve, Point
 from hil.bench import Bench
+from hil.checks.guarded import of_each
 from hil.load import Shoot, Tally, closed_loop, counting, lasting, open_loop
 from hil.node import Subject
 
@@ -15,7 +16,7 @@ _SATURATED = 0.95
 
 
 async def latency(bench: Bench) -> list[Check]:
-    return [await _latency(bench, subject) for subject in bench.subjects]
+    return await of_each(bench, "latency", _latency)
 
 
 async def _latency(bench: Bench, subject: Subject) -> Check:
@@ -42,7 +43,7 @@ async def _latency(bench: Bench, subject: Subject) -> Check:
 
 async def curve(bench: Bench) -> list[Check]:
     async with bench.sensing("curve"):
-        return [await _curve(bench, subject) for subject in bench.subjects]
+        return await of_each(bench, "curve", _curve)
 
 
 async def _curve(bench: Bench, subject: Subject) -> Check:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contracts import oip
 from contracts.acceptance import BundleSeen, Check
 from hil.bench import Bench
+from hil.checks.guarded import guarded
 from hil.fleet import FleetNode
 from hil.http_port import plain
-from hil.node import FAULTS, check_tensors
+from hil.node import check_tensors
 
 
 async def ready(bench: Bench) -> list[Check]:
@@ -22,14 +23,11 @@ async def ready(bench: Bench) -> list[Check]:
 
 async def metadata(bench: Bench) -> list[Check]:
     """Metadata and configuration must be there, and of types that can be asked for; those that are become subjects."""
-    return [await _describe(bench, model) for model in await bench.node.models()]
+    return [await guarded("metadata", model, _describe(bench, model)) for model in await bench.node.models()]
 
 
 async def _describe(bench: Bench, model: str) -> Check:
-    try:
-        subject = await bench.node.subject(model)
-    except FAULTS as error:
-        return Check("metadata", "failed", plain(str(error) or type(error).__name__), plain(model, 63))
+    subject = await bench.node.subject(model)
     fault = check_tensors(subject)
     if fault:
         return Check("metadata", "failed", fault, model)

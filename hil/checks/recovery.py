@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from contracts.acceptance import Check, CheckName
 from contracts.errors import FoothillError
 from hil.bench import Bench
 from hil.checks.activation import served_by
 from hil.checks.golden import parity
+from hil.checks.guarded import guarded
 from hil.fleet import Published
 from hil.http_port import plain
 from hil.node import FAULTS, Subject
@@ -35,7 +36,7 @@ async def recovery(bench: Bench) -> list[Check]:
     async def cut() -> None:
         await bench.do(action)
 
-    return [await _killed(bench, "recovery", cut, number, phases) for number, phases in _PHASES.items()]
+    return await _each(bench, "recovery", cut, _PHASES)
 
 
 async def power_cut(bench: Bench) -> list[Check]:
@@ -50,7 +51,18 @@ async def power_cut(bench: Bench) -> list[Check]:
             await asyncio.sleep(board.off_s)
             await bench.do(board.power_on)
 
-    return [await _killed(bench, "power-cut", cut, number, phases) for number, phases in _POWER_PHASES.items()]
+    return await _each(bench, "power-cut", cut, _POWER_PHASES)
+
+
+async def _each(bench: Bench, name: CheckName, cut: Cut, plan: Mapping[int, frozenset[str]]) -> list[Check]:
+    """One after the other; a node that did not come back is not killed again."""
+    made: list[Check] = []
+    for number, phases in plan.items():
+        model = bench.subjects[0].name
+        made.append(await guarded(name, model, _killed(bench, name, cut, number, phases)))
+        if made[-1].outcome == "failed":
+            break
+    return made
 
 
 async def _killed(bench: Bench, name: CheckName, cut: Cut, number: int, phases: frozenset[str]) -> Check:

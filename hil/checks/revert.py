@@ -10,6 +10,7 @@ from contracts.acceptance import Check
 from contracts.errors import FoothillError
 from hil.bench import Bench
 from hil.checks.activation import fault_of, loading, served_by
+from hil.checks.guarded import guarded, of_each
 from hil.http_port import plain
 from hil.node import FAULTS, Subject
 from hil.trials import PROBE_INPUT, PROBE_MODEL, broken, golden_output_files, probe
@@ -18,8 +19,8 @@ _POLL_S = 0.05
 
 
 async def revert(bench: Bench) -> list[Check]:
-    refused = [await _refused(bench, subject) for subject in bench.subjects]
-    return [*refused, await _taken_back(bench)]
+    refused = await of_each(bench, "revert", _refused)
+    return [*refused, await guarded("revert", PROBE_MODEL, _taken_back(bench))]
 
 
 async def _refused(bench: Bench, subject: Subject) -> Check:

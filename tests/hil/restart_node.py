@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -10,11 +11,17 @@ import sys
 from pathlib import Path
 
 
-def main(pid_file: Path, log: Path, command: list[str]) -> None:
-    pid = int(pid_file.read_text())
+def kill(pid: int) -> None:
     gone = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
     select.select([gone], [], [], 30)
+    os.close(gone)
+
+
+def main(pid_file: Path, log: Path, command: list[str]) -> None:
+    if pid_file.exists():
+        with contextlib.suppress(ProcessLookupError):
+            kill(int(pid_file.read_text()))
     with log.open("ab") as output:
         node = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     pid_file.write_text(str(node.pid))

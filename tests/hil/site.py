@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,8 +14,9 @@ from pathlib import Path
 import httpx
 
 from tests.edge_node.bundle_factory import pack
-from tests.edge_node.test_node_process import EDGE, ROOT, Fleet, edge
+from tests.edge_node.test_node_process import EDGE, Fleet, edge
 
+ROOT = Path(__file__).parents[2]
 NODE = "board-1"
 ADMIN_TOKEN = "node-secret"
 
@@ -40,6 +42,12 @@ class Site:
     def fleet_token(self) -> Path:
         return self.directory / "fleet" / "admin.token"
 
+    @property
+    def restart(self) -> list[str]:
+        script = str(Path(__file__).with_name("restart_node.py"))
+        command = [sys.executable, *EDGE, "run", str(self.config)]
+        return [sys.executable, script, str(self.pid_file), str(self.log), *command]
+
     def start(self) -> Site:
         state = str(self.directory / "node")
         options = ("--fleet", self.fleet.url, "--token", self.fleet.token(NODE), "--url", self.url, "--state", state)
@@ -57,27 +65,16 @@ class Site:
         return digest
 
     def start_node(self) -> None:
-        with self.log.open("ab") as log:
-            node = subprocess.Popen(
-                [sys.executable, *EDGE, "run", str(self.config)],
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.pid_file.write_text(str(node.pid))
+        """Kills the one there is and starts another, as the board's restart does."""
+        subprocess.run(self.restart, cwd=ROOT, check=True)
         _wait_up(self.url)
 
     def boards(self, more: str = "") -> Path:
         """A boards.toml whose restart kills the node's process and starts it again."""
         path = self.directory / "boards.toml"
-        script = str(Path(__file__).with_name("restart_node.py"))
-        command = [sys.executable, script, str(self.pid_file), str(self.log), sys.executable, *EDGE, "run"]
-        command.append(str(self.config))
         path.write_text(
             f'[boards.{NODE}]\nurl = "{self.url}"\nnode = "{NODE}"\nadmin_token_file = "{self.admin_token}"\n'
-            f"restart = {{ argv = {command!r} }}\n{more}"
+            f"restart = {{ argv = {self.restart!r} }}\n{more}"
         )
         return path
 
@@ -88,19 +85,23 @@ class Site:
 
     def stop(self) -> None:
         if self.pid_file.exists():
-            os.kill(int(self.pid_file.read_text()), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(self.pid_file.read_text()), signal.SIGKILL)
         self.fleet.stop()
 
 
 def _wait_up(url: str) -> None:
     end_s = time.monotonic() + 60
-    while time.monotonic() < end_s:
-        try:
-            httpx.get(f"{url}/healthz", timeout=5)
-            return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise AssertionError("the node does not listen")
+    while not _listens(url):
+        assert time.monotonic() < end_s, "the node does not listen"
+        time.sleep(0.05)
+
+
+def _listens(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz", timeout=5).is_success
+    except httpx.TransportError:
+        return False
 
 
 def _free_port() -> int:
