@@ -129,6 +129,7 @@ class Clouds:
         try:
             answer = await self._upstreams.send(cloud.url, request, deadline=deadline, clock=self._clock)
             received = _wire_bytes(answer.headers, answer.body)
+            _check_origin(cloud.url, request, answer)
             event = "failed" if _failed(answer) else "succeeded"
             if event == "succeeded":
                 self._expected.measure(answer.hop_ms, self._clock())
@@ -156,6 +157,16 @@ class Clouds:
         sent[headers.REQUEST_ID] = request_id
         sent[headers.HOP] = sign_hop(self._hop_key, self._hop_name, request_id, self._wall())
         return Request(request.method, _VERSIONED.sub(r"\1", request.path, count=1), sent, request.body)
+
+
+def _check_origin(url: str, request: Request, answer: Answer) -> None:
+    """Raises UpstreamUnreachable for a success or a redirect that no Foothill server has written.
+
+    The uplinks of edge sites end in captive portals and proxies, which answer anything with 200 and a page.
+    """
+    if answer.status < 400 and answer.headers.get(headers.REQUEST_ID) != request.headers[headers.REQUEST_ID]:
+        reason = f"HTTP {answer.status} without the request's id: something else than a cloud tier answers there"
+        raise UpstreamUnreachable(url, sent=True, reason=reason)
 
 
 def _failed(answer: Answer) -> bool:

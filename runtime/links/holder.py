@@ -118,6 +118,7 @@ class Holder:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         max_audits_in_flight: int = 64,
+        max_escalations_in_flight: int = 256,
         budget: RetryBudget | None = None,
     ) -> None:
         self._node = node
@@ -129,6 +130,8 @@ class Holder:
         self._clock = clock
         self._wall = wall
         self._max_audits = max_audits_in_flight
+        self._max_escalations = max_escalations_in_flight
+        self._escalations = 0
         self._audits: set[asyncio.Task[None]] = set()
         self._clouds = Clouds(
             cloud_urls,
@@ -166,11 +169,7 @@ class Holder:
                 self._audit_later(request, edge, evidence, terms, model)
             return self._kept(request, edge, verdict, terms)
         started_s = self._clock()
-        try:
-            cloud = await self._clouds.ask(request, terms, self._before(deadline), "escalate")
-        except (UpstreamUnreachable, FoothillError) as error:
-            log.debug("escalation failed: %s", error)
-            cloud = None
+        cloud = await self._escalate(request, terms, deadline)
         phases = {**_edge_phases(edge), "escalate": (self._clock() - started_s) * 1000.0}
         if cloud is None or cloud.status != 200:
             if audited:
@@ -244,6 +243,17 @@ class Holder:
             task.cancel()
         await asyncio.gather(*self._audits, return_exceptions=True)
 
+    async def _escalate(self, request: Request, terms: Terms, deadline: Deadline) -> Answer | None:
+        """The cloud's answer; None where there is none in time."""
+        self._escalations += 1
+        try:
+            return await self._clouds.ask(request, terms, self._before(deadline), "escalate")
+        except (UpstreamUnreachable, FoothillError) as error:
+            log.debug("escalation failed: %s", error)
+            return None
+        finally:
+            self._escalations -= 1
+
     def _kept(self, request: Request, edge: Answer, verdict: Verdict, terms: Terms) -> Settled:
         """The edge answer, as the verdict has it or because the caller's escalations are used up."""
         if verdict.action == "escalate":
@@ -256,10 +266,14 @@ class Holder:
         policy = Policy(
             asked=terms.escalation,
             cloud_ms=self._clouds.expected_ms(now_s),
-            cloud=self._clouds.admitted(terms) and self._clouds.reachable(now_s),
+            cloud=self._clouds.admitted(terms) and self._clouds.reachable(now_s) and self._has_room(),
         )
         certificate = self._certificates.get(evidence.stratum)
         return decide(evidence.confidence, certificate, self._before(deadline).left_ms(now_s), policy)
+
+    def _has_room(self) -> bool:
+        """A cloud that stalls must not fill the memory with requests that wait for it."""
+        return self._escalations < self._max_escalations
 
     def _before(self, deadline: Deadline) -> Deadline:
         """A little earlier than `deadline`, so that a late cloud leaves time to return the edge answer."""

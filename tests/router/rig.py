@@ -84,11 +84,13 @@ class Server:
         return web.json_response(told, status=self.status, headers={"Retry-After": "7"} if self.status == 503 else {})
 
     def _fact(self, request: web.Request) -> web.Response:
+        own = {headers.REQUEST_ID: request.headers.get(headers.REQUEST_ID, "")}
         if request.path.endswith("/stats"):
-            return web.json_response({"model_stats": [{"name": request.path.split("/")[3], "node": self.name}]})
+            told = [{"name": request.path.split("/")[3], "node": self.name}]
+            return web.json_response({"model_stats": told}, headers=own)
         if request.path == "/v2/repository/index":
-            return web.json_response([{"name": "digits", "version": "9", "state": "READY"}])
-        return web.json_response({"name": request.path, "node": self.name, "versions": ["1"]})
+            return web.json_response([{"name": "digits", "version": "9", "state": "READY"}], headers=own)
+        return web.json_response({"name": request.path, "node": self.name, "versions": ["1"]}, headers=own)
 
     def _answered(self, request: web.Request) -> web.Response:
         request_id = request.headers.get(headers.REQUEST_ID, "")

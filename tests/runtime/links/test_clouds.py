@@ -40,7 +40,8 @@ class Cloud:
         self.seen.append(request)
         self.asked.set()
         await self.hold.wait()
-        return web.Response(status=self.status, text="told")
+        own = {headers.REQUEST_ID: request.headers[headers.REQUEST_ID]}
+        return web.Response(status=self.status, text="told", headers=own)
 
 
 class Tier:

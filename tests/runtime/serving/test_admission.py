@@ -234,7 +234,8 @@ async def test_a_ticket_whose_escalations_are_used_up_gets_the_edges_answers(
 
     async def answer(request: web.Request) -> web.Response:
         asked_cloud.append(request.headers.get("Authorization", ""))
-        return web.json_response({"reason": "cloud"}, headers={"Foothill-Tier": "cloud"})
+        own = {"Foothill-Tier": "cloud", "Foothill-Request-Id": request.headers["Foothill-Request-Id"]}
+        return web.json_response({"reason": "cloud"}, headers=own)
 
     cloud = web.Application()
     cloud.router.add_post("/v1/predict/digits", answer)
