@@ -122,8 +122,8 @@ def _decode_all(files: Sequence[Path], preprocess: Preprocess, kept: Path, advan
 def _decode(path: Path, preprocess: Preprocess, preprocessor: Preprocessor) -> Pictures:
     try:
         data, media_type = path.read_bytes(), _MEDIA_TYPES[path.suffix.lower()]
-        size = images.read_size(data, media_type)
-        picture = images.decode(data, media_type, preprocess.colour, at_least=least_size(size, preprocess))
+        seen = images.look(data, media_type)
+        picture = images.decode(data, seen, preprocess.colour, at_least=least_size(seen.size, preprocess))
         return preprocessor.resize(picture)
     except OSError as error:
         raise _unreadable(path, error) from error

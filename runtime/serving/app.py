@@ -235,8 +235,10 @@ class Answers:
             postprocess.check_one_row(manifest, inputs)
             return inputs
         if media_type in images.MEDIA_TYPES and preprocessor is not None:
-            quick = is_quick(call.body, media_type, max_pixels=self._settings.max_pixels)
-            tensor = await self._work(call, partial(preprocessor.tensor, call.body, media_type), here=quick)
+            most = self._settings.max_pixels
+            quick = is_quick(call.body, media_type, max_pixels=most)
+            decode = partial(preprocessor.tensor, call.body, media_type, max_pixels=most)
+            tensor = await self._work(call, decode, here=quick)
             return {manifest.inputs[0].name: tensor}
         taken = ", ".join((*(images.MEDIA_TYPES if preprocessor is not None else ()), MSGPACK))
         raise FoothillError(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from contracts.manifest import Preprocess
 from runtime.serving import images
-from runtime.serving.images import Size
+from runtime.serving.picture import Size
 from runtime.serving.tensors import Array
 
 INLINE_PIXELS = 128 * 128
@@ -31,10 +31,10 @@ class Preprocessor:
         self.tables: npt.NDArray[np.float32] = np.array(tables, dtype=np.float32)
         """What becomes of each of the 256 levels: (channels, 256)."""
 
-    def tensor(self, data: bytes, media_type: str) -> Array:
+    def tensor(self, data: bytes, media_type: str, *, max_pixels: int = images.MAX_PIXELS) -> Array:
         """float32 [1, channels, height, width]. Raises FoothillError `bad_image`."""
-        size = images.read_size(data, media_type)
-        picture = images.decode(data, media_type, self._spec.colour, at_least=least_size(size, self._spec))
+        seen = images.look(data, media_type, max_pixels=max_pixels)
+        picture = images.decode(data, seen, self._spec.colour, at_least=least_size(seen.size, self._spec))
         return self.normalise(self.resize(picture))
 
     def resize(self, picture: Array) -> Array:
@@ -59,9 +59,14 @@ class Preprocessor:
 
 
 def is_quick(data: bytes, media_type: str, *, max_pixels: int = images.MAX_PIXELS) -> bool:
-    """Whether the picture is decoded sooner than a change of thread takes. Raises FoothillError `bad_image`."""
-    size = images.read_size(data, media_type, max_pixels=max_pixels)
-    return size.width * size.height <= INLINE_PIXELS and len(data) <= INLINE_BYTES
+    """Whether the picture is decoded sooner than a change of thread takes. Raises FoothillError `bad_image`.
+
+    A long file is not even looked at here: it may be made of thousands of chunks.
+    """
+    if len(data) > INLINE_BYTES:
+        return False
+    size = images.look(data, media_type, max_pixels=max_pixels).size
+    return size.width * size.height <= INLINE_PIXELS
 
 
 def least_size(size: Size, spec: Preprocess) -> Size:
