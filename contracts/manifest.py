@@ -20,6 +20,8 @@ FILE = "manifest.json"
 MEASUREMENTS_FILE = "measurements.json"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILES = 256
+MAX_FILE_BYTES = 1 << 46
+"""More than any disk of a node has, and exact in JSON, also when all files are added up."""
 MAX_PIXELS = 64_000_000
 MAX_THRESHOLD = 2.0
 """A confidence is at most 1: a threshold above it escalates everything."""
@@ -264,18 +266,22 @@ def _check_names(manifest: Manifest) -> None:
 def _check_files(manifest: Manifest) -> None:
     if not 1 <= len(manifest.files) <= MAX_FILES:
         raise _bad(f"it names {len(manifest.files)} files; 1 to {MAX_FILES} are allowed")
+    sizes: dict[str, int] = {}
     for path, file in manifest.files.items():
         if not _PATH.fullmatch(path):
             raise _bad(f"file {path[:80]!r} is no plain relative path (letters, digits, '.', '_', '-', at most 4 deep)")
-        if not is_digest(file.sha256) or file.bytes < 0:
-            raise _bad(f"file {path}: sha256 must be sha256:<64 hex digits> and bytes at least 0")
+        if not is_digest(file.sha256) or not 0 <= file.bytes <= MAX_FILE_BYTES:
+            raise _bad(f"file {path}: sha256 must be sha256:<64 hex digits> and bytes 0 to {MAX_FILE_BYTES}")
+        if sizes.setdefault(file.sha256, file.bytes) != file.bytes:
+            raise _bad(f"file {path}: the same content cannot have {file.bytes} and {sizes[file.sha256]} bytes")
     _check_paths(set(manifest.files))
 
 
 def _check_paths(paths: set[str]) -> None:
     """All of them, and what lies beside them, must fit into one directory."""
-    taken = paths & {FILE, MEASUREMENTS_FILE}
+    taken = [path for path in paths if path.startswith((FILE, MEASUREMENTS_FILE))]
     if taken:
+        # With a suffix too: that is how these files are called while they are written.
         raise _bad(f"{sorted(taken)} are names of the bundle itself, not of its files")
     for path in paths:
         above = {"/".join(path.split("/")[:depth]) for depth in range(1, path.count("/") + 1)}
