@@ -38,7 +38,8 @@ def test_tegrastats_of_several_boards(line: str, celsius: float, watts: float) -
 
 def test_nvidia_smi_tells_heat_power_and_why_it_slows_down() -> None:
     reading = of_nvidia_smi("61, 123.45, 0x0000000000000000\n72, 100.00, 0x0000000000000060\n")
-    assert (reading.celsius, reading.watts) == (72.0, pytest.approx(223.45))
+    assert reading.celsius == 72.0
+    assert reading.watts == pytest.approx(223.45)
     assert reading.throttled == ("hardware thermal", "software thermal")
     assert of_nvidia_smi("50, [N/A], 0x0000000000000004\n") == Reading(50.0, None)
     assert of_nvidia_smi("No devices were found").says_nothing
