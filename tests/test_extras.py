@@ -50,7 +50,7 @@ def file_of(module: str) -> Path | None:
 def foreign_imports(package: str) -> set[str]:
     """The top-level modules of others that a package needs, by itself or through our own modules that it imports."""
     directory = ROOT.joinpath(*package.split("."))
-    waiting = set(directory.rglob("*.py"))
+    waiting = {path for path in directory.rglob("*.py") if not _is_of_tests(path)}
     seen: set[Path] = set()
     foreign: set[str] = set()
     while waiting:
@@ -63,6 +63,11 @@ def foreign_imports(package: str) -> set[str]:
             elif (other := file_of(module)) is not None and other not in seen:
                 waiting.add(other)
     return foreign - sys.stdlib_module_names - {"__future__"}
+
+
+def _is_of_tests(path: Path) -> bool:
+    """What pytest alone loads, as in `pytest hil`: who has it has pytest."""
+    return path.name == "conftest.py" or path.name.startswith("test_")
 
 
 @cache
