@@ -24,6 +24,7 @@ from contracts.escalation import Reason
 from contracts.manifest import Measured, Measurements, Precision, Preprocess
 from contracts.places import Place
 from contracts.timing import PHASES, TOTAL
+from edge_node.courier import LATE
 from fleet.__main__ import opened
 from fleet.app import create_app as fleet_app
 from fleet.broker import BrokerConfig
@@ -124,7 +125,7 @@ def test_headers() -> None:
 
 
 def test_reasons() -> None:
-    reasons = (*get_args(Reason), CLOUD_FAILED, NO_EDGE, REFUSED, UNSETTLED, "cloud")
+    reasons = (*get_args(Reason), CLOUD_FAILED, LATE, NO_EDGE, REFUSED, UNSETTLED, "cloud")
     assert not [reason for reason in reasons if f"\n| `{reason}` |" not in API]
 
 
