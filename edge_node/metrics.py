@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from contracts.messages import ModelPhase
+from contracts.messages import ModelPhase, Vitals
 from edge_node.updater import Updater
 
 
@@ -39,3 +42,30 @@ class NodeMetrics:
             for phase in get_args(ModelPhase):
                 self._phase.labels(model, phase).set(phase == report.phase)
         self._models = set(reports)
+
+
+class VitalMetrics(Collector):
+    """The machine, read when metrics are asked for; what it does not say is left out."""
+
+    def __init__(self, registry: CollectorRegistry, vitals: Callable[[], Vitals]) -> None:
+        self._vitals = vitals
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._vitals()
+        figures = {
+            "foothill_node_free_memory_bytes": (
+                "Memory that can be taken, within control groups",
+                now.free_memory_bytes,
+            ),
+            "foothill_node_free_disk_bytes": ("Free on the disk of the store", now.free_disk_bytes),
+            "foothill_node_temperature_celsius": ("The hottest thermal zone", now.temperature_c),
+            "foothill_node_throttled": ("1 while clocks are held down against heat", now.throttled),
+        }
+        for name, (meaning, value) in figures.items():
+            if value is not None:
+                yield GaugeMetricFamily(name, meaning, value=float(value))
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing, so that registering does not read the machine."""
+        return iter(())

@@ -8,7 +8,7 @@ import msgspec
 
 from contracts.boards import Fingerprint
 from contracts.manifest import Manifest, Measurements
-from contracts.messages import ModelReport, NodeState
+from contracts.messages import ModelReport, NodeState, Vitals
 from fleet import gates
 from fleet.rollout import FINAL, Phase, Rollout
 from fleet.rollout import NodeState as RolloutNode
@@ -89,6 +89,7 @@ class NodeView(msgspec.Struct, frozen=True):
     reported_sequence: int
     fingerprint: Fingerprint
     enrolled_at_s: float
+    vitals: Vitals = Vitals()
 
 
 class ModelView(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ import msgspec
 from contracts import manifest as manifests
 from contracts.boards import Fingerprint
 from contracts.errors import FoothillError
-from contracts.messages import Reported, Status, decode
+from contracts.messages import Reported, Status, Vitals, decode
 from contracts.topics import EVERY_AUDIT, every_node, node_of
 from fleet import gates
 from fleet.acceptance import Acceptances
@@ -391,6 +391,7 @@ class Controller:
             reported_sequence=report.sequence if report else 0,
             fingerprint=self._fingerprint(node),
             enrolled_at_s=node.enrolled_at_s,
+            vitals=report.vitals if report else Vitals(),
         )
 
 

@@ -35,6 +35,9 @@ _DRAIN_S = 1.0
 _IN_WINDOW = 256
 _MAX_WAITING = 10_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+_LONGEST_FIGHT_PAUSE_S = 30.0
+"""Two clients of one name take it from each other for ever: slowly, for the broker's sake and the logs'."""
+_FEW = 5
 _STEADY_S = 2.0
 _TAKEN_OVER = 0x8E
 _MOST_COMPLAINTS, _COMPLAINTS_S = 10, 10.0
@@ -122,6 +125,7 @@ class MqttPort:
         self._moved = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = False
+        self._short_lives = 0
         self.dropped = 0
 
     @property
@@ -198,14 +202,15 @@ class MqttPort:
         await self._end_tasks()
 
     async def _end_tasks(self) -> None:
+        """Cancels until they end: up to Python 3.11 `wait_for` loses a cancellation that comes with its result."""
         self._started = False
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := [task for task in self._tasks if not task.done()]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_DRAIN_S)
 
     async def _keep_connected(self) -> None:
-        loop, failures = asyncio.get_running_loop(), 0
+        loop, failures, pause_s = asyncio.get_running_loop(), 0, 0.0
         while True:
             began_s = loop.time()
             try:
@@ -215,10 +220,12 @@ class MqttPort:
                     log.warning("mqtt: no broker at %s (%s); trying again", self._url, error or type(error).__name__)
                 failures += 1
             else:
-                taken_over = await self._live(session)
-                failures = 0 if loop.time() - began_s > _STEADY_S and not taken_over else failures + 1
-            longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures, 10))
-            await asyncio.sleep(self._rng.uniform(longest / 2, longest))
+                failures, taken_over = 0, await self._live(session)
+                steady = loop.time() - began_s > max(_STEADY_S, 4 * pause_s) and not taken_over
+                self._short_lives = 0 if steady else self._short_lives + 1
+            longest_s = longest_pause_s(failures, self._short_lives)
+            pause_s = self._rng.uniform(longest_s / 2, longest_s)
+            await asyncio.sleep(pause_s)
 
     async def _open(self) -> Session:
         client = self._new_client()
@@ -263,7 +270,8 @@ class MqttPort:
 
     async def _live(self, session: Session) -> bool:
         """One connection from its first to its last moment; True when another client took its name over."""
-        log.info("mqtt: %s connected to %s", self._client_id, self._url)
+        if self._is_told:
+            log.info("mqtt: %s connected to %s", self._client_id, self._url)
         self._session = session
         pings = asyncio.ensure_future(session.keep_alive(min(1.0, self._keepalive_s / 2)))
         try:
@@ -276,12 +284,17 @@ class MqttPort:
         finally:
             self._lose(session)
             pings.cancel()
-        if self._started:
+        if self._started and self._is_told:
             log.warning("mqtt: %s lost %s: %s", self._client_id, self._url, reason)
         taken_over: bool = reason.value == _TAKEN_OVER
-        if taken_over:
+        if taken_over and self._is_told:
             log.error("mqtt: another client uses the name %r: give each process its own name", self._client_id)
         return taken_over
+
+    @property
+    def _is_told(self) -> bool:
+        """Of connections that all end soon, the first few are told, and then one in a hundred."""
+        return self._short_lives < _FEW or self._short_lives % 100 == 0
 
     async def _set_up(self, session: Session) -> None:
         if self._routes:
@@ -337,6 +350,13 @@ class MqttPort:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def longest_pause_s(failures: int, short_lives: int) -> float:
+    """Before the next attempt, after so many connections in a row that failed, or that ended soon."""
+    failed = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures, 10))
+    ended = min(_LONGEST_FIGHT_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(short_lives, 10))
+    return max(failed, ended)
 
 
 async def _call_back(callback: Callback) -> None:

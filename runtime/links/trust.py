@@ -15,6 +15,7 @@ from tuf.api.exceptions import (
     DownloadError,
     DownloadHTTPError,
     DownloadLengthMismatchError,
+    ExpiredMetadataError,
     LengthOrHashMismatchError,
     RepositoryError,
     SlowRetrievalError,
@@ -38,6 +39,14 @@ class TrustError(FoothillError):
 
     def __init__(self, message: str) -> None:
         super().__init__("forbidden", message)
+
+
+class TrustExpired(TrustError):  # noqa: N818 - it names a state of the world, not a mistake
+    """The fleet's signed metadata is past its time. It was not renewed, or this machine's clock is wrong: either may be
+    put right, so it is worth asking again."""
+
+    def __init__(self, message: str) -> None:
+        FoothillError.__init__(self, "unavailable", message)
 
 
 class TrustUnavailable(FoothillError):  # noqa: N818 - it names a state of the world, not a mistake
@@ -235,6 +244,11 @@ class _Translated:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ExpiredMetadataError):
+            raise TrustExpired(
+                f"The fleet's signed metadata is refused: {error}. Is the fleet manager running, which renews it, and "
+                f"this machine's clock right?"
+            ) from error
         if isinstance(error, (RepositoryError, DownloadLengthMismatchError, LengthOrHashMismatchError)):
             raise TrustError(
                 f"The fleet's signed metadata is refused: {error}. Nothing new is taken until it is right again."

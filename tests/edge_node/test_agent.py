@@ -17,7 +17,19 @@ import pytest
 from contracts import topics
 from contracts.boards import Fingerprint
 from contracts.manifest import FILE
-from contracts.messages import MAX_EPOCH, Audit, Certificate, Desired, Load, Reported, Signed, Status, decode, encode
+from contracts.messages import (
+    MAX_EPOCH,
+    Audit,
+    Certificate,
+    Desired,
+    Load,
+    Reported,
+    Signed,
+    Status,
+    Vitals,
+    decode,
+    encode,
+)
 from edge_node.agent import Agent
 from edge_node.certificates import NodeCertificates, seed_certificate
 from edge_node.probation import Rule
@@ -138,6 +150,7 @@ class Life:
         self.bench.serving_next = self._seed
         self.ports: list[MqttPort] = []
         self.load = LoadFigures(0, 0.0, 0.0)
+        self.vitals = Vitals(1 << 30, 1 << 34, 40.0)
         self._broker_url = fleet.broker.url
         self.agent = Agent(
             node=NODE,
@@ -148,6 +161,9 @@ class Life:
             certificates=self.certificates,
             fingerprint=FINGERPRINT,
             load=lambda: self.load,
+            vitals=lambda: self.vitals,
+            vitals_every_s=0.05,
+            unread_pause_s=0.2,
         )
 
     async def start(self) -> None:
@@ -438,6 +454,36 @@ async def test_load_is_told_when_it_changes(fleet: Fleet, life: Life) -> None:
     fleet.mail.last.clear()
     life.load = LoadFigures(0, 1.0, 2.5)
     await until(lambda: fleet.mail.read("load", Load) == Load(NODE, life.agent.epoch, 0, 1.0, 2.5))
+
+
+async def test_the_machine_is_told_when_it_changes_and_only_then(fleet: Fleet, life: Life) -> None:
+    def told() -> Vitals | None:
+        reported = fleet.mail.read("reported", Reported)
+        return reported.vitals if reported is not None else None
+
+    await until(lambda: told() == life.vitals)
+    fleet.mail.heard.clear()
+    hot = Vitals(1 << 30, 1 << 34, 85.0, True)
+    for degrees in range(40, 45):
+        life.vitals = Vitals(1 << 30, 1 << 34, float(degrees))
+    life.vitals = hot
+    await until(lambda: told() == hot)
+    assert len([topic for topic, _ in fleet.mail.heard if topic.endswith("/reported")]) <= 2
+
+
+async def test_a_document_by_a_new_key_waits_for_a_fleet_that_is_away(fleet: Fleet, life: Life) -> None:
+    one = fleet.publish_bundle("1")
+    fleet.want(desired(1, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 1))
+    timestamp = fleet.repository.metadata("timestamp.json")
+    timestamp.unlink()
+    fleet.server.asked.clear()
+    fleet.private = signatures.generate()
+    fleet.want(desired(2, {"digits": one}))
+    await until(lambda: any("timestamp" in path for path, _ in fleet.server.asked))
+    assert is_active(fleet, one, 1)
+    fleet.sign_keys()
+    await until(lambda: is_active(fleet, one, 2))
 
 
 async def test_audits_are_published_under_their_stratum_signed_by_the_node(fleet: Fleet, life: Life) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 import socket
@@ -17,7 +18,7 @@ import pytest
 from contracts.errors import FoothillError
 from contracts.messages import MAX_MESSAGE_BYTES
 from fleet.broker import Broker, BrokerConfig
-from runtime.links.mqtt import MqttPort
+from runtime.links.mqtt import MqttPort, longest_pause_s
 
 pytestmark = pytest.mark.integration
 
@@ -284,3 +285,172 @@ async def test_the_login_in_the_address_is_used_and_its_refusal_is_told(
     finally:
         process.terminate()
         await process.wait()
+
+
+class Relay:
+    """Between a client and its broker, on a port of its own. Frozen, it keeps connections open and carries nothing."""
+
+    def __init__(self, target_port: int) -> None:
+        self.connections = 0
+        self._target_port = target_port
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        return f"mqtt://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def freeze(self) -> None:
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        self._flowing.set()
+
+    async def stop(self) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
+        for source, sink in ((reader, back), (there, writer)):
+            task = asyncio.ensure_future(self._pump(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                await self._flowing.wait()
+                sink.write(data)
+        finally:
+            sink.close()
+
+
+def _port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+async def test_a_broker_that_falls_silent_is_noticed_and_left(broker: Broker) -> None:
+    """Half open: the connection stands, and nothing comes."""
+    relay, inbox = Relay(_port_of(broker.url)), Inbox()
+    port = MqttPort(await relay.start(), "patient", keepalive_s=1)
+    port.subscribe("t", inbox)
+    port.on_connect(lambda: port.publish("state", b"here", retain=True))
+    await connected(port)
+    relay.freeze()
+    lost = asyncio.ensure_future(_until(lambda: not port.connected))
+    await asyncio.wait_for(lost, 20)
+    relay.thaw()
+    await port.wait_connected(30)
+    assert relay.connections >= 2
+    other = await connected(MqttPort(broker.url, "other"))
+    other.publish("t", b"hello")
+    await inbox.count(1)
+    await other.stop()
+    await port.stop()
+    await relay.stop()
+
+
+async def test_a_broker_that_takes_connections_and_never_answers_is_tried_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("runtime.links.mqtt.ANSWER_TIMEOUT_S", 0.1)
+    writers: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
+    number = silent.sockets[0].getsockname()[1]
+    port = MqttPort(f"mqtt://127.0.0.1:{number}", "hopeful")
+    await port.start()
+    await asyncio.wait_for(_until(lambda: f"no broker at mqtt://127.0.0.1:{number}" in caplog.text), 20)
+    silent.close()
+    for writer in writers:
+        writer.close()
+    broker = Broker(BrokerConfig(port=number, state_dir=str(tmp_path)))
+    await broker.start()
+    await port.wait_connected(30)
+    await port.stop()
+    await broker.stop()
+
+
+async def test_a_broker_that_moves_to_another_address_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve, here = socket.getaddrinfo, ["127.0.0.1"]
+
+    def by_name(host: str, *more: object, **options: object) -> object:
+        return resolve(here[0] if host == "broker.test" else host, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", by_name)
+    first = Broker(BrokerConfig(port=0, state_dir=str(tmp_path / "first")))
+    await first.start()
+    number = _port_of(first.url)
+    port = await connected(MqttPort(f"mqtt://broker.test:{number}", "follower"))
+    await first.stop()
+    second = Broker(BrokerConfig(host="127.0.0.2", port=number, state_dir=str(tmp_path / "second")))
+    await second.start()
+    here[0] = "127.0.0.2"
+    await asyncio.wait_for(_until(lambda: not port.connected), 20)
+    await port.wait_connected(30)
+    await port.stop()
+    await second.stop()
+
+
+async def test_days_without_a_broker_are_a_line_in_the_log_and_a_bounded_queue(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    port = MqttPort("mqtt://127.0.0.1:9", "alone", queue_limit=10, rng=_Hurried())
+    await port.start()
+    for number in range(1000):
+        port.publish("event", str(number).encode())
+        port.publish("state", str(number).encode(), retain=True)
+        port.publish("figure", str(number).encode(), qos=0)
+    await asyncio.wait_for(_until(lambda: _rounds(port) >= 20), 30)
+    assert caplog.text.count("no broker at") == 1
+    assert (port.dropped, len(port._events), len(port._states)) == (990, 10, 0)
+    await port.stop()
+
+
+class _Hurried(random.Random):
+    """No pauses between attempts, but counted."""
+
+    draws = 0
+
+    def uniform(self, a: float, b: float) -> float:
+        self.draws += 1
+        return 0.0
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+
+
+def test_pauses_grow_to_seconds_and_longer_where_connections_never_last() -> None:
+    assert longest_pause_s(0, 0) == 0.2
+    assert [longest_pause_s(n, 0) for n in (1, 2, 5, 1000)] == [0.4, 0.8, 5.0, 5.0]
+    assert [longest_pause_s(0, n) for n in (1, 2, 5, 1000)] == [0.4, 0.8, 6.4, 30.0]
+
+
+async def test_two_clients_of_one_name_fight_slowly_and_quietly(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With pauses cut out of it, a fight of fifty rounds is a few lines."""
+    caplog.set_level("INFO")
+    fighters = [MqttPort(broker.url, "twin", rng=_Hurried()) for _ in range(2)]
+    for fighter in fighters:
+        await fighter.start()
+    await asyncio.wait_for(_until(lambda: all(_rounds(fighter) >= 25 for fighter in fighters)), 60)
+    assert len([record for record in caplog.records if "twin" in record.getMessage()]) < 60
+    for fighter in fighters:
+        await fighter.stop()
+
+
+def _rounds(port: MqttPort) -> int:
+    rng = port._rng
+    assert isinstance(rng, _Hurried)
+    return rng.draws
