@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -29,12 +29,12 @@ class Cloud:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.residency: list[tuple[str, ...]] = []
-        self.says: list[int | Exception] = [200]
+        self.says: Sequence[int | Exception] = [200]
 
     async def ask(self, request: Request, terms: Terms) -> Answer:
         self.asked.append(terms.request_id)
         self.residency.append(terms.residency)
-        say = self.says.pop(0) if len(self.says) > 1 else self.says[0]
+        say, self.says = self.says[0], self.says[1:] or self.says
         if isinstance(say, Exception):
             raise say
         told = {"Content-Type": "application/json", headers.ANSWER: "7", headers.MODEL: "digits-cloud@1"}

@@ -45,7 +45,7 @@ async def listen(clock: Clock) -> AsyncIterator[Listen]:
     runners: list[web.AppRunner] = []
 
     async def start(files: tuple[Path, Path], client_ca: Path | None = None) -> str:
-        config = HttpsConfig(*map(str, files), str(client_ca or ""))
+        config = HttpsConfig(str(files[0]), str(files[1]), str(client_ca or ""))
         app = web.Application()
         app.router.add_get("/", hello)
         tls = listener_context(config, clock)
