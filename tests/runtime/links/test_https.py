@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -80,14 +81,13 @@ async def get(url: str, trust: ssl.SSLContext | None) -> str:
 
 
 def get_blocking(url: str, trust: ssl.SSLContext) -> bytes:
-    """On a bare socket: with TLS 1.3 a client learns that it is refused when it reads."""
+    """What comes back on a bare socket; nothing for who is refused, which with TLS 1.3 shows when he reads."""
     host, port = url.removeprefix("https://").split(":")
-    with (
-        socket.create_connection((host, int(port)), 10) as plain,
-        trust.wrap_socket(plain, server_hostname=host) as tls,
-    ):
-        tls.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-        return tls.recv(100)
+    with socket.create_connection((host, int(port)), 10) as plain, contextlib.suppress(ssl.SSLError, ConnectionError):
+        with trust.wrap_socket(plain, server_hostname=host) as tls:
+            tls.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            return tls.recv(100)
+    return b""
 
 
 async def serial(url: str, trust: ssl.SSLContext) -> str:
@@ -120,8 +120,7 @@ async def test_clients_show_a_certificate_where_they_must(authority: Authority, 
     assert b"200 OK" in await asyncio.to_thread(get_blocking, url, own)
     stranger = Authority(tmp_path, "stranger")
     for client in (None, stranger.issue("router2")):
-        with pytest.raises((ssl.SSLError, ConnectionError)):
-            await asyncio.to_thread(get_blocking, url, trusting(authority, client))
+        assert await asyncio.to_thread(get_blocking, url, trusting(authority, client)) == b""
 
 
 async def test_a_new_certificate_is_shown_without_a_restart(authority: Authority, listen: Listen, clock: Clock) -> None:
