@@ -83,10 +83,13 @@ async def get(url: str, trust: ssl.SSLContext | None) -> str:
 def get_blocking(url: str, trust: ssl.SSLContext) -> bytes:
     """What comes back on a bare socket; nothing for who is refused, which with TLS 1.3 shows when he reads."""
     host, port = url.removeprefix("https://").split(":")
-    with socket.create_connection((host, int(port)), 10) as plain, contextlib.suppress(ssl.SSLError, ConnectionError):
-        with trust.wrap_socket(plain, server_hostname=host) as tls:
-            tls.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-            return tls.recv(100)
+    with (
+        socket.create_connection((host, int(port)), 10) as plain,
+        contextlib.suppress(ssl.SSLError, ConnectionError),
+        trust.wrap_socket(plain, server_hostname=host) as tls,
+    ):
+        tls.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        return tls.recv(100)
     return b""
 
 
