@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from contracts.boards import BOARDS
 from runtime.links.settings import SettingsError, load
+from runtime.links.tls import TlsConfig
 
 SensorKind = Literal["sysfs", "rapl", "tegrastats", "nvidia-smi"]
 
@@ -70,9 +71,10 @@ class ModelLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One board. `url` and the token files may come from the command line instead. `node` is its name at the fleet;
-    "" believes what the node says. `power_cycle`, or `power_off` and `power_on` with `off_s` between them, is a relay.
-    `sensors` are read here, or on `sensors_ssh`.
+    """One board. `url` and the token files may come from the command line instead.
+
+    `node` is its name at the fleet; "" believes what the node says. `tls` is for `https://` URLs. `power_cycle`, or
+    `power_off` and `power_on` with `off_s` between them, is a relay. `sensors` are read here, or on `sensors_ssh`.
     """
 
     url: str = ""
@@ -80,6 +82,7 @@ class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target: str = ""
     admin_token_file: str = ""
     token_file: str = ""
+    tls: TlsConfig = TlsConfig()
     restart: Action | None = None
     power_cycle: Action | None = None
     power_off: Action | None = None

@@ -23,6 +23,7 @@ from hil.plan import Plan
 from hil.suite import Taken, Tell, accept
 from runtime.links.key_files import read_token
 from runtime.links.settings import SettingsError
+from runtime.links.tls import SYSTEM, TlsConfig, checked, client_context
 from runtime.links.upstream import Upstreams
 
 BOARDS_FILE = Path("boards.toml")
@@ -57,6 +58,7 @@ class Opened(msgspec.Struct, frozen=True):
     fleet: str
     fleet_token: str
     plan: Plan
+    tls: TlsConfig = SYSTEM
 
 
 def opened(options: Options) -> Opened:
@@ -77,12 +79,13 @@ def opened(options: Options) -> Opened:
         fleet=options.fleet,
         fleet_token=_fleet_token(options.fleet_token) if options.fleet else "",
         plan=options.plan,
+        tls=checked(entry.tls),
     )
 
 
 async def examine(what: Opened, say: Say, tell: Tell, wall: Callable[[], float] = time.time) -> Acceptance:
     """Runs the suite. The first interrupt ends it in order, a second one leaves the node as it is."""
-    upstreams = Upstreams()
+    upstreams = Upstreams(ssl=client_context(what.tls))
     try:
         node = NodeUnderTest(what.url, upstreams, admin_token=what.admin_token, token=what.token)
         fleet = FleetPort(what.fleet, upstreams, token=what.fleet_token) if what.fleet else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from hil.checks.golden import parity
 from hil.fleet import FleetNode
 from hil.http_port import plain
 from hil.node import FAULTS
+
+_FLEET_S = 60.0
 
 
 class Standing(NamedTuple):
@@ -45,13 +48,15 @@ async def put_back(bench: Bench) -> list[Check]:
     faults: list[str] = []
     checks: list[Check] = []
     await _revived(bench, faults)
-    await _ended(bench, faults)
     try:
+        await _reached(bench)
+        await _ended(bench, faults)
         await _withdrawn(bench, faults)
         for model in bench.found.desired:
             checks += await _restored(bench, bench.found, model, faults)
     except FoothillError as error:
         faults.append(f"the fleet manager does not answer, the node is left as it is: {plain(error.message)}")
+        faults += [f"then: {_command(seen.bundle, bench.name)}" for seen in bench.bundles]
     told = ", ".join(f"{model} {digest[7:19]}" for model, digest in bench.found.desired.items())
     detail = "; ".join(faults) if faults else f"as found: {told or 'no model'}"
     return [*checks, Check("restored", "failed" if faults else "passed", detail)]
@@ -65,6 +70,20 @@ async def _revived(bench: Bench, faults: list[str]) -> None:
         await bench.do(bench.board.restart)
     except FoothillError as error:
         faults.append(f"it is away and could not be restarted: {error.message}")
+
+
+async def _reached(bench: Bench) -> None:
+    """Waits for a fleet manager that starts anew. Raises FoothillError when it stays away."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + min(_FLEET_S, bench.board.limits.update_s)
+    while True:
+        try:
+            await bench.managed.nodes()
+            return
+        except FoothillError as error:
+            if not error.retryable or loop.time() > end_s:
+                raise
+        await asyncio.sleep(1.0)
 
 
 async def _ended(bench: Bench, faults: list[str]) -> None:
@@ -111,11 +130,16 @@ async def _restored(bench: Bench, found: FleetNode, model: str, faults: list[str
         except FAULTS as error:
             fault = plain(str(error))
         if fault:
-            faults.append(f"{model}: {fault}; `foothill fleet rollout start {reference} --nodes {bench.name}`")
+            faults.append(f"{model}: {fault}; {_command(reference, bench.name)}")
     served = await served_by(bench, model, bench.board.limits.update_s)
     if served != before.current:
         faults.append(f"{model} is served from {served}, and was from {before.current}")
     return checks
+
+
+def _command(reference: str, node: str) -> str:
+    """What an operator types to have it back."""
+    return f"`foothill fleet rollout start {reference} --nodes {node} --gate health`"
 
 
 def _standing(node: FleetNode, model: str) -> Standing:
