@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Literal
 
 from contracts import headers
@@ -59,6 +60,7 @@ class Courier:
         self._rng = rng
         self._sleep = sleep
         self._task: asyncio.Task[None] | None = None
+        self._unwritten: Callable[[], Awaitable[None]] | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._keep_going())
@@ -90,6 +92,7 @@ class Courier:
 
     async def step(self) -> Outcome | None:
         """One input brought, or what kept it from it; None when nothing waits. Raises SpoolAway."""
+        await self._write_down()
         await self._spool.expire()
         await self._tell_answers()
         doubtful = await self._spool.next()
@@ -106,7 +109,8 @@ class Courier:
 
     async def _take(self, doubtful: Doubtful, answer: Answer) -> Outcome:
         if answer.status == 200:
-            await self._spool.answer(doubtful, _late(doubtful, answer, self._wall()))
+            self._unwritten = partial(self._spool.answer, doubtful, _late(doubtful, answer, self._wall()))
+            await self._write_down()
             await self._tell_answers()
             return "done"
         if not may_change(answer.status):
@@ -133,8 +137,15 @@ class Courier:
 
     async def _give_up(self, doubtful: Doubtful, reason: str, why: str) -> Outcome:
         log.warning("spool: request %s is given up: %s", doubtful.request_id, why)
-        await self._spool.drop(doubtful, reason)
+        self._unwritten = partial(self._spool.drop, doubtful, reason)
+        await self._write_down()
         return "done"
+
+    async def _write_down(self) -> None:
+        """What the cloud has said last. On a disk that is full it waits, and nothing is asked a second time."""
+        if self._unwritten is not None:
+            await self._unwritten()
+            self._unwritten = None
 
     async def _tell_answers(self) -> None:
         while (late := await self._spool.unpublished()) is not None:

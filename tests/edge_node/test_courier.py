@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,8 +18,8 @@ from contracts.errors import FoothillError
 from contracts.headers import Terms
 from edge_node.courier import MOST_ATTEMPTS, Courier
 from edge_node.late_answers import MOST_BODY_BYTES, message
-from edge_node.spool import Spool
-from edge_node.spool_file import LateAnswer, SpoolConfig
+from edge_node.spool import Spool, SpoolAway
+from edge_node.spool_file import LateAnswer, SpoolConfig, SpoolFile
 from edge_node.spool_metrics import SpoolMetrics
 from runtime.links.upstream import Answer, Request, UpstreamUnreachable, answer_headers
 from tests.edge_node.test_spool_file import NOW_S, doubtful
@@ -162,6 +164,29 @@ async def test_a_claim_that_shuts_the_cloud_out_meanwhile_is_obeyed(stage: Stage
     assert await stage.steps() == ["done", None]
     assert stage.cloud.residency == [("eu",)]
     assert stage.dropped("residency") == 1
+
+
+async def test_on_a_disk_that_takes_nothing_the_cloud_is_asked_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own words for a full disk, at the very write that keeps the answer."""
+    await stage.put("a")
+    full = True
+
+    def answer(file: SpoolFile, *given: Any) -> None:
+        if full:
+            raise sqlite3.OperationalError("database or disk is full")
+        kept(file, *given)
+
+    kept = SpoolFile.answer
+    monkeypatch.setattr(SpoolFile, "answer", answer)
+    for _ in range(4):
+        with pytest.raises(SpoolAway):
+            await stage.courier.step()
+    assert (stage.cloud.asked, stage.told) == (["a"], [])
+    full = False
+    assert await stage.steps() == [None]
+    assert (stage.cloud.asked, [each.request_id for each in stage.told]) == (["a"], ["a"])
 
 
 async def test_what_comes_while_nothing_waits_is_brought_at_once(stage: Stage) -> None:
