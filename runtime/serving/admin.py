@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import hmac
+from typing import Any
 
+import msgspec
 from aiohttp import web
 
+from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from runtime.serving.repository import Repository
 
 _SCHEME = "bearer "
+_MAX_BODY_BYTES = 65_536
+
+
+class LoadRequest(msgspec.Struct, frozen=True):
+    """The body of the protocol's load route."""
+
+    parameters: dict[str, Any] = {}
 
 
 class Admin:
@@ -27,8 +37,10 @@ class Admin:
         ]
 
     async def load(self, request: web.Request) -> web.Response:
-        """Serves the model again from the verified bundle it had. What the body brings along is not loaded."""
-        await self._opened(request).load(request.match_info["model"])
+        """Serves the model again from the verified bundle it had. A body that brings another one is refused."""
+        repository = self._opened(request)
+        _check_nothing_brought(await request.content.read(_MAX_BODY_BYTES))
+        await repository.load(request.match_info["model"])
         return web.Response()
 
     async def unload(self, request: web.Request) -> web.Response:
@@ -49,3 +61,17 @@ class Admin:
                 "forbidden", "This needs this server's admin token: send `Authorization: Bearer TOKEN`."
             )
         return self._repository
+
+
+def _check_nothing_brought(body: bytes) -> None:
+    """Raises FoothillError `bad_request` for files or a configuration: nobody has signed them."""
+    try:
+        brought = [*msgspec.json.decode(body or b"{}", type=LoadRequest).parameters]
+    except UNREADABLE as error:
+        raise FoothillError("bad_request", f"The body is no load request of the protocol: {error}.") from error
+    if brought:
+        raise FoothillError(
+            "bad_request",
+            f"Only signed bundles are loaded, as they are: {', '.join(brought)[:200]} cannot be brought along. "
+            f"Send no parameters; publish a new bundle to change the model.",
+        )

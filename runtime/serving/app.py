@@ -26,7 +26,7 @@ from runtime.links.oip_errors import oip_error_middleware
 from runtime.links.telemetry import Telemetry
 from runtime.links.timed import PHASES_MS, STARTED_S, timing_middleware
 from runtime.links.upstream import Answer, Request, answer_headers
-from runtime.serving import images, postprocess
+from runtime.serving import images, postprocess, unserved
 from runtime.serving import oip as tensors
 from runtime.serving.admin import Admin
 from runtime.serving.batcher import BatchResult
@@ -118,6 +118,7 @@ def create_app(
             web.post(PREDICT, count("predict", answers.predict)),
             *facts.routes(),
             *admin.routes(),
+            *unserved.routes(),
         ]
     )
 

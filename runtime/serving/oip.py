@@ -95,7 +95,10 @@ def wanted_outputs(request: oip.InferRequest, manifest: Manifest) -> tuple[Wante
     if not request.outputs:
         return tuple(Wanted(spec.name, binary, 0) for spec in manifest.outputs)
     known = [spec.name for spec in manifest.outputs]
-    return tuple(_wanted(output, known, binary) for output in request.outputs)
+    wanted = tuple(_wanted(output, known, binary) for output in request.outputs)
+    if len({want.name for want in wanted}) != len(wanted):
+        raise FoothillError("bad_tensor", "An output is asked for twice. Ask for each once.")
+    return wanted
 
 
 def write_response(

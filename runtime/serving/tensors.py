@@ -64,7 +64,7 @@ def check_datatype(name: str, datatype: str, spec: TensorSpec) -> None:
 
 
 def from_bytes(name: str, datatype: str, shape: Sequence[int], data: oip.Buffer) -> Array:
-    """A read-only view into `data` (BYTES: a new array of str); it may be unaligned.
+    """A read-only view into `data` (BYTES and BOOL: a new array); it may be unaligned.
 
     Raises FoothillError `bad_tensor`.
     """
@@ -74,6 +74,9 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], data: oip.Buffer)
     size = count * oip.ITEM_BYTES[datatype]
     if len(data) != size:
         raise bad_tensor(name, f"{size} bytes for {datatype} {_shown(shape)}", f"{len(data)}")
+    if datatype == "BOOL":
+        # A byte that is neither 0 nor 1 is no truth value to compiled code, whatever numpy shows.
+        return (np.frombuffer(data, dtype=np.uint8) != 0).reshape(tuple(shape))
     return np.frombuffer(data, dtype=NUMPY[datatype]).reshape(tuple(shape))
 
 
