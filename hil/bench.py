@@ -49,7 +49,7 @@ class Bench:
         self.fleet = fleet
         self.board = board
         self.plan = plan
-        self.say = say
+        self._say = say
         self.name = board.node
         self.target = board.target
         self.fingerprint: Fingerprint | None = None
@@ -62,6 +62,10 @@ class Bench:
         self.soak_per_s = 0.0
         self._samples: dict[str, Mapping[str, Array]] = {}
         self._upstreams = upstreams
+
+    def say(self, line: str) -> None:
+        """What goes on now; names in it may come from the node."""
+        self._say(plain(line))
 
     @property
     def managed(self) -> FleetPort:

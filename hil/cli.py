@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import msgspec
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from contracts.acceptance import Acceptance
+from contracts.acceptance import Acceptance, Check
 from contracts.errors import FoothillError
 from runtime.links import acceptance_reports as reports
 from runtime.links.settings import SettingsError
@@ -123,22 +125,18 @@ def make_key(
 def _watched(what: object, *, quiet: bool) -> Acceptance:
     """Runs the suite: on a terminal with what it is at, elsewhere a line for each check."""
     from hil.opening import Opened, examine
-    from hil.report import line_of, show, verdict_line
+    from hil.report import line_of, show
 
     assert isinstance(what, Opened)
-    console = Console(stderr=quiet)
     if quiet:
         return asyncio.run(examine(what, lambda line: None, lambda check: None))
-    if not console.is_terminal:
-        found = asyncio.run(
-            examine(what, lambda line: None, lambda check: console.print(line_of(check), soft_wrap=True))
-        )
-        console.print(verdict_line(found))
-        return found
-    with console.status("asking the node") as status:
-        found = asyncio.run(
-            examine(what, lambda line: status.update(line), lambda check: console.print(line_of(check), soft_wrap=True))
-        )
+    console = Console()
+
+    def tell(check: Check) -> None:
+        console.print(line_of(check), soft_wrap=not console.is_terminal)
+
+    with console.status("asking the node") if console.is_terminal else nullcontext() as status:
+        found = asyncio.run(examine(what, lambda line: status.update(Text(line)) if status else None, tell))
     show(found, console)
     return found
 

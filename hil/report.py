@@ -19,13 +19,7 @@ def line_of(check: Check) -> Text:
 
 
 def show(report: Acceptance, console: Console) -> None:
-    table = Table(title=Text(f"Acceptance of {report.board or report.url}"), expand=False)
-    for column in ("check", "model", "outcome", "detail"):
-        table.add_column(column, overflow="fold")
-    for check in report.checks:
-        outcome = Text(check.outcome, _COLOURS[check.outcome])
-        table.add_row(Text(check.name), Text(check.model or "-"), outcome, Text(check.detail))
-    console.print(table)
+    """What the lines of the checks have not told: the curves, and what all of it comes to."""
     for curve in report.curves:
         console.print(_curve(curve))
     console.print(verdict_line(report))

@@ -46,6 +46,7 @@ async def put_back(bench: Bench) -> list[Check]:
         return [Check("restored", "passed", "nothing was changed")]
     bench.say("putting the node back as it was found")
     faults: list[str] = []
+    notes: list[str] = []
     checks: list[Check] = []
     await _revived(bench, faults)
     try:
@@ -54,11 +55,12 @@ async def put_back(bench: Bench) -> list[Check]:
         await _withdrawn(bench, faults)
         for model in bench.found.desired:
             checks += await _restored(bench, bench.found, model, faults)
+        notes += await _left_over(bench, bench.found)
     except FoothillError as error:
         faults.append(f"the fleet manager does not answer, the node is left as it is: {plain(error.message)}")
         faults += [f"then: {_command(seen.bundle, bench.name)}" for seen in bench.bundles]
     told = ", ".join(f"{model} {digest[7:19]}" for model, digest in bench.found.desired.items())
-    detail = "; ".join(faults) if faults else f"as found: {told or 'no model'}"
+    detail = "; ".join([*faults, *notes] if faults else [f"as found: {told or 'no model'}", *notes])
     return [*checks, Check("restored", "failed" if faults else "passed", detail)]
 
 
@@ -135,6 +137,19 @@ async def _restored(bench: Bench, found: FleetNode, model: str, faults: list[str
     if served != before.current:
         faults.append(f"{model} is served from {served}, and was from {before.current}")
     return checks
+
+
+async def _left_over(bench: Bench, found: FleetNode) -> list[str]:
+    """What a model would go back to, where it had nothing or what it had is published no more."""
+    now = await bench.managed.node(bench.name)
+    published = await bench.managed.published()
+    left = []
+    for model in found.desired:
+        previous, before = _standing(now, model).previous, _standing(found, model).previous
+        if previous not in ("", before):
+            name = published[previous].reference if previous in published else previous
+            left.append(f"{model} would now go back to {name}, and before to {before or 'nothing'}")
+    return left
 
 
 def _command(reference: str, node: str) -> str:

@@ -34,7 +34,9 @@ async def _latency(bench: Bench, subject: Subject) -> Check:
         **{f"{phase}_ms": ms for phase, ms in point.phases_ms.items() if phase in ("queue", "decode", "infer")},
     }
     fault = _fault(tally)
-    measured = f"p50 {point.p50_ms:.2f}, p95 {point.p95_ms:.2f}, p99 {point.p99_ms:.2f} ms over {tally.answered}"
+    measured = (
+        f"p50 {point.p50_ms:.2f}, p95 {point.p95_ms:.2f}, p99 {point.p99_ms:.2f} ms over {tally.answered} requests"
+    )
     if not fault and point.p99_ms > limit_ms:
         fault = f"p99 is over its limit of {limit_ms:g} ms"
     told = f"{fault}; {measured}" if fault else f"{measured}, limit of p99 {limit_ms:g} ms"
