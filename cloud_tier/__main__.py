@@ -90,7 +90,8 @@ def _life(
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     async def life(_: web.Application) -> AsyncIterator[None]:
         async def fetch(model: str, digest: str) -> Path:
-            return await fetch_bundle(store, await trust.fleet(), http_ways(config.fleet_url), model, digest, None)
+            ways = http_ways(config.fleet_url, tls=config.tls)
+            return await fetch_bundle(store, await trust.fleet(), ways, model, digest, None)
 
         tier = Tier(config.models, trust=trust.fleet, fetch=fetch, serve=bundles.serve, rng=random.Random())
         rising = asyncio.create_task(tier.bring_up())
@@ -125,7 +126,7 @@ class _Trust:
                 state_dir, fleet_url = Path(self._config.state_dir), self._config.fleet_url
                 named = Path(self._config.root) if self._config.root else None
                 self._upstreams = self._upstreams or Upstreams()
-                self._fleet = await open_fleet(named, state_dir, fleet_url, self._upstreams)
+                self._fleet = await open_fleet(named, state_dir, fleet_url, self._upstreams, self._config.tls)
             return self._fleet
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ from contracts.manifest import is_digest, parse_reference
 from contracts.topics import NODE_NAME
 from runtime.links.admission import AuthConfig
 from runtime.links.https import HttpsConfig
+from runtime.links.tls import TlsConfig
 from runtime.serving.providers import Choice
 
 _URL = re.compile(r"https?://[^\s/]+(/\S*)?")
@@ -51,6 +52,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     insecure: bool = False
     auth: AuthConfig = AuthConfig()
     https: HttpsConfig = HttpsConfig()
+    tls: TlsConfig = TlsConfig()
 
     def __post_init__(self) -> None:
         if not NODE_NAME.fullmatch(self.name):

@@ -45,6 +45,7 @@ from runtime.links.settings import SettingsError, load
 from runtime.links.state_dir import held
 from runtime.links.telemetry import Telemetry
 from runtime.links.ticket_keys import TicketKeys
+from runtime.links.tls import TlsConfig, checked, own_context
 from runtime.links.trust import TrustedFleet
 from runtime.links.upstream import Upstreams
 from runtime.serving.app import ServingSettings, create_app
@@ -113,7 +114,7 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
     agent = Agent(
         node=enrolment.node,
         private_key=bytes.fromhex(enrolment.private_key),
-        open_port=partial(_open_port, config.broker_url or enrolment.broker_url, enrolment.node),
+        open_port=partial(_open_port, config.broker_url or enrolment.broker_url, enrolment.node, checked(config.tls)),
         updater=updater,
         trust=trust,
         certificates=certificates,
@@ -133,7 +134,7 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
         updater=updater,
         wish=wish,
     )
-    upstreams = Upstreams(connect_to=config.connect_to)
+    upstreams = Upstreams(connect_to=config.connect_to, ssl=own_context(config.tls))
     holder = _holder(config, enrolment, upstreams, certificates, agent, telemetry)
     repository = StoredBundles(host, store, target=fingerprint.target, threads=config.threads, wish=wish)
     late = _late(config, state_dir, agent, holder, telemetry)
@@ -203,9 +204,9 @@ def _holder(
     )
 
 
-def _open_port(broker_url: str, node: str, will: Will) -> MqttPort:
+def _open_port(broker_url: str, node: str, tls: TlsConfig, will: Will) -> MqttPort:
     try:
-        return MqttPort(broker_url, f"node-{node}", will=will)
+        return MqttPort(broker_url, f"node-{node}", will=will, tls=tls)
     except ValueError as error:
         raise SettingsError(f"broker_url: {error}") from error
 

@@ -31,13 +31,20 @@ def enrol(
     url: Annotated[str, typer.Option(help="URL where clients will reach this node")],
     state: Annotated[Path, typer.Option(help="Directory of this node's state")] = Path("./state/edge"),
     reach: Annotated[Reach, typer.Option(help="Who can reach the URL")] = Reach.public,
+    ca_file: Annotated[str, typer.Option(help="Authorities (PEM) to believe for an https fleet")] = "",
+    cert_file: Annotated[str, typer.Option(help="Certificate chain (PEM) to show to an https fleet")] = "",
+    key_file: Annotated[str, typer.Option(help="Its key (PEM)")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
     """Join a fleet with a one-time token."""
     from edge_node.enrol import enrol as join
+    from runtime.links.tls import TlsConfig
 
+    if bool(cert_file) != bool(key_file):
+        _fail(FoothillError("bad_request", "--cert-file and --key-file go together: name both, or neither."), json)
+    tls = TlsConfig(ca_file, cert_file, key_file)
     try:
-        enrolment = asyncio.run(join(fleet, token, state, url, reach=reach.value))
+        enrolment = asyncio.run(join(fleet, token, state, url, reach=reach.value, tls=tls))
     except FoothillError as error:
         _fail(error, json)
     told = {"node": enrolment.node, "region": enrolment.region, "fleet": enrolment.fleet_url, "state": str(state)}

@@ -12,6 +12,7 @@ from edge_node.room import WhenShort
 from edge_node.spool_file import SpoolConfig
 from runtime.links.admission import AuthConfig
 from runtime.links.https import HttpsConfig
+from runtime.links.tls import TlsConfig
 from runtime.serving.providers import Choice
 
 
@@ -50,6 +51,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     insecure: bool = False
     auth: AuthConfig = AuthConfig()
     https: HttpsConfig = HttpsConfig()
+    tls: TlsConfig = TlsConfig()
     spool: SpoolConfig = SpoolConfig()
 
     def __post_init__(self) -> None:

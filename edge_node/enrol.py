@@ -18,8 +18,10 @@ from contracts.errors import KINDS, ErrorBody, FoothillError
 from contracts.messages import Identity, Signed, decode
 from contracts.topics import NODE_NAME
 from runtime.links import signatures
+from runtime.links.blob_http import aiohttp_tls
 from runtime.links.durable import write_file
-from runtime.links.trust import TrustedFleet
+from runtime.links.tls import SYSTEM, TlsConfig, told
+from runtime.links.trust import HttpFetcher, TrustedFleet
 from runtime.serving.fingerprint import detect
 
 FILE = "enrolment.json"
@@ -54,10 +56,12 @@ async def enrol(
     *,
     reach: Literal["public", "site"] = "public",
     fingerprint: Fingerprint | None = None,
+    tls: TlsConfig = SYSTEM,
 ) -> Enrolment:
     """Joins the fleet with a one-time token and saves the enrolment in `state_dir`, readable by its owner only.
 
-    `url` is where this node's own routes will answer; `fingerprint` None looks at this machine.
+    `url` is where this node's own routes will answer; `fingerprint` None looks at this machine; `tls` is for a fleet
+    at https.
 
     Raises FoothillError: `conflict` when this directory is enrolled already, the fleet's own error as it is,
     `unavailable` when the fleet cannot be reached, `forbidden` when its answer cannot be trusted.
@@ -68,9 +72,10 @@ async def enrol(
     machine = fingerprint if fingerprint is not None else await asyncio.to_thread(detect)
     private = signatures.generate()
     public = signatures.public_key(private)
-    answer = await _ask(fleet_url, EnrolRequest(token, public, url, reach, machine))
+    answer = await _ask(fleet_url, EnrolRequest(token, public, url, reach, machine), tls)
     _check_answer(answer)
-    await asyncio.to_thread(_check_identity, answer, fleet_url, state_dir, public)
+    trust = TrustedFleet(state_dir / TRUST_DIR, fleet_url, answer.root, fetcher=HttpFetcher(tls=tls))
+    await asyncio.to_thread(_check_identity, answer, trust, public)
     enrolment = Enrolment(
         node=answer.node,
         region=answer.region,
@@ -129,11 +134,12 @@ def _prepare(state_dir: Path) -> None:
         ) from error
 
 
-async def _ask(fleet_url: str, request: EnrolRequest) -> EnrolAnswer:
+async def _ask(fleet_url: str, request: EnrolRequest, tls: TlsConfig) -> EnrolAnswer:
     target = f"{fleet_url.rstrip('/')}/v1/enrol"
     body = msgspec.json.encode(request)
     try:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+        connector = aiohttp.TCPConnector(ssl=await aiohttp_tls(target, tls))
+        async with aiohttp.ClientSession(timeout=_TIMEOUT, connector=connector) as session:
             headers = {"Content-Type": "application/json"}
             async with session.post(target, data=body, headers=headers, allow_redirects=False) as response:
                 status = response.status
@@ -141,9 +147,9 @@ async def _ask(fleet_url: str, request: EnrolRequest) -> EnrolAnswer:
                 while more := await response.content.read(MAX_ANSWER_BYTES - len(data)):
                     data += more
     except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
-        cause = str(error) or type(error).__name__
         raise FoothillError(
-            "unavailable", f"The fleet at {fleet_url} cannot be reached: {cause}. Check --fleet, and that it runs."
+            "unavailable",
+            f"The fleet at {fleet_url} cannot be reached: {told(error)}. Check --fleet, and that it runs.",
         ) from error
     if status not in (200, 201):
         raise _fleet_error(status, data, target)
@@ -169,9 +175,8 @@ def _check_answer(answer: EnrolAnswer) -> None:
         raise FoothillError("forbidden", "The fleet gave a hop key that is not 16 to 64 bytes of hex digits.")
 
 
-def _check_identity(answer: EnrolAnswer, fleet_url: str, state_dir: Path, public: str) -> None:
+def _check_identity(answer: EnrolAnswer, trust: TrustedFleet, public: str) -> None:
     """The identity must be signed by the very fleet whose root came with it, and speak of this node and its key."""
-    trust = TrustedFleet(state_dir / TRUST_DIR, fleet_url, answer.root)
     trust.refresh()
     identity = signatures.verify(decode(answer.identity, Signed), trust.keys("identity"), Identity)
     if (identity.node, identity.public_key, identity.region) != (answer.node, public, answer.region):

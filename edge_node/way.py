@@ -18,6 +18,7 @@ from runtime.links.chunk_fetcher import ChunkFetcher
 from runtime.links.chunk_line import ChunkLine
 from runtime.links.chunk_way import chunk_ways
 from runtime.links.mqtt import MqttPort
+from runtime.links.tls import TlsConfig
 from runtime.links.trust import HttpFetcher, known_keys
 from runtime.links.two_ways import Reach, TwoFetchers, two_ways
 
@@ -31,13 +32,13 @@ class FleetWay(NamedTuple):
 
 def open_way(config: Config, enrolment: Enrolment, state_dir: Path, fleet_url: str) -> FleetWay:
     """Call it on the event loop that the node lives on."""
-    http = FleetWay(http_ways(fleet_url), HttpFetcher())
+    http = FleetWay(http_ways(fleet_url, tls=config.tls), HttpFetcher(tls=config.tls))
     if config.fetch == "http":
         return http
     line = ChunkLine(
         node=enrolment.node,
         private_key=bytes.fromhex(enrolment.private_key),
-        open_port=partial(_open_port, config.broker_url or enrolment.broker_url, enrolment.node),
+        open_port=partial(_open_port, config.broker_url or enrolment.broker_url, enrolment.node, config.tls),
         keys=partial(known_keys, state_dir / TRUST_DIR, "chunk"),
     )
     chunks = FleetWay(chunk_ways(line), ChunkFetcher(line, asyncio.get_running_loop(), fleet_url))
@@ -47,5 +48,5 @@ def open_way(config: Config, enrolment: Enrolment, state_dir: Path, fleet_url: s
     return FleetWay(two_ways(http.contents, chunks.contents, reach), TwoFetchers(http.fetcher, chunks.fetcher, reach))
 
 
-def _open_port(broker_url: str, node: str) -> MqttPort:
-    return MqttPort(broker_url, f"node-{node}-chunks", max_packet_bytes=MAX_CHUNK_MESSAGE_BYTES)
+def _open_port(broker_url: str, node: str, tls: TlsConfig) -> MqttPort:
+    return MqttPort(broker_url, f"node-{node}-chunks", max_packet_bytes=MAX_CHUNK_MESSAGE_BYTES, tls=tls)

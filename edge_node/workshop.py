@@ -50,7 +50,7 @@ def open_engines(
     if kind is None:
         return None
     keys = partial(_fleet_keys, trust)
-    shared: SharedEngines = EngineRegistry(fleet_url, keys) if config.share_engines else NoShared()
+    shared: SharedEngines = EngineRegistry(fleet_url, keys, config.tls) if config.share_engines else NoShared()
     source = EngineSource(
         machine=machine_of(fingerprint, kind),
         store=EngineStore(

@@ -31,6 +31,7 @@ from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.settings import SettingsError, load
 from runtime.links.state_dir import held
 from runtime.links.telemetry import Telemetry
+from runtime.links.tls import checked
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +72,9 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
     directory, worker = Path(config.state_dir), Worker()
     broker_url = config.broker_url if broker is None else broker.url
     try:
-        port = MqttPort(broker_url, CLIENT_ID)
-        chunk_port = MqttPort(broker_url, CHUNKS_ID, max_packet_bytes=MAX_CHUNK_MESSAGE_BYTES)
+        tls = checked(config.tls)
+        port = MqttPort(broker_url, CLIENT_ID, tls=tls)
+        chunk_port = MqttPort(broker_url, CHUNKS_ID, max_packet_bytes=MAX_CHUNK_MESSAGE_BYTES, tls=tls)
     except ValueError as error:
         raise SettingsError(f"broker_url: {error}") from error
     state = await worker.run(State, directory / DATABASE)

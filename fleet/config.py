@@ -9,6 +9,7 @@ from fleet.chunks import ChunkSettings
 from fleet.engines import EngineSettings
 from fleet.gates import GateSettings
 from fleet.signing import Lifetimes
+from runtime.links.tls import TlsConfig
 
 
 class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,5 +34,6 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     silence_s: float = 900.0
     engines: EngineSettings = EngineSettings()
     chunks: ChunkSettings = ChunkSettings()
+    tls: TlsConfig = TlsConfig()
     gate: GateSettings = GateSettings()
     lifetimes: Lifetimes = Lifetimes()

@@ -42,6 +42,7 @@ from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.settings import SettingsError, load
 from runtime.links.state_dir import held
 from runtime.links.telemetry import Telemetry
+from runtime.links.tls import checked, own_context
 from runtime.links.tokens import TokenFile
 from runtime.links.upstream import Upstreams
 
@@ -70,7 +71,7 @@ async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Appl
     hop_key, trusted = _hop_key(config), parse_networks(config.trusted_proxies)
     parts = _Parts(Telemetry(), Nodes(config.place, config.nodes), Certificates(), hop_key, RetryBudget(), rng)
     async with AsyncExitStack() as closing:
-        upstreams = Upstreams(connect_to=config.connect_to)
+        upstreams = Upstreams(connect_to=config.connect_to, ssl=own_context(config.tls))
         closing.push_async_callback(upstreams.close)
         geo = Geo.open(config.geoip_database)
         closing.callback(geo.close)
@@ -186,11 +187,12 @@ def _discovery(config: Config, parts: _Parts, upstreams: Upstreams) -> Discovery
     if not config.broker_url:
         return None
     try:
-        mqtt = MqttPort(config.broker_url, f"foothill-{config.name}-{secrets.token_hex(4)}")
+        name = f"foothill-{config.name}-{secrets.token_hex(4)}"
+        mqtt = MqttPort(config.broker_url, name, tls=checked(config.tls))
     except ValueError as error:
         raise SettingsError(f"broker_url: {error}") from error
     named = Path(config.root) if config.root else None
-    open_metadata = partial(open_fleet, named, Path(config.state_dir), config.fleet_url, upstreams)
+    open_metadata = partial(open_fleet, named, Path(config.state_dir), config.fleet_url, upstreams, config.tls)
     keys = FleetKeys(open_metadata, time.monotonic)
     return Discovery(mqtt, keys, parts.nodes, parts.certificates, time.monotonic, hop_key=parts.hop_key)
 

@@ -11,6 +11,7 @@ from contracts.places import Place
 from contracts.tickets import MAX_LIFE_S, Count
 from contracts.topics import NODE_NAME
 from runtime.links.https import HttpsConfig
+from runtime.links.tls import TlsConfig
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -79,6 +80,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tokens_file: str = ""
     tickets: TicketConfig = TicketConfig()
     https: HttpsConfig = HttpsConfig()
+    tls: TlsConfig = TlsConfig()
 
     def __post_init__(self) -> None:
         for url in self.cloud_urls:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,21 +17,33 @@ from runtime.links.bundle_fetch import Way, Ways
 from runtime.links.bundles import BundleStore, size_of
 from runtime.links.chunk_file import leave_prefix
 from runtime.links.disk import Writing
+from runtime.links.tls import SYSTEM, TlsConfig, TlsFilesError, client_context, is_tls, told
 
 RETRY_DELAYS_S = (0.1, 0.3, 1.0, 3.0)
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=30)
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 
 
-def http_ways(fleet_url: str, *, retry_delays_s: Sequence[float] = RETRY_DELAYS_S) -> Ways:
+def http_ways(fleet_url: str, *, retry_delays_s: Sequence[float] = RETRY_DELAYS_S, tls: TlsConfig = SYSTEM) -> Ways:
     """The fleet's `/v1/blobs`, over one pool of connections a bundle."""
-    return partial(_open, fleet_url.rstrip("/"), retry_delays_s)
+    return partial(_open, fleet_url.rstrip("/"), retry_delays_s, tls)
 
 
 @asynccontextmanager
-async def _open(fleet_url: str, retry_delays_s: Sequence[float]) -> AsyncIterator[Way]:
-    async with aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False) as session:
+async def _open(fleet_url: str, retry_delays_s: Sequence[float], tls: TlsConfig) -> AsyncIterator[Way]:
+    connector = aiohttp.TCPConnector(ssl=await aiohttp_tls(fleet_url, tls))
+    async with aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False, connector=connector) as session:
         yield _HttpWay(session, fleet_url, retry_delays_s)
+
+
+async def aiohttp_tls(url: str, tls: TlsConfig) -> ssl.SSLContext | bool:
+    """For aiohttp's connector, the files read now. Raises FoothillError `unavailable` when they cannot be used."""
+    if not url.startswith("https:"):
+        return True
+    try:
+        return await asyncio.to_thread(client_context, tls)
+    except TlsFilesError as error:
+        raise FoothillError("unavailable", f"{error}. Correct the path, or the file.") from error
 
 
 class Unreachable(FoothillError):  # noqa: N818 - it names a state of the world, not a mistake
@@ -185,10 +198,9 @@ class _Transfer:
         return FoothillError("bad_bundle", f"{self._url} sends more than the {self._file.bytes} bytes that are signed.")
 
     def _gave_up(self, error: Exception) -> FoothillError:
-        cause = str(error) or type(error).__name__
-        told = (
-            f"{self._url} could not be fetched: {cause}. {size_of(self._partial)} of {self._file.bytes} bytes are "
-            f"kept, and the next attempt goes on from there."
+        message = (
+            f"{self._url} could not be fetched: {told(error)}. {size_of(self._partial)} of {self._file.bytes} bytes "
+            f"are kept, and the next attempt goes on from there."
         )
-        answered = isinstance(error, (_Interrupted, aiohttp.ClientSSLError))
-        return FoothillError("unavailable", told) if answered else Unreachable(told)
+        answered = isinstance(error, _Interrupted) or is_tls(error)
+        return FoothillError("unavailable", message) if answered else Unreachable(message)

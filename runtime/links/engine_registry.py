@@ -19,6 +19,8 @@ from contracts.errors import KINDS, ErrorBody, FoothillError
 from contracts.headers import ENGINE
 from contracts.messages import Signed, decode, encode
 from runtime.links import signatures
+from runtime.links.blob_http import aiohttp_tls
+from runtime.links.tls import SYSTEM, TlsConfig, told
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +42,15 @@ class SharedEngine(NamedTuple):
 class EngineRegistry:
     """One fleet's engines. `keys` are its control keys for engines."""
 
-    def __init__(self, fleet_url: str, keys: Keys) -> None:
+    def __init__(self, fleet_url: str, keys: Keys, tls: TlsConfig = SYSTEM) -> None:
         self._url = f"{fleet_url.rstrip('/')}/v1/engines"
         self._keys = keys
+        self._tls = tls
 
     async def find(self, onnx: str) -> list[SharedEngine]:
         """Engines of an ONNX file whose signatures are good. Raises FoothillError `unavailable`."""
         async with (
-            _session() as session,
+            self._session() as session,
             _answering(self._url),
             session.get(self._url, params={"onnx": onnx}) as answer,
         ):
@@ -59,7 +62,7 @@ class EngineRegistry:
     async def fetch(self, record: EngineRecord, path: Path) -> None:
         """Writes the engine to `path`; its digest is for the store to check. Raises FoothillError."""
         url, size = f"{self._url}/{record.engine}", 0
-        async with _session() as session, _answering(url), session.get(url) as answer:
+        async with self._session() as session, _answering(url), session.get(url) as answer:
             if answer.status != 200:
                 await _checked(answer)
             with path.open("wb") as file:
@@ -74,8 +77,18 @@ class EngineRegistry:
         record = decode(envelope.payload, EngineRecord)
         url, headers = f"{self._url}/{record.engine}", {ENGINE: base64.b64encode(encode(envelope)).decode()}
         with path.open("rb") as file:
-            async with _session() as session, _answering(url), session.put(url, data=file, headers=headers) as answer:
+            async with (
+                self._session() as session,
+                _answering(url),
+                session.put(url, data=file, headers=headers) as answer,
+            ):
                 await _checked(answer)
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
+        connector = aiohttp.TCPConnector(ssl=await aiohttp_tls(self._url, self._tls))
+        async with aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False, connector=connector) as session:
+            yield session
 
 
 def open_endorsed(signed: Signed, keys: Mapping[str, str]) -> EngineRecord:
@@ -97,10 +110,6 @@ def _envelopes(data: bytes) -> list[bytes]:
         return msgspec.json.decode(data, type=list[bytes])
     except UNREADABLE as error:
         raise FoothillError("upstream_failed", f"The fleet's list of engines cannot be read: {error}.") from error
-
-
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False)
 
 
 async def _checked(answer: aiohttp.ClientResponse) -> bytes:
@@ -125,5 +134,4 @@ async def _answering(url: str) -> AsyncIterator[None]:
     try:
         yield
     except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-        cause = str(error) or type(error).__name__
-        raise FoothillError("unavailable", f"{url} cannot be reached: {cause}.") from error
+        raise FoothillError("unavailable", f"{url} cannot be reached: {told(error)}.") from error

@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import logging
 import random
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,7 +23,8 @@ from paho.mqtt.properties import Properties
 
 from contracts.errors import FoothillError
 from contracts.messages import MAX_MESSAGE_BYTES
-from runtime.links.mqtt_session import ANSWER_TIMEOUT_S, MAX_PACKET_BYTES, OUT_WINDOW, Outgoing, Session
+from runtime.links.mqtt_session import ANSWER_TIMEOUT_S, MAX_PACKET_BYTES, OUT_WINDOW, ClosedEarly, Outgoing, Session
+from runtime.links.tls import SYSTEM, TlsConfig, client_context, told
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ _STEADY_S = 2.0
 _TAKEN_OVER = 0x8E
 _MOST_COMPLAINTS, _COMPLAINTS_S = 10, 10.0
 _SHOWN = 200
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 class _Route:
@@ -93,7 +96,7 @@ class MqttPort:
     Every connection starts clean: nothing is kept for a client that is away, so owners of retained state publish it
     again in `on_connect`. Messages arrive at least once, in order for each subscription; the filters of one port must
     not overlap. A message is acknowledged after its handler has returned or failed. The broker drops what is larger
-    than `max_packet_bytes` before it gets here.
+    than `max_packet_bytes` before it gets here. `tls` is for `mqtts://`, and read anew for every connection.
     """
 
     def __init__(
@@ -105,10 +108,12 @@ class MqttPort:
         keepalive_s: int = 10,
         queue_limit: int = 1000,
         max_packet_bytes: int = MAX_PACKET_BYTES,
+        tls: TlsConfig = SYSTEM,
         rng: random.Random | None = None,
     ) -> None:
-        self._host, self._port, self._login = _parse(url)
-        self._url = f"mqtt://{self._host}:{self._port}"
+        self._scheme, self._host, self._port, self._login = _parse(url)
+        self._url = f"{self._scheme}://{self._host}:{self._port}"
+        self._tls = tls
         self._client_id = client_id
         self._will = will
         self._keepalive_s = keepalive_s
@@ -217,7 +222,7 @@ class MqttPort:
                 session = await self._open()
             except (OSError, asyncio.TimeoutError) as error:
                 if failures == 0:
-                    log.warning("mqtt: no broker at %s (%s); trying again", self._url, error or type(error).__name__)
+                    log.warning("mqtt: no broker at %s: %s; trying again", self._url, self._why(error))
                 failures += 1
             else:
                 failures, taken_over = 0, await self._live(session)
@@ -227,8 +232,14 @@ class MqttPort:
             pause_s = self._rng.uniform(longest_s / 2, longest_s)
             await asyncio.sleep(pause_s)
 
+    def _why(self, error: Exception) -> str:
+        """Some TLS libraries close without a word on a certificate that they do not like."""
+        said, hint = told(error), "it may refuse this client's certificate (tls.cert_file), or want one"
+        silent = self._scheme == "mqtts" and isinstance(error, ClosedEarly) and "tls." not in said
+        return f"{said}; {hint}" if silent else said
+
     async def _open(self) -> Session:
-        client = self._new_client()
+        client = await asyncio.to_thread(self._new_client)
         session = Session(client, self._deliver, self._send_waiting)
         await asyncio.to_thread(
             client.connect, self._host, self._port, self._keepalive_s, clean_start=True, properties=self._terms()
@@ -254,6 +265,10 @@ class MqttPort:
         client.connect_timeout = _CONNECT_TIMEOUT_S
         client.max_queued_messages_set(0)
         client.max_inflight_messages_set(OUT_WINDOW)
+        if self._scheme == "mqtts":
+            context = client_context(self._tls)
+            context.sslsocket_class = _TidySocket
+            client.tls_set_context(context)
         if self._login is not None:
             client.username_pw_set(*self._login)
         if self._will is not None:
@@ -354,9 +369,20 @@ class MqttPort:
 
 def longest_pause_s(failures: int, short_lives: int) -> float:
     """Before the next attempt, after so many connections in a row that failed, or that ended soon."""
-    failed = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures, 10))
-    ended = min(_LONGEST_FIGHT_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(short_lives, 10))
+    failed = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(failures, 10))
+    ended = min(_LONGEST_FIGHT_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(short_lives, 10))
     return max(failed, ended)
+
+
+class _TidySocket(ssl.SSLSocket):
+    """paho leaves a socket open whose handshake fails."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
 
 
 async def _call_back(callback: Callback) -> None:
@@ -376,11 +402,13 @@ def _matches(topic_filter: str, topic: str) -> bool:
     return len(levels) == len(wanted) and all(w in ("+", g) for w, g in zip(wanted, levels, strict=True))
 
 
-def _parse(url: str) -> tuple[str, int, tuple[str, str | None] | None]:
+def _parse(url: str) -> tuple[str, str, int, tuple[str, str | None] | None]:
+    """Scheme, host, port, and user with password."""
     parts = urlsplit(url)
-    if parts.scheme != "mqtt" or not parts.hostname:
+    if parts.scheme not in _PORTS or not parts.hostname:
         raise ValueError(
-            f"{url!r} is not a broker's address: write mqtt://HOST:PORT or mqtt://USER:PASSWORD@HOST:PORT."
+            f"{url!r} is not a broker's address: write mqtt://HOST:PORT, mqtts://HOST:PORT for TLS, or "
+            f"mqtt://USER:PASSWORD@HOST:PORT."
         )
     login = (parts.username, parts.password) if parts.username else None
-    return parts.hostname, parts.port or 1883, login
+    return parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme], login

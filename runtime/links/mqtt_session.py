@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import MQTT_LOG_ERR, Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from contracts.messages import MAX_MESSAGE_BYTES
+from runtime.links.tls import told
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,10 @@ class Outgoing(msgspec.Struct, frozen=True):
     qos: int
 
 
+class ClosedEarly(ConnectionError):  # noqa: N818 - it names what happened
+    """The broker took the connection and ended it before it had answered."""
+
+
 class Session:
     """One connection. `closed` ends with the reason; all callbacks run on the loop once `attach` was called."""
 
@@ -51,6 +57,8 @@ class Session:
         self.accepted: asyncio.Future[ReasonCode] = self._loop.create_future()
         self.closed: asyncio.Future[ReasonCode] = self._loop.create_future()
         self.unconfirmed: dict[int, Outgoing] = {}
+        self._trouble = ""
+        client.on_log = self._on_log
         self.window = OUT_WINDOW
         self.max_packet_bytes = MAX_PACKET_BYTES
 
@@ -67,7 +75,7 @@ class Session:
         client.on_socket_unregister_write = self._on_socket_unregister_write
         sock = client.socket()
         if sock is None:
-            raise ConnectionError("the connection was lost at once")
+            raise ClosedEarly(told(self._trouble) if self._trouble else "the connection was lost at once")
         # Small messages one after another: else each waits up to 40 ms for the acknowledgement of the one before.
         if isinstance(sock, socket.socket):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -78,6 +86,8 @@ class Session:
     def _read(self) -> None:
         try:
             self._client.loop_read()
+            while isinstance(sock := self._client.socket(), ssl.SSLSocket) and sock.pending():
+                self._client.loop_read()  # what TLS has decrypted already makes no socket readable
         except Exception:
             log.exception("mqtt: the broker sent what cannot be read; connecting again")
             self.abandon()
@@ -129,10 +139,16 @@ class Session:
     def _on_connect(
         self, _c: Client, _u: Any, _f: ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
+        self._client.on_log = None
         self.window = min(OUT_WINDOW, getattr(properties, "ReceiveMaximum", OUT_WINDOW))
         self.max_packet_bytes = min(MAX_PACKET_BYTES, getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES))
         if not self.accepted.done():
             self.accepted.set_result(reason)
+
+    def _on_log(self, _c: Client, _u: Any, level: int, text: str) -> None:
+        """Why a broker ends a connection before it has answered, as in TLS 1.3, is in paho's log and nowhere else."""
+        if level == MQTT_LOG_ERR:
+            self._trouble = text
 
     def _on_disconnect(
         self, _c: Client, _u: Any, _f: DisconnectFlags, reason: ReasonCode, _p: Properties | None
@@ -167,7 +183,8 @@ class Session:
         waiting: list[asyncio.Future[Any]] = [self.accepted, *self._subacks.values()]
         for answer in waiting:
             if not answer.done():
-                answer.set_exception(ConnectionError(f"the broker closed the connection: {reason}"))
+                why = told(self._trouble) if self._trouble else reason
+                answer.set_exception(ClosedEarly(f"the broker closed the connection: {why}"))
                 answer.exception()  # read once, so that nobody waiting for it is no warning
         self._subacks.clear()
         if not self.closed.done():

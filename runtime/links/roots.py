@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ from tuf.api.metadata import Metadata, Root
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.links.durable import write_file
-from runtime.links.trust import TrustedFleet
+from runtime.links.tls import SYSTEM, TlsConfig, TlsFilesError, client_context
+from runtime.links.trust import HttpFetcher, TrustedFleet
 from runtime.links.upstream import Request, Upstreams, UpstreamUnreachable
 
 log = logging.getLogger(__name__)
@@ -25,10 +27,33 @@ _ROOT_PATH = "/tuf/metadata/1.root.json"
 _TIMEOUT_MS = 5_000.0
 
 
-async def open_fleet(root: Path | None, state_dir: Path, fleet_url: str, upstreams: Upstreams) -> TrustedFleet:
-    """The fleet's signed metadata under `state_dir`, by the root of `pinned_root`. Raises as that does."""
-    trusted = await pinned_root(root, state_dir, fleet_url, upstreams)
-    return await asyncio.to_thread(TrustedFleet, state_dir / TRUST_DIR, fleet_url, trusted)
+async def open_fleet(
+    root: Path | None, state_dir: Path, fleet_url: str, upstreams: Upstreams, tls: TlsConfig = SYSTEM
+) -> TrustedFleet:
+    """The fleet's signed metadata under `state_dir`, by the root of `pinned_root`. Raises as that does.
+
+    A `fleet_url` of https is reached with `tls` alone.
+    """
+    if fleet_url.startswith("https:"):
+        upstreams = Upstreams(ssl=await asyncio.to_thread(_context, tls))
+        try:
+            trusted = await pinned_root(root, state_dir, fleet_url, upstreams)
+        finally:
+            await upstreams.close()
+    else:
+        trusted = await pinned_root(root, state_dir, fleet_url, upstreams)
+    return await asyncio.to_thread(_trusted, state_dir / TRUST_DIR, fleet_url, trusted, tls)
+
+
+def _trusted(directory: Path, fleet_url: str, root: bytes, tls: TlsConfig) -> TrustedFleet:
+    return TrustedFleet(directory, fleet_url, root, fetcher=HttpFetcher(tls=tls))
+
+
+def _context(tls: TlsConfig) -> ssl.SSLContext:
+    try:
+        return client_context(tls)
+    except TlsFilesError as error:
+        raise FoothillError("unavailable", f"{error}. Correct the path, or the file.") from error
 
 
 async def pinned_root(

@@ -3,7 +3,6 @@ keeps what it once verified, so that it works on when the fleet is away."""
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from contracts.manifest import MAX_MANIFEST_BYTES, digest_of, is_digest, parse_r
 from contracts.targets import CONTROL_KEYS, BundleFacts, ControlKeys, Use, bundle_path, role_of
 from contracts.topics import NODE_NAME
 from runtime.links.durable import write_file
+from runtime.links.tls import SYSTEM, Stamp, TlsConfig, TlsFilesError, client_context, is_tls, stamp, told
 
 _NO_DIGEST = "sha256:" + "0" * 64
 
@@ -64,22 +64,41 @@ class HttpFetcher(FetcherInterface):
     """Fetches metadata. `timeout_s` bounds each wait for bytes, `total_s` the whole answer, however slowly it drips."""
 
     def __init__(
-        self, *, timeout_s: float = 5.0, total_s: float = 60.0, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        timeout_s: float = 5.0,
+        total_s: float = 60.0,
+        tls: TlsConfig = SYSTEM,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._pool = urllib3.PoolManager(maxsize=2, retries=urllib3.Retry(total=1, redirect=0, status=0))
+        self._tls = tls
+        self._pool: urllib3.PoolManager | None = None
+        self._stamp: Stamp = ()
         self._timeout = urllib3.Timeout(timeout_s)
         self._total_s = total_s
         self._clock = clock
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         try:
-            response = self._pool.request("GET", url, preload_content=False, timeout=self._timeout)
+            response = self._open_pool().request("GET", url, preload_content=False, timeout=self._timeout)
         except urllib3.exceptions.HTTPError as error:
             raise _not_fetched(url, error) from error
         if response.status != 200:
             response.close()
             raise DownloadHTTPError(f"{url} answered HTTP {response.status}", response.status)
         return self._chunks(url, response)
+
+    def _open_pool(self) -> urllib3.PoolManager:
+        """Another one when a file of `tls` has changed; connections of the old one end by themselves."""
+        now = stamp(self._tls)
+        if self._pool is None or now != self._stamp:
+            try:
+                context = client_context(self._tls)
+            except TlsFilesError as error:
+                raise DownloadError(f"{error}. Correct the path, or the file.") from error
+            retries = urllib3.Retry(total=1, redirect=0, status=0)
+            self._pool, self._stamp = urllib3.PoolManager(maxsize=2, retries=retries, ssl_context=context), now
+        return self._pool
 
     def _chunks(self, url: str, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         give_up_at = self._clock() + self._total_s
@@ -307,9 +326,8 @@ def _read(path: Path) -> bytes | None:
 
 def _not_fetched(url: str, error: urllib3.exceptions.HTTPError) -> DownloadError:
     """Whoever answers there and cannot prove to be the fleet is no reason to go another way in silence."""
-    cause = _first_cause(error)
-    kind = DownloadError if isinstance(cause, (urllib3.exceptions.SSLError, ssl.SSLError)) else FleetUnreachable
-    return kind(f"{url}: {cause}")
+    kind = DownloadError if is_tls(error) else FleetUnreachable
+    return kind(f"{url}: {told(_first_cause(error))}")
 
 
 def _first_cause(error: BaseException) -> BaseException:

@@ -23,10 +23,12 @@ class Authority:
         self.file = directory / f"{name}.pem"
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *, password: bytes | None = None) -> tuple[Path, Path]:
-        """The files of a certificate for 127.0.0.1 and localhost, and of its key."""
+    def issue(
+        self, name: str, *, password: bytes | None = None, days: float = 1.0, host: str = "localhost"
+    ) -> tuple[Path, Path]:
+        """The files of a certificate for `host` and, where that is localhost, 127.0.0.1, and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(_name(name), key)
+        certificate = self._sign(_name(name), key, days=days, host=host)
         encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
         if password is not None:
             encryption = serialization.BestAvailableEncryption(password)
@@ -38,18 +40,26 @@ class Authority:
         return cert_file, key_file
 
     def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool = False
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        *,
+        authority: bool = False,
+        days: float = 1.0,
+        host: str = "localhost",
     ) -> x509.Certificate:
         now = datetime.now(timezone.utc)
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names: list[x509.GeneralName] = [x509.DNSName(host)]
+        if host == "localhost":
+            names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=5))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_before(now - timedelta(days=30))
+            .not_valid_after(now + timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
         )

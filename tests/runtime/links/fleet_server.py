@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections import defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
@@ -44,8 +45,8 @@ class FleetServer:
         self.blobs[digest] = data
         return digest
 
-    async def start(self) -> str:
-        await self._server.start_server()
+    async def start(self, tls: ssl.SSLContext | None = None) -> str:
+        await self._server.start_server(ssl=tls)
         return str(self._server.make_url("/")).rstrip("/")
 
     async def stop(self) -> None:
