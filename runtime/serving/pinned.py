@@ -37,7 +37,8 @@ class Pinned:
         if buffer is None or buffer.size < size:
             buffer = self._grown(name, size)
         block = (ctypes.c_char * max(size, 1)).from_address(buffer.address)
-        return np.frombuffer(block, np.uint8, size).view(dtype).reshape(tuple(shape))
+        view: Array = np.frombuffer(memoryview(block).cast("B"), np.uint8, size)
+        return view.view(dtype).reshape(tuple(shape))
 
     def copy(self, name: str, array: Array) -> Array:
         """`array` in the buffer `name`."""

@@ -76,7 +76,8 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], data: oip.Buffer)
         raise bad_tensor(name, f"{size} bytes for {datatype} {_shown(shape)}", f"{len(data)}")
     if datatype == "BOOL":
         # A byte that is neither 0 nor 1 is no truth value to compiled code, whatever numpy shows.
-        return (np.frombuffer(data, dtype=np.uint8) != 0).reshape(tuple(shape))
+        truth: Array = np.frombuffer(data, dtype=np.uint8) != 0
+        return truth.reshape(tuple(shape))
     return np.frombuffer(data, dtype=NUMPY[datatype]).reshape(tuple(shape))
 
 

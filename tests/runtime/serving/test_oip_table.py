@@ -135,7 +135,7 @@ def every_model(found: Any) -> bool:
 
 def unused(found: Any) -> bool:
     (line,) = found["model_stats"]
-    return line["execution_count"] == 0 and line["batch_stats"] == []
+    return bool(line["execution_count"] == 0 and line["batch_stats"] == [])
 
 
 UNKNOWN = Refused(404, "Model 'nope' is not served here. Served: digits, echo, found, lookup")
@@ -212,9 +212,9 @@ async def test_an_unloaded_model_is_listed_as_unloaded_answers_nothing_and_comes
     assert await call("is_model_ready", {"model_name": "digits"}) is False
     assert await call("is_server_ready", {}) is True
     assert "digits" not in [line["name"] for line in await call("get_model_repository_index", {})]
-    await check(call, "infer", asking("digits", image=IMAGE), Refused(404, "'digits' is not served here"))
+    await check(call, "infer", asking("digits", {"image": IMAGE}), Refused(404, "'digits' is not served here"))
     await call("load_model", {"model_name": "digits", **ADMIN})
-    assert (await call("infer", asking("digits", image=IMAGE))).as_numpy("logits").shape == (1, 10)
+    assert (await call("infer", asking("digits", {"image": IMAGE}))).as_numpy("logits").shape == (1, 10)
 
 
 SAMPLES: dict[str, list[Any]] = {
@@ -248,7 +248,7 @@ def datatype_of(name: str, array: Array) -> str:
     return {"f4": "FP32", "f8": "FP64", "i8": "INT64", "i4": "INT32"}[array.dtype.str[1:]]
 
 
-def asking(model: str, *, binary: bool = True, **arrays: Array) -> Any:
+def asking(model: str, arrays: Mapping[str, Array], *, binary: bool = True) -> dict[str, Any]:
     inputs = [given(name, array, datatype_of(name, array), binary=binary) for name, array in arrays.items()]
     return {"model_name": model, "inputs": inputs}
 
@@ -349,7 +349,7 @@ async def test_a_call_that_runs_a_model_in_json_and_in_binary_both_ways(call: Ca
 
 
 def arguments_of(ask: Ask, *, binary_in: bool, binary_out: bool) -> dict[str, Any]:
-    arguments = asking(ask.model, binary=binary_in, **ask.arrays) | ask.more
+    arguments = asking(ask.model, ask.arrays, binary=binary_in) | dict(ask.more)
     named = ask.outputs
     if named is None and not binary_out:
         named = {"echo": dict.fromkeys(ECHOED, 0), "found": {"at": 0}}.get(ask.model, {"logits": 0})
@@ -363,16 +363,16 @@ def arguments_of(ask: Ask, *, binary_in: bool, binary_out: bool) -> dict[str, An
 
 async def test_numbers_that_json_has_no_word_for_go_as_binary(call: Call) -> None:
     arrays = echo(x_FP32=NAN)
-    binary = await call("infer", asking("echo", **arrays))
+    binary = await call("infer", asking("echo", arrays))
     np.testing.assert_array_equal(binary.as_numpy("y_FP32"), NAN)
     outputs = {"outputs": [triton.InferRequestedOutput("y_FP32", binary_data=False)]}
-    await check(call, "infer", asking("echo", **arrays) | outputs, Refused(400, "NaN or infinity: ask for binary_data"))
+    await check(call, "infer", asking("echo", arrays) | outputs, Refused(400, "NaN or infinity: ask for binary_data"))
 
 
 async def test_outputs_may_come_in_different_forms(call: Call) -> None:
     forms = {"y_INT8": False, "y_FP32": True, "y_BYTES": False}
     outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name, binary in forms.items()]
-    result = await call("infer", asking("echo", **ECHO) | {"outputs": outputs})
+    result = await call("infer", asking("echo", ECHO) | {"outputs": outputs})
     assert gives(**{name: ECHOED[name] for name in forms})(result)
     assert ["data" in output for output in result.get_response()["outputs"]] == [True, False, True]
 
@@ -380,7 +380,7 @@ async def test_outputs_may_come_in_different_forms(call: Call) -> None:
 async def test_requests_of_the_client_in_the_background_all_come_back(url: str) -> None:
     def ask() -> list[int]:
         with closing(triton.InferenceServerClient(url.removeprefix("http://"), concurrency=4)) as client:
-            pending = [client.async_infer(**asking("lookup", index=np.array([[row % 4]]))) for row in range(20)]
+            pending = [client.async_infer(**asking("lookup", {"index": np.array([[row % 4]])})) for row in range(20)]
             return [int(one.get_result().as_numpy("logits").argmax()) for one in pending]
 
     assert await asyncio.to_thread(ask) == [row % 4 for row in range(20)]
@@ -389,17 +389,17 @@ async def test_requests_of_the_client_in_the_background_all_come_back(url: str) 
 async def test_an_output_or_input_in_shared_memory_is_refused(call: Call) -> None:
     output = triton.InferRequestedOutput("logits")
     output.set_shared_memory("region", 16)
-    asked = asking("lookup", index=ROW) | {"outputs": [output]}
+    asked = asking("lookup", {"index": ROW}) | {"outputs": [output]}
     await check(call, "infer", asked, Refused(400, "shared memory is not served"))
-    asked = asking("lookup", index=ROW)
+    asked = asking("lookup", {"index": ROW})
     asked["inputs"][0].set_shared_memory("region", 8)
     await check(call, "infer", asked, Refused(400, "shared memory is not served"))
 
 
 async def test_statistics_tell_requests_rows_runs_and_failures(call: Call) -> None:
     for rows in (1, 2, 2):
-        await call("infer", asking("lookup", index=np.zeros((rows, 1), np.int64)))
-    await check(call, "infer", asking("lookup", index=np.array([[99]])), Refused(400, "refuses"))
+        await call("infer", asking("lookup", {"index": np.zeros((rows, 1), np.int64)}))
+    await check(call, "infer", asking("lookup", {"index": np.array([[99]])}), Refused(400, "refuses"))
     (told,) = (await call("get_inference_statistics", {"model_name": "lookup"}))["model_stats"]
     assert (told["name"], told["version"]) == ("lookup", "1")
     assert (told["inference_count"], told["execution_count"]) == (5, 3)
@@ -415,7 +415,7 @@ async def test_statistics_tell_requests_rows_runs_and_failures(call: Call) -> No
 async def test_requests_that_meet_are_one_execution(url: str) -> None:
     """Thirty-two requests at once: rows are counted by request, executions by run of the engine."""
     async with aio.InferenceServerClient(url.removeprefix("http://"), conn_limit=32) as client:
-        await asyncio.gather(*(client.infer(**asking("lookup", index=ROW)) for _ in range(32)))
+        await asyncio.gather(*(client.infer(**asking("lookup", {"index": ROW})) for _ in range(32)))
         (told,) = (await client.get_inference_statistics("lookup"))["model_stats"]
     assert told["inference_count"] == 32
     assert told["execution_count"] == sum(line["compute_infer"]["count"] for line in told["batch_stats"])

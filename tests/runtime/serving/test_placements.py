@@ -14,7 +14,7 @@ from runtime.serving import placements
 from runtime.serving.providers import COMPILED, CPU, CUDA, TENSORRT, Placement
 from tests.runtime.serving.bundle_factory import MODEL_FILE, make_classifier, make_lookup
 
-TYPES = {"tensor(float)": np.dtype(np.float32), "tensor(int64)": np.dtype(np.int64)}
+TYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(int64)": np.dtype(np.int64)}
 
 
 def opened(path: Path, prefix: str = "") -> Any:
