@@ -58,11 +58,11 @@ def make_found(directory: Path) -> str:
     )
 
 
-@pytest.fixture
-async def url(host: ModelHost, serve: Serve, tmp_path: Path) -> str:
-    """Four models of a store, so that they can be loaded again. The limit is that of a body of 9 images."""
-    store = BundleStore(tmp_path / "store", reserve_bytes=0)
-    bundles = StoredBundles(host, store, target=factory.TARGET, threads=1)
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[BundleStore, dict[str, str]]:
+    """A store of four models, so that they can be loaded again, and their digests."""
+    room = tmp_path_factory.mktemp("models")
+    store = BundleStore(room / "store", reserve_bytes=0)
     makers: list[Callable[[Path], str]] = [
         make_classifier,
         lambda directory: make_echo(directory, (*NUMERIC, "BYTES")),
@@ -70,8 +70,17 @@ async def url(host: ModelHost, serve: Serve, tmp_path: Path) -> str:
         make_lookup,
     ]
     for model, make in zip(MODELS, makers, strict=True):
-        make(tmp_path / model)
-        await bundles.serve(model, store.add_directory(tmp_path / model))
+        make(room / model)
+    return store, {model: store.add_directory(room / model) for model in MODELS}
+
+
+@pytest.fixture
+async def url(host: ModelHost, serve: Serve, stored: tuple[BundleStore, dict[str, str]]) -> str:
+    """The limit of a body is that of 9 images."""
+    store, digests = stored
+    bundles = StoredBundles(host, store, target=factory.TARGET, threads=1)
+    for model, digest in digests.items():
+        await bundles.serve(model, digest)
     return await serve(repository=bundles, admin_token="adm1n", max_body_bytes=4096)
 
 
