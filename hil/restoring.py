@@ -13,9 +13,9 @@ from contracts.errors import FoothillError
 from hil.bench import Bench
 from hil.checks.activation import served_by, switch
 from hil.checks.golden import parity
+from hil.checks.guarded import guarded
 from hil.fleet import FleetNode
 from hil.http_port import plain
-from hil.node import FAULTS
 
 _FLEET_S = 60.0
 
@@ -124,19 +124,20 @@ async def _restored(bench: Bench, found: FleetNode, model: str, faults: list[str
         before = before._replace(previous="")
     for digest in way_back(_standing(await bench.managed.node(bench.name), model), before):
         reference = published[digest].reference
-        try:
-            fault = await switch(bench, model, reference, digest)
-            if digest == before.previous and not fault and bench.node.has_admin:
-                held = await parity(bench.node, await bench.node.subject(model))
-                checks.append(msgspec.structs.replace(held, detail=f"the previous bundle: {held.detail}"))
-        except FAULTS as error:
-            fault = plain(str(error))
+        fault = await switch(bench, model, reference, digest)
+        if digest == before.previous and not fault and bench.node.has_admin:
+            checks.append(await guarded("golden", model, _previous(bench, model)))
         if fault:
             faults.append(f"{model}: {fault}; {_command(reference, bench.name)}")
     served = await served_by(bench, model, bench.board.limits.update_s)
     if served != before.current:
         faults.append(f"{model} is served from {served}, and was from {before.current}")
     return checks
+
+
+async def _previous(bench: Bench, model: str) -> Check:
+    held = await parity(bench.node, await bench.node.subject(model))
+    return msgspec.structs.replace(held, detail=f"the previous bundle: {held.detail}")
 
 
 async def _left_over(bench: Bench, found: FleetNode) -> list[str]:

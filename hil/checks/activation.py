@@ -10,6 +10,7 @@ from contracts.acceptance import Check
 from contracts.errors import FoothillError
 from hil.bench import Bench
 from hil.checks.guarded import of_each
+from hil.http_port import plain
 from hil.load import Tally, closed_loop
 from hil.node import FAULTS, Subject
 from hil.trials import twin
@@ -32,7 +33,7 @@ async def _activation(bench: Bench, subject: Subject) -> Check:
         fault = await switch(bench, subject.name, trial.manifest.reference, digest)
         fault = fault or await switch(bench, subject.name, before.reference, before.digest)
     tally = loaded()
-    fault = fault or fault_of(tally)
+    fault = "; ".join(filter(None, (fault, fault_of(tally))))
     if not fault and not tally.digests[digest]:
         fault = "the new version was active, and gave no answer"
     told = f"{tally.answered} answers during two switches, {tally.digests[digest]} by the new version, {_failed(tally)}"
@@ -49,11 +50,14 @@ async def _activation(bench: Bench, subject: Subject) -> Check:
 async def switch(bench: Bench, model: str, reference: str, digest: str) -> str:
     """Rolls `reference` out to the node; what went wrong, "" once it answers from it."""
     limit_s = bench.board.limits.update_s
-    started = await bench.managed.roll_out(reference, bench.name, deadline_s=limit_s)
-    ended = await bench.managed.follow(started.id, timeout_s=2 * limit_s)
+    try:
+        started = await bench.managed.roll_out(reference, bench.name, deadline_s=limit_s)
+        ended = await bench.managed.follow(started.id, timeout_s=2 * limit_s)
+        served = await served_by(bench, model, limit_s)
+    except FAULTS as error:
+        return plain(str(error) or type(error).__name__)
     if ended.state != "completed":
-        return f"the rollout of {reference} ended as {ended.state}: {ended.reason}"
-    served = (await bench.node.config(model)).digest
+        return f"the rollout of {reference} ended as {ended.state}: {plain(ended.reason)}"
     return "" if served == digest else f"the rollout of {reference} completed, and the node serves {served}"
 
 

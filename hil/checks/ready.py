@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contracts import oip
 from contracts.acceptance import BundleSeen, Check
+from contracts.manifest import is_name
 from hil.bench import Bench
 from hil.checks.guarded import guarded
 from hil.fleet import FleetNode
 from hil.http_port import plain
 from hil.node import check_tensors
+
+MAX_MODELS = 64
 
 
 async def ready(bench: Bench) -> list[Check]:
@@ -17,16 +20,21 @@ async def ready(bench: Bench) -> list[Check]:
     server = await bench.node.http.read("/v2", oip.ServerMetadata)
     models = await bench.node.models()
     bench.name = bench.name or plain((await bench.node.health()).node, 63)
-    told = f"{plain(server.name, 80)} {plain(server.version, 80)} serves {', '.join(models) or 'nothing'}"
+    told = f"{plain(server.name, 80)} {plain(server.version, 80)} serves {', '.join(models[:MAX_MODELS]) or 'nothing'}"
     return [Check("ready", "passed" if models else "failed", plain(told))]
 
 
 async def metadata(bench: Bench) -> list[Check]:
     """Metadata and configuration must be there, and of types that can be asked for; those that are become subjects."""
-    return [await guarded("metadata", model, _describe(bench, model)) for model in await bench.node.models()]
+    models = await bench.node.models()
+    if len(models) > MAX_MODELS:
+        return [Check("metadata", "failed", f"it says that it serves {len(models)} models; {MAX_MODELS} are looked at")]
+    return [await guarded("metadata", model, _describe(bench, model)) for model in models]
 
 
 async def _describe(bench: Bench, model: str) -> Check:
+    if not is_name(model):
+        return Check("metadata", "failed", f"{plain(model, 80)!r} is no model's name", plain(model, 63))
     subject = await bench.node.subject(model)
     fault = check_tensors(subject)
     if fault:

@@ -22,6 +22,7 @@ from runtime.serving.tensors import Array
 from tests.edge_node.bundle_factory import pack
 
 TOKEN = "secret"
+LEAK_BYTES_PER_S = 20_000_000
 FLAWS = ("sound", "crooked", "leaky", "slow", "failing")
 
 
@@ -33,6 +34,7 @@ class Sabotaged:
         self._engine = engine
         self._flaw = flaw
         self._lost: list[bytes] = []
+        self._leaked_s = time.monotonic()
         self._runs = 0
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -40,7 +42,9 @@ class Sabotaged:
         if self._flaw == "slow":
             time.sleep(0.1)
         if self._flaw == "leaky":
-            self._lost.append(bytes(range(256)) * 400)
+            # By the time, not by the run: as much on a slow machine as on a fast one.
+            since_s, self._leaked_s = self._leaked_s, time.monotonic()
+            self._lost.append(b"x" * int(min(1.0, self._leaked_s - since_s) * LEAK_BYTES_PER_S))
         if self._flaw == "failing" and self._runs % 50 == 0:
             raise FoothillError("internal", "sabotage")
         outputs = self._engine.run(inputs)

@@ -69,12 +69,12 @@ class Site:
         subprocess.run(self.restart, cwd=ROOT, check=True)
         _wait_up(self.url)
 
-    def boards(self, more: str = "") -> Path:
-        """A boards.toml whose restart kills the node's process and starts it again."""
+    def boards(self, limits: str = "p99_ms = 1e6, min_throughput = 0.0") -> Path:
+        """A boards.toml whose restart kills the node's process and starts it again; no limit says how fast it is."""
         path = self.directory / "boards.toml"
         path.write_text(
             f'[boards.{NODE}]\nurl = "{self.url}"\nnode = "{NODE}"\nadmin_token_file = "{self.admin_token}"\n'
-            f"restart = {{ argv = {self.restart!r} }}\n{more}"
+            f"restart = {{ argv = {self.restart!r} }}\nlimits = {{ {limits} }}\n"
         )
         return path
 
