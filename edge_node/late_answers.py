@@ -51,7 +51,8 @@ class LateAnswers:
     async def answer(self, request: web.Request) -> web.Response:
         grant, request_id = grant_of(request), request.match_info["request_id"]
         try:
-            found = await self._spool.find(grant.tenant, request_id)
+            # Bytes that are no text arrive as lone surrogates: they name nothing.
+            found = await self._spool.find(grant.tenant, request_id) if request_id.isascii() else None
         except SpoolAway as error:
             raise FoothillError("unavailable", "The spool cannot be read now: try again, or see the log.") from error
         if found is None:

@@ -18,6 +18,7 @@ from contracts.deadlines import Deadline
 from runtime.links.https import LOOK_AGAIN_S, HttpsConfig, listener_context
 from runtime.links.serve import start_app
 from runtime.links.settings import SettingsError, load
+from runtime.links.tls import TlsConfig, own_context
 from runtime.links.upstream import Request, Upstreams, UpstreamUnreachable
 from tests.runtime.links.certificates import Authority
 
@@ -157,6 +158,17 @@ async def test_a_broken_change_leaves_the_certificate_of_before(
 
 def test_without_a_certificate_there_is_no_tls() -> None:
     assert listener_context(HttpsConfig()) is None
+    assert own_context(TlsConfig()) is None
+
+
+async def test_what_a_node_trusts_and_shows_its_cloud_is_that_of_its_tls_table(
+    authority: Authority, listen: Listen
+) -> None:
+    url = await listen(authority.issue("cloud"), authority.file)
+    cert_file, key_file = map(str, authority.issue("frankfurt"))
+    assert await get(url, own_context(TlsConfig(str(authority.file), cert_file, key_file))) == "hello"
+    with pytest.raises(SettingsError, match="ca_file"):
+        own_context(TlsConfig("gone"))
 
 
 @pytest.mark.parametrize(
