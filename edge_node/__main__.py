@@ -104,6 +104,7 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
             target=fingerprint.target,
             room=Room(available_bytes, config.memory_reserve_bytes, config.memory_short),
             latency=LatencyRule(config.max_slowdown, config.default_deadline_ms),
+            wish=wish,
         ),
         rule=Rule(config.probation_s, config.probation_requests),
         serving=partial(_seed, certificates),

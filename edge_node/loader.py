@@ -16,6 +16,7 @@ from edge_node.whole import whole
 from runtime.links.bundles import BundleStore
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel, pick_artifact
+from runtime.serving.providers import Wish
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Loader:
         target: str,
         room: Room,
         latency: LatencyRule,
+        wish: Wish | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -44,12 +46,13 @@ class Loader:
         self._target = target
         self._room = room
         self._latency = latency
+        self._wish = wish
         self._clock = clock
 
     async def way_in(self, model: str, digest: str) -> Way:
         """Beside what serves the model, or instead of it. Raises FoothillError `unavailable`, `bad_bundle`."""
         manifest = await asyncio.to_thread(self._store.manifest, digest)
-        needed = needed_bytes(manifest, pick_artifact(manifest, self._target))
+        needed = needed_bytes(manifest, pick_artifact(manifest, self._target, self._wish))
         return await asyncio.to_thread(way_in, needed, self._room, replaces=model in self._host.models)
 
     async def load(self, digest: str) -> LoadedModel:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from contracts import manifest as manifests
 from contracts.engines import engine_artifact
 from contracts.errors import FoothillError
@@ -60,6 +62,19 @@ class LoadedModel:
         """
         wish = wish or Wish()
         manifest = _read_manifest(directory, digest)
+        opened = cls._open(directory, digest, manifest, target, threads, wish)
+        if opened.fell_back and opened.artifact.runtime == "tensorrt":
+            # Where something else runs it, TensorRT's artifact is slow and its rounding another.
+            opened.close()
+            asked, otherwise = opened.asked, msgspec.structs.replace(wish, provider="auto")
+            opened = cls._open(directory, digest, manifest, target, threads, otherwise)
+            opened.asked = asked
+        return opened
+
+    @classmethod
+    def _open(
+        cls, directory: Path, digest: str, manifest: Manifest, target: str, threads: int, wish: Wish
+    ) -> LoadedModel:
         artifact = pick_artifact(manifest, target, wish)
         _check_servable(manifest)
         plan = providers.plan(wish, target, manifest, artifact, threads=threads, cache=_cache(wish, manifest, artifact))

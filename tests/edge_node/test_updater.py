@@ -478,6 +478,7 @@ async def test_another_artifact_of_what_is_served_takes_over_without_a_new_proba
     loaded.engine = Other(loaded.engine)
     assert await bench.updater.promote("digits", loaded)
     assert bench.host.reports()["digits"].provider == "other"
+    assert bench.updater.reports["digits"].provider == "other"
     assert (bench.report().phase, len(bench.phases)) == ("active", phases)
     assert bench.announced[-1] is loaded
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import numpy as np
 import onnxruntime as ort
@@ -12,12 +13,14 @@ import pytest
 
 from contracts.boards import BOARDS
 from contracts.errors import FoothillError
-from contracts.manifest import Artifact, Manifest
+from contracts.manifest import FILE, Artifact, Manifest
 from runtime.serving import providers
 from runtime.serving.golden import open_tested
+from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel, pick_artifact
 from runtime.serving.providers import CPU, CUDA, OPENVINO, TENSORRT, Choice, Placement, Plan, Wish
-from tests.runtime.serving.bundle_factory import MODEL_FILE, TARGET, make_classifier, make_echo
+from tests.runtime.serving.bundle_factory import MODEL_FILE, TARGET, change_manifest, make_classifier, make_echo
+from tests.runtime.serving.conftest import Serve
 
 INSTALLED = ort.get_available_providers()
 
@@ -166,6 +169,25 @@ def test_another_provider_takes_over_only_where_that_is_allowed_and_is_told(tmp_
     loaded.close()
 
 
+@pytest.mark.skipif(TENSORRT in INSTALLED, reason="this ONNX Runtime has TensorRT")
+def test_where_tensorrt_is_replaced_its_artifact_is_too(tmp_path: Path) -> None:
+    make_classifier(tmp_path)
+    manifest = msgspec.json.decode((tmp_path / FILE).read_bytes(), type=Manifest)
+    (tmp_path / "trt.s8.onnx").write_bytes((tmp_path / MODEL_FILE).read_bytes())
+    golden = msgspec.structs.replace(
+        manifest.golden, outputs={**manifest.golden.outputs, "trt.s8.onnx": manifest.golden.outputs[MODEL_FILE]}
+    )
+    digest = change_manifest(
+        tmp_path,
+        files={**manifest.files, "trt.s8.onnx": manifest.files[MODEL_FILE]},
+        artifacts=(Artifact("trt.s8.onnx", "int8", "tensorrt", (TARGET,)), *manifest.artifacts),
+        golden=golden,
+    )
+    loaded = open_tested(tmp_path, digest, target=TARGET, threads=1, wish=Wish("tensorrt", fallback=True))
+    assert (loaded.artifact.file, loaded.asked, loaded.engine.provider) == (MODEL_FILE, TENSORRT, CPU)
+    loaded.close()
+
+
 @pytest.mark.skipif(OPENVINO not in INSTALLED, reason="needs onnxruntime-openvino in the place of onnxruntime")
 def test_openvino_answers_the_golden_inputs_and_keeps_what_it_compiles(tmp_path: Path) -> None:
     digest = make_classifier(tmp_path / "bundle")
@@ -180,3 +202,25 @@ def test_openvino_answers_the_golden_inputs_and_keeps_what_it_compiles(tmp_path:
     outputs = loaded.run({"image": np.zeros((3, 1, 8, 8), np.float32)})
     assert outputs["logits"].shape == (3, 10)
     loaded.close()
+
+
+@pytest.mark.skipif(CUDA in INSTALLED, reason="this ONNX Runtime has CUDA")
+async def test_what_runs_a_model_is_told_wherever_the_model_is(host: ModelHost, serve: Serve, tmp_path: Path) -> None:
+    digest = make_classifier(tmp_path)
+    wish = Wish("cuda", fallback=True)
+    await host.activate("digits", LoadedModel.open(tmp_path, digest, target=TARGET, threads=1, wish=wish))
+    url = await serve()
+    async with aiohttp.ClientSession(url) as session:
+        async with session.get("/v2/models/digits/config") as answer:
+            parameters = (await answer.json())["parameters"]
+        async with session.get("/healthz") as answer:
+            health = await answer.json()
+        async with session.get("/metrics") as answer:
+            metrics = await answer.text()
+        async with session.post("/v2/repository/index") as answer:
+            (line,) = await answer.json()
+    assert parameters["provider"] == {"string_value": CPU}
+    assert CPU in parameters["placement"]["string_value"] or parameters["placement"]["string_value"] == "unknown"
+    assert health["models"]["digits"]["provider"] == CPU
+    assert f'foothill_model_provider{{model="digits",provider="{CPU}"}} 1.0' in metrics
+    assert (line["state"], line["reason"]) == ("READY", f"run by {CPU}, not by {CUDA} as asked")
