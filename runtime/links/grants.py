@@ -87,7 +87,8 @@ GRANT = web.RequestKey("grant", Grant)
 
 def grant_of(request: web.Request) -> Grant:
     """What the caller was granted; everything where nobody is asked."""
-    return request.get(GRANT, ANYBODY)
+    grant: Grant = request.get(GRANT, ANYBODY)
+    return grant
 
 
 def _used_up(what: str) -> FoothillError:
