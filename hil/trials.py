@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ PROBE_FILE = "probe.onnx"
 
 PADDING_FILE = "hil-padding.bin"
 _BROKEN_VERSION = "999"
+_TRIAL = re.compile(r"hil-[0-9a-f]{24}")
 
 
 class Trial(NamedTuple):
@@ -91,6 +93,11 @@ def probe(target: str) -> Trial:
         max_batch=4,
     )
     return Trial(manifest, {digest_of(data): data for data in contents.values()})
+
+
+def is_trial(name: str) -> bool:
+    """Whether a bundle's name is one that the suite gives."""
+    return _TRIAL.fullmatch(name) is not None
 
 
 def _name(digest: str) -> str:

@@ -10,6 +10,7 @@ from hil.checks.guarded import guarded
 from hil.fleet import FleetNode
 from hil.http_port import plain
 from hil.node import check_tensors
+from hil.trials import PROBE_MODEL, is_trial
 
 MAX_MODELS = 64
 
@@ -54,7 +55,7 @@ async def identity(bench: Bench) -> list[Check]:
     said = plain((await bench.node.health()).node, 63)
     name = bench.board.node or said
     found = await fleet.node(name)
-    fault = _unlike(bench, found, said) or await _under_way(bench)
+    fault = _unlike(bench, found, said) or await _under_way(bench) or await _left_behind(bench, found)
     if fault:
         return [Check("identity", "failed", fault)]
     bench.name, bench.found = name, found
@@ -72,6 +73,23 @@ def _unlike(bench: Bench, found: FleetNode, said: str) -> str:
     served = {subject.name: subject.config.digest for subject in bench.subjects}
     wrong = [model for model, digest in found.desired.items() if served.get(model) != digest]
     return f"it does not serve what it is assigned of {', '.join(wrong)}: let it settle first" if wrong else ""
+
+
+async def _left_behind(bench: Bench, found: FleetNode) -> str:
+    """A suite that was killed could put nothing back, and the next one must not take its trials for the node's own."""
+    published = await bench.managed.published()
+    for model, digest in found.desired.items():
+        if model == PROBE_MODEL:
+            return f"an earlier run left {model} there: `foothill fleet node withdraw {found.node} {model}`"
+        if digest in published and is_trial(published[digest].name):
+            report = found.reported.get(model)
+            before = published.get(report.previous) if report is not None else None
+            wanted = before.reference if before is not None and not is_trial(before.name) else "NAME@VERSION"
+            return (
+                f"an earlier run left {published[digest].reference} there: "
+                f"`foothill fleet rollout start {wanted} --nodes {found.node} --gate health`"
+            )
+    return ""
 
 
 async def _under_way(bench: Bench) -> str:

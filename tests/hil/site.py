@@ -69,14 +69,24 @@ class Site:
         subprocess.run(self.restart, cwd=ROOT, check=True)
         _wait_up(self.url)
 
-    def boards(self, limits: str = "p99_ms = 1e6, min_throughput = 0.0") -> Path:
+    def boards(self, limits: str = "p99_ms = 1e6, min_throughput = 0.0", more: str = "") -> Path:
         """A boards.toml whose restart kills the node's process and starts it again; no limit says how fast it is."""
         path = self.directory / "boards.toml"
         path.write_text(
             f'[boards.{NODE}]\nurl = "{self.url}"\nnode = "{NODE}"\nadmin_token_file = "{self.admin_token}"\n'
-            f"restart = {{ argv = {self.restart!r} }}\nlimits = {{ {limits} }}\n"
+            f"restart = {{ argv = {self.restart!r} }}\nlimits = {{ {limits} }}\n{more}"
         )
         return path
+
+    def settle(self) -> None:
+        """Waits for the end of every rollout."""
+        end_s = time.monotonic() + 120
+        while any(each["ended_at_s"] is None for each in self.fleet.http.get("/v1/rollouts").json()):
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
+
+    def kill_node(self) -> None:
+        os.kill(int(self.pid_file.read_text()), signal.SIGKILL)
 
     def standing(self) -> tuple[dict[str, str], str]:
         """What the node is assigned, and what digits would go back to."""
@@ -86,7 +96,7 @@ class Site:
     def stop(self) -> None:
         if self.pid_file.exists():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(self.pid_file.read_text()), signal.SIGKILL)
+                self.kill_node()
         self.fleet.stop()
 
 

@@ -17,7 +17,9 @@ from contracts.acceptance import CHECKS, Acceptance
 from hil.keys import create, read_public
 from runtime.links import acceptance_reports as reports
 from runtime.links.signatures import key_id
+from tests.hil.relay import TOKEN, relay
 from tests.hil.site import NODE, ROOT, Site
+from tests.hil.test_sensors import ORIN_NANO
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 
@@ -34,8 +36,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         site.stop()
 
 
-def hil(site: Site, *arguments: str) -> list[str]:
-    known = ("--board", NODE, "--boards", str(site.boards()))
+def hil(site: Site, *arguments: str, more: str = "") -> list[str]:
+    known = ("--board", NODE, "--boards", str(site.boards(more=more)))
     fleet = ("--fleet", site.fleet.url, "--fleet-token", str(site.fleet_token))
     return [*FOOTHILL, "hil", "run", *known, *fleet, *SHORT, *arguments]
 
@@ -45,22 +47,39 @@ def fleet(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
     return _run([*FOOTHILL, "fleet", *arguments, *known])
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+def _run(command: list[str], path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`path`: a folder of programs that go before the system's."""
+    env = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"} if path is not None else None
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False, env=env)
+
+
+def programs(directory: Path) -> Path:
+    """A `tegrastats` that prints what a Jetson's prints."""
+    directory.mkdir()
+    program = directory / "tegrastats"
+    program.write_text(f"#!/bin/sh\necho '{ORIN_NANO}'\n")
+    program.chmod(0o755)
+    return directory
 
 
 def test_a_sound_board_passes_everything_is_put_back_and_may_have_models(site: Site, tmp_path: Path) -> None:
     before = site.standing()
     key, report = tmp_path / "hil.key", tmp_path / "report.json"
     public = create(key)
-    done = _run(hil(site, "--report", str(report), "--key", str(key)))
+    (tmp_path / "relay.token").write_text(TOKEN)
+    with relay(off=site.kill_node, on=site.start_node) as (url, asked):
+        switch = f'http = "{url}/%s", token_file = "{tmp_path}/relay.token"'
+        more = f"power_off = {{ {switch % 'off'} }}\npower_on = {{ {switch % 'on'} }}\noff_s = 0.2\n"
+        command = hil(site, "--report", str(report), "--key", str(key), more=f'{more}sensors = ["tegrastats"]\n')
+        done = _run(command, programs(tmp_path / "bin"))
+    assert asked == ["/off", "/on"]
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Verdict: passed" in done.stdout
 
     found = reports.verify(reports.read(report.read_bytes()), {key_id(public): public})
     assert found.verdict == "passed", done.stdout
     assert {check.name for check in found.checks} == set(CHECKS)
-    assert {check.name for check in found.checks if check.outcome != "passed"} == {"thermals", "power-cut"}
+    assert {check.outcome for check in found.checks} == {"passed"}
     assert (found.node, found.target) == (NODE, "cpu-x86")
     assert found.bundles[0].digest == site.digests["2"]
     _assert_hard_parts(found)
@@ -76,6 +95,9 @@ def _assert_hard_parts(found: Acceptance) -> None:
     cuts = [check.detail for check in found.checks if check.name == "recovery"]
     assert len(cuts) == 2
     assert "killed in phase probation" in cuts[1]
+    (heat,) = (check for check in found.checks if check.name == "thermals")
+    assert heat.figures["watts"] == pytest.approx(4.523)
+    assert heat.figures["joules_per_answer"] > 0
     reverts = {check.model: check.detail for check in found.checks if check.name == "revert"}
     assert "fails its golden test" in reverts["digits"]
     assert "failed on probation" in reverts["hil-probe"]
@@ -146,6 +168,27 @@ def test_a_board_that_does_not_come_back_fails_and_is_revived_in_the_end(site: S
     finally:
         site.start_node()
     assert os.path.exists(f"/proc/{pid.read_text()}")
+
+
+def test_what_a_killed_run_left_behind_is_not_taken_for_the_nodes_own(site: Site) -> None:
+    before = site.standing()[0]
+    running = subprocess.Popen(hil(site, "--only", "activation"), cwd=ROOT, stdout=subprocess.DEVNULL)
+    end_s = time.monotonic() + 120
+    while site.standing()[0] == before:
+        assert running.poll() is None
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    site.settle()
+    done = _run(hil(site, "--only", "activation"))
+    assert done.returncode == 1, done.stdout
+    assert "an earlier run left hil-" in done.stdout
+    assert "foothill fleet rollout start digits-edge@2 --nodes board-1 --gate health" in done.stdout.replace("\n", " ")
+    assert (
+        fleet(site, "rollout", "start", "digits-edge@2", "--nodes", NODE, "--gate", "health", "--watch").returncode == 0
+    )
+    assert site.standing()[0] == before
 
 
 def test_the_suite_as_tests(site: Site) -> None:
