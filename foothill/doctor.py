@@ -45,7 +45,7 @@ ROLES: tuple[Role, ...] = (
 )
 DEMO_ROLES = ("router", "fleet", "edge", "cloud", "compiler")
 # Distributions that bring the same modules as the one asked for.
-_STAND_INS = {"onnxruntime": ("onnxruntime-gpu",), "opencv-python-headless": ("opencv-python",)}
+_STAND_INS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino"), "opencv-python-headless": ("opencv-python",)}
 
 State = Literal["ok", "missing", "optional"]
 _MARKS: dict[State, str] = {"ok": "ok", "missing": "MISSING", "optional": "-"}

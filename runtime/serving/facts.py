@@ -30,6 +30,7 @@ class Facts:
             web.get("/healthz", self.health),
             web.get("/metrics", self.metrics),
             web.get("/v2", self.server),
+            web.get("/v2/", self.server),
             web.get("/v2/health/live", self.live),
             web.get("/v2/health/ready", self.ready),
             web.get("/v2/models/stats", self.every_statistics),

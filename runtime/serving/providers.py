@@ -32,8 +32,8 @@ CHAINS: dict[str, tuple[str, ...]] = {
 _BY_FAMILY: dict[str, Choice] = {"cpu": "cpu", "jetson": "cuda", "gpu": "cuda"}
 _INSTALL = {
     CPU: "onnxruntime",
-    CUDA: "onnxruntime-gpu (on a Jetson, NVIDIA's build of it)",
-    TENSORRT: "onnxruntime-gpu and the TensorRT that it was built for",
+    CUDA: "onnxruntime-gpu (on a Jetson, NVIDIA's build of it) in the place of onnxruntime",
+    TENSORRT: "onnxruntime-gpu in the place of onnxruntime, and the TensorRT that it was built for",
     OPENVINO: "onnxruntime-openvino, in the place of onnxruntime",
 }
 _WORKSPACE_BYTES = 1 << 30

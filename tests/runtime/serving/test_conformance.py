@@ -80,6 +80,8 @@ RAW: list[tuple[str, str, str, bytes, dict[str, str], int, str]] = [
     ("length no number", "POST", INFER, HEAD, {LENGTH: "x"}, 400, "not a number"),
     ("length of many digits", "POST", INFER, HEAD, {LENGTH: "9" * 5000}, 400, "not a number"),
     ("bad deadline", "POST", INFER, infer_json(FLAT), {"Foothill-Deadline-Ms": "soon"}, 400, "Foothill-Deadline-Ms"),
+    ("server metadata", "GET", "/v2", b"", {}, 200, "binary_tensor_data"),
+    ("server metadata as OpenAPI has it", "GET", "/v2/", b"", {}, 200, "binary_tensor_data"),
     ("wrong method", "GET", INFER, b"", {}, 405, "Method Not Allowed"),
     ("unknown route", "GET", "/v2/nothing", b"", {}, 404, "docs/api.md"),
     ("bad index question", "POST", "/v2/repository/index", b"[]", {}, 400, "neither empty"),
