@@ -23,10 +23,11 @@ from runtime.links.holder import Certificates, Holder
 from runtime.links.serve import configure_logging, run_loop, serve_app
 from runtime.links.telemetry import Telemetry
 from runtime.links.upstream import Upstreams
-from runtime.serving.app import ServingSettings, create_app
+from runtime.serving.app import create_app
 from runtime.serving.fingerprint import detect
 from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost
+from runtime.serving.settings import ServingSettings
 
 
 class NodeConfig(msgspec.Struct, frozen=True):

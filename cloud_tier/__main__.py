@@ -31,10 +31,11 @@ from runtime.links.telemetry import Telemetry
 from runtime.links.ticket_keys import TicketKeys
 from runtime.links.trust import TrustedFleet
 from runtime.links.upstream import Upstreams
-from runtime.serving.app import ServingSettings, create_app
+from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost, engine_slots
 from runtime.serving.providers import Wish
 from runtime.serving.repository import StoredBundles
+from runtime.serving.settings import ServingSettings
 
 log = logging.getLogger(__name__)
 

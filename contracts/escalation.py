@@ -49,7 +49,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def decide(confidence: float | None, certificate: Certificate | None, time_left_ms: float, policy: Policy) -> Verdict:
     """One verdict for one edge answer. `confidence` in 0..1, or None when the node reported none."""
-    wish = _wish(confidence, certificate, policy.asked)
+    wish = wish_of(confidence, certificate, policy.asked)
     if wish.action == "accept":
         return wish
     if not policy.cloud:
@@ -59,7 +59,8 @@ def decide(confidence: float | None, certificate: Certificate | None, time_left_
     return wish
 
 
-def _wish(confidence: float | None, certificate: Certificate | None, asked: Escalation) -> Verdict:
+def wish_of(confidence: float | None, certificate: Certificate | None, asked: Escalation) -> Verdict:
+    """The verdict where there is a cloud and time for it. To accept is final: `decide` says the same."""
     if asked == "never":
         return Verdict("accept", "asked-never")
     if asked == "always":

@@ -16,7 +16,7 @@ _MAX_HEADER_CHARACTERS = 1024
 
 def format_server_timing(phases_ms: Mapping[str, float]) -> str:
     """One entry a phase, milliseconds with three digits: `queue;dur=0.112, infer;dur=1.980, total;dur=2.310`."""
-    return ", ".join(f"{phase};dur={milliseconds:.3f}" for phase, milliseconds in phases_ms.items())
+    return ", ".join([f"{phase};dur={milliseconds:.3f}" for phase, milliseconds in phases_ms.items()])
 
 
 def parse_server_timing(value: str | None) -> dict[str, float]:

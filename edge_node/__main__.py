@@ -48,13 +48,14 @@ from runtime.links.ticket_keys import TicketKeys
 from runtime.links.tls import TlsConfig, checked, own_context
 from runtime.links.trust import TrustedFleet
 from runtime.links.upstream import Upstreams
-from runtime.serving.app import ServingSettings, create_app
+from runtime.serving.app import create_app
 from runtime.serving.fingerprint import detect
 from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost, engine_slots
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.providers import Wish
 from runtime.serving.repository import StoredBundles
+from runtime.serving.settings import ServingSettings
 
 log = logging.getLogger(__name__)
 

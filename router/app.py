@@ -137,7 +137,7 @@ class Routes:
     async def _counted(self, request: web.Request, route: str) -> web.Response:
         """One request for an answer, counted however it ends."""
         started_s = self._clock()
-        with self._telemetry.in_flight(PART).track_inprogress():
+        with self._telemetry.in_flight(PART):
             try:
                 return await self._answered(request, route)
             except FoothillError as error:

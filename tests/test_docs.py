@@ -45,8 +45,10 @@ from router.proxy import NO_EDGE, REFUSED
 from runtime.links.holder import CLOUD_FAILED
 from runtime.links.settings import load
 from runtime.links.telemetry import Telemetry
-from runtime.serving.app import UNSETTLED, ServingSettings, create_app
+from runtime.serving.answers import UNSETTLED
+from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost
+from runtime.serving.settings import ServingSettings
 
 ROOT = Path(__file__).parents[1]
 API, BUNDLE, COMPILE, CONFIG, MQTT = (

@@ -63,23 +63,28 @@ class Admission:
         self._wall = wall
 
     async def check(self, sent: Mapping[str, str], request_id: str, model: str | None) -> Grant:
-        """As `admit`, for a request with these headers; a router or node that sends one on has asked its caller."""
-        if self._passes(sent.get(headers.HOP), request_id):
-            return ANYBODY
-        return await self.admit(sent.get("Authorization"), model)
-
-    async def admit(self, authorization: str | None, model: str | None) -> Grant:
-        """What the caller may do. `model`: "" is a route about the server itself, None leaves the check to the route.
+        """What the sender of a request with these headers may do; a router or node that sends one on has asked its
+        caller. `model`: "" is a route about the server itself, None leaves the check to the route.
 
         Raises FoothillError `unauthorized`, `ticket_expired`, `forbidden`, `rate_limited` or `unavailable`.
         """
-        token = bearer(authorization)
+        known = self.check_now(sent, request_id, model)
+        if known is not None:
+            return known
+        assert self._tickets is not None
+        return await self._tickets.grant(bearer(sent.get("Authorization")), model)
+
+    def check_now(self, sent: Mapping[str, str], request_id: str, model: str | None) -> Grant | None:
+        """As `check`, where nothing has to be waited for; None for a ticket that was not seen before."""
+        if self._passes(sent.get(headers.HOP), request_id):
+            return ANYBODY
+        token = bearer(sent.get("Authorization"))
         if not token:
             raise FoothillError("unauthorized", f"This server asks who calls: send `Authorization: {self._wanted()}`.")
         if self._admin_token and hmac.compare_digest(token.encode(errors="replace"), self._admin_token):
             return _ADMIN
         if looks_like_ticket(token) and self._tickets is not None:
-            return await self._tickets.grant(token, model)
+            return self._tickets.remembered(token, model)
         if looks_like_ticket(token) or self._tokens is None:
             raise FoothillError("unauthorized", f"This is not what this server takes: send `{self._wanted()}`.")
         return self._tokens.grant(token, model)

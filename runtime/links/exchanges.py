@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from multidict import CIMultiDictProxy
 
 from contracts.deadlines import Deadline
+from contracts.errors import FoothillError
+from runtime.links.grants import Grant
 
 Clock = Callable[[], float]
 
 
 class Incoming(Protocol):
-    """One request. `target` is its path with the query, as it was sent; `params` what its route found in it."""
+    """One request. `target` is its path with the query, as it was sent; `params` what its route found in it.
+
+    `grant` is what its caller may do, once somebody has asked.
+    """
+
+    grant: Grant | None
 
     @property
     def method(self) -> str: ...
@@ -29,6 +36,11 @@ class Incoming(Protocol):
     def params(self) -> Mapping[str, str]: ...
 
     @property
+    def notes(self) -> dict[str, Any]:
+        """For what follows from method, target and headers alone: kept where the next request has the very same."""
+        ...
+
+    @property
     def request_id(self) -> str:
         """The caller's when it is in form, else a new one; always the same."""
         ...
@@ -38,12 +50,37 @@ class Incoming(Protocol):
         ...
 
 
+def header_lines(headers: Mapping[str, str]) -> str:
+    """As they go over the wire. Raises FoothillError `internal` for a value that would begin another header."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+        raise FoothillError("internal", f"One of the headers {', '.join(headers)} has a line break in its value.")
+    return lines
+
+
+class Fixed:
+    """Headers that many answers share, written once."""
+
+    __slots__ = ("headers", "lines")
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self.headers = dict(headers)
+        self.lines = header_lines(headers)
+
+
+_NONE = Fixed({})
+
+
 class Outgoing(msgspec.Struct):
-    """One answer; its headers are the story's own, and its protocol adds length and date."""
+    """One answer; its headers are the story's own and the `fixed` ones, and its protocol adds length and date."""
 
     status: int
     headers: dict[str, str]
     body: bytes
+    fixed: Fixed = _NONE
+
+    def all_headers(self) -> dict[str, str]:
+        return {**self.fixed.headers, **self.headers}
 
 
 Story = Callable[[Incoming], Awaitable[Outgoing]]

@@ -16,7 +16,7 @@ from contracts import headers
 from contracts.budgets import RetryBudget
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from contracts.escalation import Policy, Verdict, decide
+from contracts.escalation import Policy, Verdict, decide, wish_of
 from contracts.headers import Terms
 from contracts.messages import Audit, Certificate
 from contracts.predictions import with_reason
@@ -84,13 +84,25 @@ def outward_headers(settled: Settled) -> dict[str, str]:
     }
 
 
-class _Evidence(msgspec.Struct, frozen=True):
+class Evidence(msgspec.Struct, frozen=True):
     """What an edge answer says of itself to its holder."""
 
     confidence: float | None
     stratum: str
     digest: str
     answer: str
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """What becomes of one edge answer, and whether its request was drawn for an audit."""
+
+    verdict: Verdict
+    audited: bool
+
+    @property
+    def kept(self) -> bool:
+        """Whether the edge answer stands as it is, and nothing is left to do."""
+        return self.verdict.action == "accept" and not (self.audited or self.verdict.degraded)
 
 
 class Holder:
@@ -145,6 +157,11 @@ class Holder:
             wall=wall,
         )
 
+    def judge(self, evidence: Evidence, terms: Terms, deadline: Deadline) -> Judged:
+        """What is to become of an edge answer; `settle` does it, once, where it is not simply kept."""
+        audited = self._draws_audit(evidence, terms)
+        return Judged(self._decide(evidence, terms, deadline), audited)
+
     async def settle(
         self,
         request: Request,
@@ -154,16 +171,18 @@ class Holder:
         *,
         model: str,
         permit: Callable[[], bool] = lambda: True,
+        judged: Judged | None = None,
     ) -> Settled:
         """The final answer for a request whose edge answer, with status 200, is at hand. Raises nothing of its own.
 
         A failed or late escalation gives the edge answer, degraded. The pair of an audited request is published now
         if it was escalated, else after the cloud was asked in the background. `permit` is asked once, before an
-        escalation: whether its caller may still cost the cloud anything.
+        escalation: whether its caller may still cost the cloud anything. `judged` is what `judge` has said to this
+        request, where it was asked before.
         """
         evidence = _evidence(edge)
-        audited = self._draws_audit(evidence, terms)
-        verdict = self._decide(evidence, terms, deadline)
+        judged = judged or self.judge(evidence, terms, deadline)
+        verdict, audited = judged.verdict, judged.audited
         if verdict.action == "accept" or not permit():
             if audited:
                 self._audit_later(request, edge, evidence, terms, model)
@@ -261,14 +280,17 @@ class Holder:
         settled = _settled(request, edge, "edge", verdict, _edge_phases(edge))
         return msgspec.structs.replace(settled, open=verdict.degraded and self.may_ask_cloud(terms))
 
-    def _decide(self, evidence: _Evidence, terms: Terms, deadline: Deadline) -> Verdict:
+    def _decide(self, evidence: Evidence, terms: Terms, deadline: Deadline) -> Verdict:
+        certificate = self._certificates.get(evidence.stratum)
+        wish = wish_of(evidence.confidence, certificate, terms.escalation)
+        if wish.action == "accept":
+            return wish
         now_s = self._clock()
         policy = Policy(
             asked=terms.escalation,
             cloud_ms=self._clouds.expected_ms(now_s),
             cloud=self._clouds.admitted(terms) and self._clouds.reachable(now_s) and self._has_room(),
         )
-        certificate = self._certificates.get(evidence.stratum)
         return decide(evidence.confidence, certificate, self._before(deadline).left_ms(now_s), policy)
 
     def _has_room(self) -> bool:
@@ -280,7 +302,7 @@ class Holder:
         left_ms = deadline.left_ms(self._clock())
         return Deadline(deadline.expires_at_s - min(_RESERVE_MOST_MS, _RESERVE_SHARE * left_ms) / 1000.0)
 
-    def _draws_audit(self, evidence: _Evidence, terms: Terms) -> bool:
+    def _draws_audit(self, evidence: Evidence, terms: Terms) -> bool:
         """Drawn before the verdict and apart from it, so that audits say something of all requests.
 
         Of all that an edge has answered, that is. What asks a router for `always` goes to the cloud first: there is no
@@ -294,7 +316,7 @@ class Holder:
             self._telemetry.audit("unpaired")
         return bool(whole)
 
-    def _audit_later(self, request: Request, edge: Answer, evidence: _Evidence, terms: Terms, model: str) -> None:
+    def _audit_later(self, request: Request, edge: Answer, evidence: Evidence, terms: Terms, model: str) -> None:
         if not self.may_ask_cloud(terms):
             if terms.residency:
                 self._telemetry.audit("outside-residency")
@@ -306,7 +328,7 @@ class Holder:
         self._audits.add(task)
         task.add_done_callback(self._audits.discard)
 
-    async def _audit(self, request: Request, edge: Answer, evidence: _Evidence, terms: Terms, model: str) -> None:
+    async def _audit(self, request: Request, edge: Answer, evidence: Evidence, terms: Terms, model: str) -> None:
         deadline = Deadline.after(AUDIT_DEADLINE_MS, now_s=self._clock())
         try:
             cloud = await self._clouds.ask(request, terms, deadline, "audit")
@@ -320,7 +342,7 @@ class Holder:
         self._publish_pair(request, edge, evidence, cloud, model, kept=True)
 
     def _publish_pair(
-        self, request: Request, edge: Answer, evidence: _Evidence, cloud: Answer, model: str, *, kept: bool
+        self, request: Request, edge: Answer, evidence: Evidence, cloud: Answer, model: str, *, kept: bool
     ) -> None:
         cloud_answer = cloud.headers.get(headers.ANSWER, "")
         if evidence.confidence is None or not cloud_answer:
@@ -343,9 +365,9 @@ class Holder:
         self._telemetry.audit("published")
 
 
-def _evidence(edge: Answer) -> _Evidence:
+def _evidence(edge: Answer) -> Evidence:
     stratum = edge.headers.get(headers.STRATUM, "")
-    return _Evidence(
+    return Evidence(
         confidence=_confidence(edge.headers.get(headers.CONFIDENCE)),
         stratum=stratum if STRATUM.fullmatch(stratum) else "",
         digest=edge.headers.get(headers.DIGEST, ""),

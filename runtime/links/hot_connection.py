@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Literal
 
 from multidict import CIMultiDictProxy
 
 from contracts.deadlines import Deadline
-from contracts.errors import FoothillError
 from runtime.links.bodies import too_large, too_slow
-from runtime.links.exchanges import Clock, Outgoing
+from runtime.links.exchanges import Clock, Outgoing, header_lines
+from runtime.links.grants import Grant
 from runtime.links.hot_routes import Hot, HotRoutes
 from runtime.links.http_date import HttpDate
 from runtime.links.http_errors import callers_id
 from runtime.links.http_framing import Framing, Head
+from runtime.links.request_ids import RequestIds
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +33,17 @@ _FIRST_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for s
 class HotRequest:
     """One request, whose body may still be on its way: `runtime.links.exchanges.Incoming`."""
 
-    __slots__ = ("_arrived", "_head", "_parts", "left", "params", "request_id")
+    __slots__ = ("_arrived", "_head", "_parts", "grant", "left", "notes", "params", "request_id")
 
-    def __init__(self, head: Head, params: Mapping[str, str]) -> None:
+    def __init__(self, head: Head, params: Mapping[str, str], request_id: str) -> None:
         self._head = head
         self._parts: list[bytes] = []
         self._arrived: asyncio.Future[None] | None = None
         self.left = head.content_length
         self.params = params
-        self.request_id = callers_id(head.headers) or os.urandom(16).hex()
+        self.request_id = request_id
+        self.notes = head.notes
+        self.grant: Grant | None = None
 
     @property
     def method(self) -> str:
@@ -87,6 +90,7 @@ class HotConnection:
         routes: HotRoutes,
         transport: asyncio.Transport,
         date: HttpDate,
+        ids: RequestIds,
         *,
         theirs: Callable[[bytes], None],
         busy: Callable[[bool], None],
@@ -95,6 +99,7 @@ class HotConnection:
         self._routes = routes
         self._transport = transport
         self._date = date
+        self._ids = ids
         self._theirs = theirs
         self._busy = busy
         self._loop = loop
@@ -104,8 +109,9 @@ class HotConnection:
         self._answered = True
         self._blocked = self._paused = False
         self._request: HotRequest | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._matched: tuple[Head | None, Hot | None] = (None, None)
+        self._give_up: Callable[[], None] | None = None
+        self._advancing = False
+        self._matched: tuple[Head | None, Hot | None, str] = (None, None, "")
 
     def received(self, data: bytes) -> None:
         if self._owner == "theirs for good":
@@ -127,21 +133,32 @@ class HotConnection:
 
     def lost(self) -> None:
         """The caller is gone: whatever is done for it is given up."""
-        if self._task is not None:
-            self._task.cancel()
+        if self._give_up is not None:
+            self._give_up()
 
     def _advance(self) -> None:
         """As far as the bytes at hand go."""
-        while not self._transport.is_closing():
-            if not self._owner and not self._begin():
-                return
-            if self._left and not self._pass_body():
-                return
-            if self._left or not self._answered or self._blocked:
-                self._hold()
-                return
-            self._owner, self._request = "", None
-            self._release()
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._step():
+                pass
+        finally:
+            self._advancing = False
+
+    def _step(self) -> bool:
+        """Whether there is more to do with the bytes at hand."""
+        if self._transport.is_closing() or not (self._owner or self._begin()):
+            return False
+        if self._left and not self._pass_body():
+            return False
+        if self._left or not self._answered or self._blocked:
+            self._hold()
+            return False
+        self._owner, self._request = "", None
+        self._release()
+        return True
 
     def _begin(self) -> bool:
         """The next request goes to whom it belongs. Whether there was one."""
@@ -154,23 +171,37 @@ class HotConnection:
             self._theirs(head)
             return False
         self._left, self._answered = head.content_length, False
-        hot = self._match(head)
+        hot, sent_id = self._match(head)
         if hot is None:
             self._owner = "theirs"
             self._theirs(head.raw)
         else:
             self._owner = "ours"
-            self._request = HotRequest(head, hot.params)
             self._busy(True)
-            self._task = self._loop.create_task(self._answer(hot, self._request))
+            self._start(hot, head, sent_id or self._ids.new())
         return True
 
-    def _match(self, head: Head) -> Hot | None:
-        known, hot = self._matched
+    def _start(self, hot: Hot, head: Head, request_id: str) -> None:
+        """The swift way where the body is here already, else the story that waits for it."""
+        request = self._request = HotRequest(head, hot.params, request_id)
+        if self._left <= self._framing.held:
+            body = self._framing.take(self._left)
+            request.left = self._left = 0
+            self._give_up = hot.route.swift(request, body, self._done)
+            if self._give_up is not None or self._answered:
+                return
+            request.take(body, wanted=True)
+            request.left = 0
+        task = self._loop.create_task(self._tell(hot, request))
+        self._give_up = partial(_cancel, task)
+
+    def _match(self, head: Head) -> tuple[Hot | None, str]:
+        """The route of a request, and the id that its caller has given it."""
+        known, hot, sent_id = self._matched
         if known is not head:
-            hot = self._routes.match(head)
-            self._matched = (head, hot)
-        return hot
+            hot, sent_id = self._routes.match(head), callers_id(head.headers)
+            self._matched = (head, hot, sent_id)
+        return hot, sent_id
 
     def _pass_body(self) -> bool:
         """Whether there was some of it."""
@@ -182,18 +213,25 @@ class HotConnection:
             self._theirs(part)
         return bool(part)
 
-    async def _answer(self, hot: Hot, request: HotRequest) -> None:
+    async def _tell(self, hot: Hot, request: HotRequest) -> None:
         try:
-            answer = await hot.story(request)
-            self._write(answer)
+            self._done(await hot.route.story(request))
         except Exception:
             log.exception("%s %s failed", request.method, request.target)
             self._transport.close()
+            self._busy(False)
+
+    def _done(self, answer: Outgoing) -> None:
+        self._give_up, self._answered = None, True
+        try:
+            self._write(answer)
+        except Exception:
+            log.exception("an answer of %d cannot be written", answer.status)
+            self._transport.close()
         finally:
             self._busy(False)
-        self._task, self._answered = None, True
-        if self._left:
-            self._loop.call_later(LINGER_S, self._give_up, request)
+        if self._left and self._request is not None:
+            self._loop.call_later(LINGER_S, self._close_if_left, self._request)
         self._advance()
 
     def _write(self, answer: Outgoing) -> None:
@@ -206,7 +244,7 @@ class HotConnection:
             self._transport.write(head)
             self._transport.write(answer.body)
 
-    def _give_up(self, request: HotRequest) -> None:
+    def _close_if_left(self, request: HotRequest) -> None:
         """Whoever still sends the body of a request that was answered long ago."""
         if self._request is request and self._left:
             self._transport.close()
@@ -222,12 +260,12 @@ class HotConnection:
             self._transport.resume_reading()
 
 
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+
+
 def rendered(answer: Outgoing, date: str) -> bytes:
-    """The head of an answer. Raises FoothillError `internal` for a header that would begin another one."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()])
-    if lines.count("\n") != len(answer.headers) or lines.count("\r") != len(answer.headers):
-        raise FoothillError("internal", f"A header of an answer has a line break in it: {sorted(answer.headers)}.")
-    first = _FIRST_LINES[answer.status]
-    return f"{first}{lines}Date: {date}\r\nContent-Length: {len(answer.body)}\r\n\r\n".encode(
-        "utf-8", "surrogateescape"
-    )
+    """The head of an answer. Raises FoothillError `internal`, as `header_lines`."""
+    length = f"Date: {date}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
+    lines = f"{_FIRST_LINES[answer.status]}{answer.fixed.lines}{header_lines(answer.headers)}{length}"
+    return lines.encode("utf-8", "surrogateescape")

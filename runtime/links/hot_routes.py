@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from aiohttp import web
 
-from runtime.links.exchanges import Story
+from runtime.links.exchanges import Incoming, Outgoing, Story
 from runtime.links.http_framing import Head
 
 _PARAMETER = re.compile(r"{([a-z_]+)}")
+
+
+Swift = Callable[[Incoming, bytes, Callable[[Outgoing], None]], Callable[[], None] | None]
+"""Answers a request whose whole body is there without a task of its own: calls back once with the answer, at once or
+later. It returns what gives the request up, after which nobody is called; or None, and leaves it to the story."""
 
 
 class Route(NamedTuple):
@@ -20,12 +25,13 @@ class Route(NamedTuple):
     method: str
     pattern: str
     story: Story
+    swift: Swift
 
 
 class Hot(NamedTuple):
-    """A request's story and what its route found in the path."""
+    """A request's route and what it found in the path."""
 
-    story: Story
+    route: Route
     params: dict[str, str]
 
 
@@ -33,13 +39,13 @@ class HotRoutes:
     """Finds the story of a request. A target with a query, or with escapes in it, is none of these."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        self._routes = [(route.method, _compiled(route.pattern), route.story) for route in routes]
+        self._routes = [(_compiled(route.pattern), route) for route in routes]
 
     def match(self, head: Head) -> Hot | None:
-        for method, pattern, story in self._routes:
-            found = pattern.fullmatch(head.target) if method == head.method else None
+        for pattern, route in self._routes:
+            found = pattern.fullmatch(head.target) if route.method == head.method else None
             if found is not None:
-                return Hot(story, found.groupdict())
+                return Hot(route, found.groupdict())
         return None
 
 

@@ -104,6 +104,8 @@ def _from_http(error: web.HTTPException, source: str, request_id: str) -> web.Re
 
 def callers_id(sent: Mapping[str, str]) -> str:
     """The id that a caller has sent, or "" where it is not in form."""
+    if headers.REQUEST_ID not in sent:
+        return ""
     try:
         return headers.parse_request_id(sent)
     except FoothillError:

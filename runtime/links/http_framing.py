@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -22,10 +23,10 @@ _ELABORATE = ("Transfer-Encoding", "Content-Encoding", "Expect", "Upgrade", "Tra
 class Head:
     """The head of one plain request. `target` is the path as it was sent, `raw` all its bytes.
 
-    `content_length`: so many bytes of body follow it.
+    `content_length`: so many bytes of body follow it. `notes` are the readers': what they make of the head.
     """
 
-    __slots__ = ("content_length", "headers", "method", "raw", "target")
+    __slots__ = ("content_length", "headers", "method", "notes", "raw", "target")
 
     def __init__(self, raw: bytes, method: str, target: str, headers: CIMultiDictProxy[str], length: int) -> None:
         self.raw = raw
@@ -33,6 +34,7 @@ class Head:
         self.target = target
         self.headers = headers
         self.content_length = length
+        self.notes: dict[str, Any] = {}
 
 
 class Framing:

@@ -18,6 +18,7 @@ from runtime.links.hot_connection import HotConnection
 from runtime.links.hot_routes import HOT_ROUTES, HotRoutes
 from runtime.links.http_date import HttpDate
 from runtime.links.http_errors import error_response
+from runtime.links.request_ids import RequestIds
 
 _SHOWN = 200
 _CALLERS_OWN = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
@@ -50,6 +51,7 @@ class _Server(web.Server):
         self.source = source
         self.hot = hot
         self.date = HttpDate()
+        self.ids = RequestIds()
 
     def __call__(self) -> web.RequestHandler:
         return _Protocol(self, loop=self._loop, **self._kwargs)
@@ -77,6 +79,7 @@ class _Protocol(web.RequestHandler):
                 self._server.hot,
                 cast(asyncio.Transport, transport),
                 self._server.date,
+                self._server.ids,
                 theirs=super().data_received,
                 busy=self._note_busy,
                 loop=self._loop,

@@ -17,12 +17,12 @@ async def oip_error_middleware(request: web.Request, handler: Handler) -> web.St
     answer = await handler(request)
     if answer.status >= 400 and _is_oip(request.path) and isinstance(answer, web.Response):
         body = answer.body
-        answer.body = _with_error(body) if isinstance(body, bytes) else body
+        answer.body = with_error(body) if isinstance(body, bytes) else body
     return answer
 
 
-def _with_error(body: bytes) -> bytes:
-    """A relayed body of another form stays as it is."""
+def with_error(body: bytes) -> bytes:
+    """An error body with the protocol's `error` in it. A relayed body of another form stays as it is."""
     try:
         return error_body(msgspec.json.decode(body, type=ErrorBody))
     except UNREADABLE:

@@ -8,8 +8,8 @@ from itertools import accumulate
 from typing import Literal
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
@@ -21,6 +21,7 @@ AuditOutcome = Literal["published", "failed", "dropped", "unpaired", "outside-re
 OTHER = "other"
 MAX_MODELS = 64
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_BUCKETS_MS = tuple(1000.0 * bound for bound in _BUCKETS_S)
 _BOUNDS = (*map(str, _BUCKETS_S), "+Inf")
 
 
@@ -33,7 +34,8 @@ class Telemetry:
         self._answered = _Answered()
         self.registry.register(self._answered)
         process_metrics.register(self.registry)
-        self._in_flight = Gauge("foothill_in_flight", "Requests being answered now", ("part",), registry=self.registry)
+        self._in_flight = _AllInFlight()
+        self.registry.register(self._in_flight)
         self._cloud_bytes = Counter(
             "foothill_cloud_bytes_total",
             "HTTP bytes to and from the cloud: heads and bodies",
@@ -62,14 +64,13 @@ class Telemetry:
 
         Call it on the event loop only.
         """
-        model = self._bounded(model)
-        self._answered.count((part, route, model, tier, reason, str(status)))
-        for phase, milliseconds in phases_ms.items():
-            self._answered.time((part, phase, tier, model), milliseconds / 1000.0)
+        if model not in self._models:
+            model = self._bounded(model)
+        self._answered.count((part, route, model, tier, reason, status), phases_ms)
 
-    def in_flight(self, part: str) -> Gauge:
-        """Use as `with telemetry.in_flight("router").track_inprogress():`."""
-        return self._in_flight.labels(part)
+    def in_flight(self, part: str) -> InFlight:
+        """Count with it on the event loop only."""
+        return self._in_flight.of(part)
 
     def cloud_bytes(self, purpose: Purpose, *, sent: int, received: int) -> None:
         self._cloud_bytes.labels("sent", purpose).inc(sent)
@@ -90,6 +91,33 @@ class Telemetry:
         return model
 
 
+class InFlight:
+    """How many requests are being answered now."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
+
+class _AllInFlight(Collector):
+    def __init__(self) -> None:
+        self._by_part: dict[str, InFlight] = {}
+
+    def of(self, part: str) -> InFlight:
+        return self._by_part.setdefault(part, InFlight())
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("foothill_in_flight", "Requests being answered now", labels=("part",))
+        for part, in_flight in self._by_part.items():
+            family.add_metric((part,), in_flight.count)
+        yield family
+
+
 class _Answered(Collector):
     """Requests and the times of their phases, by label values.
 
@@ -99,18 +127,21 @@ class _Answered(Collector):
     """
 
     def __init__(self) -> None:
-        self._requests: dict[tuple[str, ...], int] = {}
-        self._phases: dict[tuple[str, ...], _Times] = {}
+        self._requests: dict[tuple[str | int, ...], int] = {}
+        self._phases: dict[tuple[str, str, str], dict[str, _Times]] = {}
 
-    def count(self, labels: tuple[str, ...]) -> None:
+    def count(self, labels: tuple[str, str, str, str, str, int], phases_ms: Mapping[str, float]) -> None:
         self._requests[labels] = self._requests.get(labels, 0) + 1
-
-    def time(self, labels: tuple[str, ...], seconds: float) -> None:
-        times = self._phases.get(labels)
-        if times is None:
-            times = self._phases[labels] = _Times()
-        times.by_bucket[bisect_left(_BUCKETS_S, seconds)] += 1
-        times.sum_s += seconds
+        part, _, model, tier, _, _ = labels
+        phases = self._phases.get((part, tier, model))
+        if phases is None:
+            phases = self._phases[part, tier, model] = {}
+        for phase, milliseconds in phases_ms.items():
+            times = phases.get(phase)
+            if times is None:
+                times = phases[phase] = _Times()
+            times.by_bucket[bisect_left(_BUCKETS_MS, milliseconds)] += 1
+            times.sum_ms += milliseconds
 
     def collect(self) -> Iterator[Metric]:
         seconds = HistogramMetricFamily(
@@ -118,8 +149,10 @@ class _Answered(Collector):
             "Time of one phase of a request, as in Server-Timing; `total` is the whole of it",
             labels=("part", "phase", "tier", "model"),
         )
-        for labels, times in self._phases.items():
-            seconds.add_metric(labels, list(zip(_BOUNDS, accumulate(times.by_bucket), strict=True)), times.sum_s)
+        for (part, tier, model), phases in self._phases.items():
+            for phase, times in phases.items():
+                buckets = list(zip(_BOUNDS, accumulate(times.by_bucket), strict=True))
+                seconds.add_metric((part, phase, tier, model), buckets, times.sum_ms / 1000.0)
         yield seconds
         requests = CounterMetricFamily(
             "foothill_requests",
@@ -127,7 +160,7 @@ class _Answered(Collector):
             labels=("part", "route", "model", "tier", "reason", "status"),
         )
         for labels, count in self._requests.items():
-            requests.add_metric(labels, count)
+            requests.add_metric([*map(str, labels)], count)
         yield requests
 
 
@@ -136,4 +169,4 @@ class _Times:
 
     def __init__(self) -> None:
         self.by_bucket = [0] * len(_BOUNDS)
-        self.sum_s = 0.0
+        self.sum_ms = 0.0

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
 from contracts.deadlines import Deadline
 from runtime.links.bodies import read_body
 from runtime.links.exchanges import Clock, Story
+from runtime.links.grants import Grant
 from runtime.links.http_errors import request_id_of
 
 
 class _Incoming:
     """A request that came through aiohttp."""
 
-    __slots__ = ("_request", "headers", "method", "params", "request_id", "target")
+    __slots__ = ("_request", "grant", "headers", "method", "notes", "params", "request_id", "target")
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
@@ -24,6 +26,8 @@ class _Incoming:
         self.headers = request.headers
         self.params = request.match_info
         self.request_id = request_id_of(request)
+        self.notes: dict[str, Any] = {}
+        self.grant: Grant | None = None
 
     async def read(self, limit: int, deadline: Deadline, clock: Clock) -> bytes:
         return await read_body(self._request, limit, deadline, clock)
@@ -32,6 +36,6 @@ class _Incoming:
 def handler(story: Story) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
         answer = await story(_Incoming(request))
-        return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        return web.Response(status=answer.status, headers=answer.all_headers(), body=answer.body)
 
     return handle

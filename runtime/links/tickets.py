@@ -65,11 +65,18 @@ class TicketBook:
         Raises FoothillError `unauthorized`, `ticket_expired`, `forbidden`, `rate_limited`, or `unavailable` while the
         ticket's key cannot be had.
         """
+        known = self.remembered(token, model)
+        return known if known is not None else self._granted(await self._verified(token), model)
+
+    def remembered(self, token: str, model: str | None) -> Grant | None:
+        """As `grant`, for a ticket that was verified before; None for any other."""
         held = self._held.get(token)
         if held is None or self._keys.known(held.key_id) is None:
-            held = await self._verified(token)
-        else:
-            self._held.move_to_end(token)
+            return None
+        self._held.move_to_end(token)
+        return self._granted(held, model)
+
+    def _granted(self, held: _Held, model: str | None) -> Grant:
         tickets.check_time(held.ticket, self._wall())
         if model is not None:
             tickets.check_model(held.ticket, model)

@@ -6,20 +6,22 @@ What is decided stands in `batching/`; here is the event loop, the engine's thre
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
 from contracts.deadlines import Deadline
-from contracts.errors import FoothillError
 from runtime.serving.batching import refusals
 from runtime.serving.batching.line import Entry, level_of
 from runtime.serving.batching.schedule import Schedule
 from runtime.serving.batching.service_times import ServiceTimes
 from runtime.serving.batching.turns import Share, Turns
 from runtime.serving.engine_thread import EngineThread
-from runtime.serving.shared_run import Ran, Run, run_shared
+from runtime.serving.postprocess import Reading
+from runtime.serving.shared_run import Part, Ran, Read, Run, read_nothing, run_shared
 from runtime.serving.tensors import Array
 
 Clock = Callable[[], float]
@@ -32,14 +34,20 @@ class BatchResult(msgspec.Struct, frozen=True):
     """`outputs` may be views into those of the whole batch, which had `batch` rows. Times in ms."""
 
     outputs: dict[str, Array]
+    reading: Reading
     queue_ms: float
     infer_ms: float
     batch: int
 
 
-class _Waiting(Entry, kw_only=True, eq=False):
+Then = Callable[[BatchResult | Exception], None]
+"""Called once, on the event loop, with what the batcher or the engine has to say. Must not raise."""
+
+
+class Waiting(Entry, kw_only=True, eq=False):
     inputs: Mapping[str, Array]
-    answer: asyncio.Future[BatchResult]
+    then: Then
+    answered: bool = False
 
 
 class Batcher:
@@ -57,21 +65,27 @@ class Batcher:
         name: str,
         batches: bool,
         turns: Turns,
+        read: Read = read_nothing,
         interrupt: Callable[[], None] = lambda: None,
         max_waiting: int = 256,
         clock: Clock = time.monotonic,
     ) -> None:
-        self.schedule: Schedule[_Waiting] = Schedule(times, max_waiting=max_waiting)
+        self.schedule: Schedule[Waiting] = Schedule(times, max_waiting=max_waiting)
         self._run = run
+        self._read = read
         self._batches = batches
         self._turns = turns
         self._share = Share(self._run_in_thread)
         self._interrupt = interrupt
         self._clock = clock
         self._thread = EngineThread(f"engine-{name}")
-        self._running: Sequence[_Waiting] = ()
+        self._loop = asyncio.get_running_loop()
+        self._running: Sequence[Waiting] = ()
         self._wanted_s = 0.0
         self._asked = self._woken = self._closed = False
+        self._open: set[Waiting] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_s = math.inf
 
     @property
     def waiting(self) -> int:
@@ -82,46 +96,60 @@ class Batcher:
 
         Raises Refused, or what the engine raised.
         """
-        loop = asyncio.get_running_loop()
-        waiting = self._admit(inputs, deadline, priority, loop)
-        alarm = loop.call_later(deadline.left_s(self._clock()), self._expire, waiting)
-        self._wake()
+        answer: asyncio.Future[BatchResult] = self._loop.create_future()
+        waiting = self.enter(inputs, deadline, partial(_settle, answer), priority=priority)
         try:
-            return await waiting.answer
-        except BaseException as error:
-            self._leave(waiting, error)
+            return await answer
+        except asyncio.CancelledError:
+            self.leave(waiting)
             raise
-        finally:
-            alarm.cancel()
+
+    def enter(self, inputs: Mapping[str, Array], deadline: Deadline, then: Then, *, priority: int = 0) -> Waiting:
+        """As `submit`, for whom `then` is called. Raises Refused for who is not let in, and calls nobody."""
+        waiting = self._admit(inputs, deadline, then, priority)
+        self._open.add(waiting)
+        if waiting.expires_at_s < self._alarm_s:
+            self._set_alarm(waiting.expires_at_s)
+        self._wake()
+        return waiting
+
+    def leave(self, waiting: Waiting) -> bool:
+        """Nobody waits for this answer any more, and nobody is called. Whether anybody would still have been."""
+        if waiting.answered:
+            return False
+        self.schedule.refused["gone"] += 1
+        waiting.answered = True
+        self._drop(waiting)
+        return True
 
     async def close(self) -> None:
         """Refuses what waits and what comes, and returns when the engine thread has ended."""
         self._closed = True
         for waiting in [*self.schedule.line.ordered()]:
             self.schedule.line.discard(waiting)
-            _settle(waiting.answer, self.schedule.count(refusals.closed()))
+            self._answer_one(waiting, self.schedule.count(refusals.closed()))
         if self._asked:
             self._turns.withdraw(self._share)
+        if self._alarm is not None and not self._open:
+            self._alarm.cancel()
         await asyncio.get_running_loop().run_in_executor(None, self._thread.stop)
 
-    def _admit(
-        self, inputs: Mapping[str, Array], deadline: Deadline, priority: int, loop: asyncio.AbstractEventLoop
-    ) -> _Waiting:
+    def _admit(self, inputs: Mapping[str, Array], deadline: Deadline, then: Then, priority: int) -> Waiting:
         if self._closed:
             raise self.schedule.count(refusals.closed())
         now_s = self._clock()
-        waiting = _Waiting(
+        waiting = Waiting(
             rows=len(next(iter(inputs.values()))) if self._batches else 1,
-            key=tuple([(name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()]),
+            key=tuple([(name, array.dtype, array.shape[1:]) for name, array in inputs.items()]),
             level=level_of(priority),
             since_s=now_s,
             expires_at_s=deadline.expires_at_s,
             inputs=inputs,
-            answer=loop.create_future(),
+            then=then,
         )
         displaced = self.schedule.admit(waiting, now_s)
         if displaced is not None:
-            _settle(displaced[0].answer, displaced[1])
+            self._answer_one(*displaced)
         return waiting
 
     def _start(self) -> None:
@@ -137,22 +165,22 @@ class Batcher:
             self._wanted_s = self._clock()
             self._turns.ask(self._share)
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[Waiting]:
         """The next batch; whoever can no longer be in time is told so."""
         if self._closed:
             return []
         batch, late = self.schedule.next(self._clock())
         for waiting, refusal in late:
-            _settle(waiting.answer, refusal)
+            self._answer_one(waiting, refusal)
         return batch
 
-    def _is_short(self, batch: Sequence[_Waiting]) -> bool:
+    def _is_short(self, batch: Sequence[Waiting]) -> bool:
         times = self.schedule.times
         return times.known and times.engine_s(sum(waiting.rows for waiting in batch)) < INLINE_S
 
-    def _run_here(self, batch: Sequence[_Waiting]) -> None:
+    def _run_here(self, batch: Sequence[Waiting]) -> None:
         self._begin(batch, self._clock())
-        ran = run_shared(self._run, [waiting.inputs for waiting in batch], self._clock)
+        ran = run_shared(self._run, self._read, [waiting.inputs for waiting in batch], self._clock)
         self._end(ran)
         self._answer(batch, ran)
         self._wake()
@@ -165,11 +193,10 @@ class Batcher:
             self._turns.done(self._share, 0.0, again=False)
             return
         self._begin(batch, self._wanted_s)
-        loop = asyncio.get_running_loop()
         requests = [waiting.inputs for waiting in batch]
 
         def work() -> None:
-            loop.call_soon_threadsafe(self._finish, run_shared(self._run, requests, self._clock))
+            self._loop.call_soon_threadsafe(self._finish, run_shared(self._run, self._read, requests, self._clock))
 
         self._thread.start(work)
 
@@ -184,51 +211,76 @@ class Batcher:
         self._answer(batch, ran)
         self._wake()
 
-    def _begin(self, batch: Sequence[_Waiting], wanted_s: float) -> None:
+    def _begin(self, batch: Sequence[Waiting], wanted_s: float) -> None:
         self._running = batch
         self._wanted_s = wanted_s
         self.schedule.begin(batch, self._clock())
 
     def _end(self, ran: Ran) -> None:
         now_s = self._clock()
-        sound = all(isinstance(result, dict) for result in ran.results)
+        sound = all(isinstance(result, Part) for result in ran.results)
         self.schedule.end(
             self._running, engine_s=ran.engine_s, whole_s=now_s - self._wanted_s, now_s=now_s, sound=sound
         )
         self._running = ()
 
-    def _answer(self, batch: Sequence[_Waiting], ran: Ran) -> None:
+    def _answer(self, batch: Sequence[Waiting], ran: Ran) -> None:
         rows, infer_ms, now_s = sum(waiting.rows for waiting in batch), ran.engine_s * 1000.0, self._clock()
         for waiting, result in zip(batch, ran.results, strict=True):
-            if waiting.answer.done():
+            if waiting.answered:
                 continue
-            if not isinstance(result, dict):
-                waiting.answer.set_exception(result)
+            if not isinstance(result, Part):
+                self._answer_one(waiting, result)
             elif now_s > waiting.expires_at_s:
                 self._expire(waiting)
             else:
                 queue_ms = (ran.started_s - waiting.since_s) * 1000.0
-                waiting.answer.set_result(BatchResult(result, queue_ms, infer_ms, rows))
+                self._answer_one(waiting, BatchResult(result.outputs, result.reading, queue_ms, infer_ms, rows))
+
+    def _answer_one(self, waiting: Waiting, outcome: BatchResult | Exception) -> None:
+        if not waiting.answered:
+            waiting.answered = True
+            self._open.discard(waiting)
+            waiting.then(outcome)
 
     def _wake(self) -> None:
         if self.waiting and not (self._woken or self._asked or self._running or self._closed):
             self._woken = True
-            asyncio.get_running_loop().call_soon(self._start)
+            self._loop.call_soon(self._start)
 
-    def _expire(self, waiting: _Waiting) -> None:
-        if not waiting.answer.done():
-            waiting.answer.set_exception(self.schedule.count(refusals.expired("the model had answered")))
+    def _set_alarm(self, at_s: float) -> None:
+        """One for all who wait: most are answered long before their deadlines."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_s = at_s
+        self._alarm = self._loop.call_later(max(0.0, at_s - self._clock()), self._ring)
 
-    def _leave(self, waiting: _Waiting, error: BaseException) -> None:
-        """Nobody waits for this answer any more: it is not run, and not run on."""
-        if isinstance(error, asyncio.CancelledError):
-            self.schedule.refused["gone"] += 1
+    def _ring(self) -> None:
+        now_s, self._alarm, self._alarm_s = self._clock(), None, math.inf
+        for waiting in [*self._open]:
+            if waiting.expires_at_s <= now_s:
+                self._expire(waiting)
+        if self._open:
+            self._set_alarm(min(waiting.expires_at_s for waiting in self._open))
+
+    def _expire(self, waiting: Waiting) -> None:
+        refusal = self.schedule.count(refusals.expired("the model had answered"))
+        self._answer_one(waiting, refusal)
+        self._drop(waiting)
+
+    def _drop(self, waiting: Waiting) -> None:
+        """It is not run any more, and not run on when nobody else waits for that run."""
+        self._open.discard(waiting)
         if self.schedule.line.discard(waiting):
             return
-        if self._running and all(each.answer.done() for each in self._running):
+        if self._running and all(each.answered for each in self._running):
             self._interrupt()
 
 
-def _settle(answer: asyncio.Future[BatchResult], error: FoothillError) -> None:
-    if not answer.done():
-        answer.set_exception(error)
+def _settle(answer: asyncio.Future[BatchResult], outcome: BatchResult | Exception) -> None:
+    if answer.done():
+        return
+    if isinstance(outcome, BatchResult):
+        answer.set_result(outcome)
+    else:
+        answer.set_exception(outcome)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import numpy as np
 
 from contracts.manifest import Isotonic
@@ -32,11 +35,19 @@ def calibrated(confidence: Array, isotonic: Isotonic | None) -> Array:
 
 
 def of_rows(probabilities: Array, isotonic: Isotonic | None = None) -> float:
-    """A batch is as sure as its least sure row: the smallest of the rows' largest probabilities, calibrated.
+    """As `of_each`, for one request that has all the rows."""
+    return of_each(probabilities, [len(probabilities)], isotonic)[0]
 
-    The map rises, so the least sure row is so before and after it. 0 when a value is not finite: an answer that is no
-    number must never pass for a sure one.
+
+def of_each(probabilities: Array, ends: Sequence[int], isotonic: Isotonic | None = None) -> list[float]:
+    """How sure each request is of its rows, which end at `ends`: as its least sure one.
+
+    A row is as sure as its largest probability, calibrated. 0 where a value is not finite: an answer that is no number
+    must never pass for a sure one.
     """
-    if not np.isfinite(probabilities).all():
-        return 0.0
-    return float(calibrated(probabilities.max(axis=1).min(), isotonic))
+    with np.errstate(invalid="ignore"):
+        finite = np.isfinite(probabilities.sum(axis=1))
+    sure = np.where(finite, calibrated(probabilities.max(axis=1), isotonic), 0.0)
+    if len(ends) == len(sure):
+        return cast(list[float], sure.tolist())
+    return cast(list[float], np.minimum.reduceat(sure, [0, *ends[:-1]]).tolist())

@@ -12,9 +12,13 @@ from typing import Any
 
 import msgspec
 
+from contracts import headers
 from contracts.errors import FoothillError
+from runtime.links.exchanges import Fixed
 from runtime.serving.batcher import Batcher
 from runtime.serving.batching.turns import Turns
+from runtime.serving.few import Few
+from runtime.serving.forms import Forms
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.statistics import ModelStatistics
 
@@ -59,6 +63,12 @@ class ServedReport(msgspec.Struct, frozen=True):
     in_flight: int
 
 
+def _named(loaded: LoadedModel) -> dict[str, str]:
+    """The headers that are the same on all of a model's answers."""
+    named = {headers.MODEL: loaded.manifest.reference, headers.DIGEST: loaded.digest}
+    return {**named, headers.STRATUM: loaded.stratum} if loaded.stratum else named
+
+
 class Served:
     """One loaded model with its batcher. Used as a context, it is not closed before the context has ended."""
 
@@ -66,21 +76,33 @@ class Served:
         self.loaded = loaded
         self.batcher = batcher
         self.statistics = ModelStatistics(loaded.manifest.model, loaded.manifest.version)
+        self.forms = Forms(loaded.manifest)
+        self.batches = loaded.batches
+        self.named = _named(loaded)
+        self.fixed: Few[tuple[str, int | None, str, bool], Fixed] = Few()
         self.in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def __enter__(self) -> Served:
+    def enter(self) -> None:
+        """It is not closed before as many have left as have entered."""
         self.in_flight += 1
-        self._idle.clear()
+        if self.in_flight == 1:
+            self._idle.clear()
+
+    def leave(self) -> None:
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self._idle.set()
+
+    def __enter__(self) -> Served:
+        self.enter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.in_flight -= 1
-        if self.in_flight == 0:
-            self._idle.set()
+        self.leave()
 
     async def close(self, drain_s: float) -> None:
         """Waits for its users, then for its engine thread, and frees the model."""
@@ -199,6 +221,7 @@ class ModelHost:
             name=loaded.manifest.model,
             batches=loaded.batches,
             turns=self._turns,
+            read=loaded.read_each,
             interrupt=loaded.interrupt,
             max_waiting=self._max_waiting,
             clock=self._clock,

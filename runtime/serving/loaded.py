@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -107,6 +107,10 @@ class LoadedModel:
     def read(self, outputs: Mapping[str, Array]) -> Reading:
         """Confidence and comparable answer of the outputs, under this artifact's own rule."""
         return postprocess.read(outputs, self.manifest, self.artifact)
+
+    def read_each(self, outputs: Mapping[str, Array], ends: Sequence[int]) -> Sequence[Reading]:
+        """As `read`, for each of the requests whose rows end at `ends`."""
+        return postprocess.read_each(outputs, ends, self.manifest, self.artifact)
 
     def close(self) -> None:
         self.engine.close()

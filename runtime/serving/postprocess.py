@@ -38,20 +38,35 @@ class Stamp(msgspec.Struct, frozen=True):
     request_id: str
 
 
+NOTHING = Reading()
+"""What the outputs of a model say that has no labels to compare."""
+
+
 def read(outputs: Mapping[str, Array], manifest: Manifest, artifact: Artifact) -> Reading:
     """Probabilities, confidence under the artifact's rule, and the top labels of all rows."""
     head = manifest.postprocess
+    rows = len(outputs[head.output]) if head.scores_classes else 0
+    return read_each(outputs, [rows], manifest, artifact)[0]
+
+
+def read_each(
+    outputs: Mapping[str, Array], ends: Sequence[int], manifest: Manifest, artifact: Artifact
+) -> list[Reading]:
+    """What `outputs` say to each of the requests whose rows end at `ends`."""
+    head = manifest.postprocess
     if not head.scores_classes:
-        return Reading()
+        return [NOTHING] * len(ends)
     rule = artifact.confidence
     temperature = rule.temperature if rule is not None else 1.0
     soften = confidence.softmax if head.kind == "logits" else confidence.sharpen
     probabilities = soften(outputs[head.output], temperature)
-    return Reading(
-        confidence=confidence.of_rows(probabilities, rule.isotonic) if rule is not None else None,
-        answer=label_answer(np.argmax(probabilities, axis=1).tolist()),
-        probabilities=probabilities,
-    )
+    labels = np.argmax(probabilities, axis=1).tolist()
+    sure = confidence.of_each(probabilities, ends, rule.isotonic) if rule is not None else [None] * len(ends)
+    starts = [0, *ends[:-1]]
+    return [
+        Reading(each, label_answer(labels[start:end]), probabilities[start:end])
+        for each, start, end in zip(sure, starts, ends, strict=True)
+    ]
 
 
 def predict(outputs: Mapping[str, Array], reading: Reading, manifest: Manifest, stamp: Stamp) -> Prediction:

@@ -3,57 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from contracts.errors import FoothillError
 from runtime.serving.engine import Interrupted
+from runtime.serving.postprocess import NOTHING, Reading
 from runtime.serving.tensors import Array
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+Read = Callable[[Mapping[str, Array], Sequence[int]], Sequence[Reading]]
+"""What the outputs of a run say to each request in it, given where the rows of each end."""
+
 Clock = Callable[[], float]
 
 
-class Ran(msgspec.Struct, frozen=True):
-    """What became of each request, in their order: its outputs (views into the batch's), or what was raised."""
+class Part(NamedTuple):
+    """One request's share of a run: its outputs are views into those of the run."""
 
-    results: Sequence[dict[str, Array] | Exception]
+    outputs: dict[str, Array]
+    reading: Reading
+
+
+class Ran(msgspec.Struct, frozen=True):
+    """What became of each request, in their order: its part, or what was raised. `engine_s`: without the reading."""
+
+    results: Sequence[Part | Exception]
     started_s: float
     engine_s: float
 
 
-def run_shared(run: Run, requests: Sequence[Mapping[str, Array]], clock: Clock) -> Ran:
+def read_nothing(outputs: Mapping[str, Array], ends: Sequence[int]) -> Sequence[Reading]:
+    """For outputs that say nothing."""
+    return [NOTHING] * len(ends)
+
+
+def run_shared(run: Run, read: Read, requests: Sequence[Mapping[str, Array]], clock: Clock) -> Ran:
     """Never raises: a failure is the result of those whom it is about.
 
     When a shared run fails, each request runs alone, so that one cannot fail the others.
     """
     started_s = clock()
-    results: Sequence[dict[str, Array] | Exception]
     try:
-        results = _together(run, requests)
+        outputs, ends = _together(run, requests)
+        engine_s = clock() - started_s
+        return Ran(_parts(outputs, ends, read(outputs, ends)), started_s, engine_s)
     except Exception as error:  # noqa: BLE001 - whoever waits is told of defects too
         again = len(requests) > 1 and isinstance(error, FoothillError) and not isinstance(error, Interrupted)
-        results = [_alone(run, inputs) for inputs in requests] if again else [error] * len(requests)
-    return Ran(results, started_s, clock() - started_s)
+        results = [_alone(run, read, inputs) for inputs in requests] if again else [error] * len(requests)
+        return Ran(results, started_s, clock() - started_s)
 
 
-def _together(run: Run, requests: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+def _together(run: Run, requests: Sequence[Mapping[str, Array]]) -> tuple[dict[str, Array], list[int]]:
+    ends = [*accumulate([len(next(iter(inputs.values()))) for inputs in requests])]
     if len(requests) == 1:
-        return [run(requests[0])]
+        return run(requests[0]), ends
     joined = {name: np.concatenate([inputs[name] for inputs in requests]) for name in requests[0]}
     outputs = run(joined)
-    ends = np.cumsum([len(next(iter(inputs.values()))) for inputs in requests]).tolist()
     _check_rows(outputs, ends[-1])
-    starts = [0, *ends[:-1]]
-    return [
-        {name: array[start:end] for name, array in outputs.items()} for start, end in zip(starts, ends, strict=True)
-    ]
+    return outputs, ends
 
 
-def _alone(run: Run, inputs: Mapping[str, Array]) -> dict[str, Array] | Exception:
+def _parts(outputs: dict[str, Array], ends: Sequence[int], readings: Sequence[Reading]) -> list[Part]:
+    if len(ends) == 1:
+        return [Part(outputs, readings[0])]
+    parts, start = [], 0
+    for end, reading in zip(ends, readings, strict=True):
+        parts.append(Part({name: array[start:end] for name, array in outputs.items()}, reading))
+        start = end
+    return parts
+
+
+def _alone(run: Run, read: Read, inputs: Mapping[str, Array]) -> Part | Exception:
     try:
-        return run(inputs)
+        outputs, ends = _together(run, [inputs])
+        return Part(outputs, read(outputs, ends)[0])
     except FoothillError as error:
         return error
 

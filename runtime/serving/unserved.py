@@ -29,9 +29,7 @@ EXTENSIONS = (
 
 
 def routes() -> list[web.RouteDef]:
-    return [
-        web.route("*", path, partial(_refuse, extension)) for extension in EXTENSIONS for path in extension.paths
-    ]
+    return [web.route("*", path, partial(_refuse, extension)) for extension in EXTENSIONS for path in extension.paths]
 
 
 async def _refuse(extension: Extension, _: web.Request) -> web.Response:

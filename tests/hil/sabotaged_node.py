@@ -14,10 +14,11 @@ from contracts.errors import FoothillError
 from runtime.links.bundles import BundleStore
 from runtime.links.serve import start_app
 from runtime.links.telemetry import Telemetry
-from runtime.serving.app import ServingSettings, create_app
+from runtime.serving.app import create_app
 from runtime.serving.engine import Engine
 from runtime.serving.hosting import ModelHost
 from runtime.serving.repository import StoredBundles
+from runtime.serving.settings import ServingSettings
 from runtime.serving.tensors import Array
 from tests.edge_node.bundle_factory import pack
 

@@ -24,9 +24,10 @@ from router.__main__ import wired
 from router.config import Config
 from runtime.links.serve import start_app
 from runtime.links.telemetry import Telemetry
-from runtime.serving.app import ServingSettings, create_app
+from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
+from runtime.serving.settings import ServingSettings
 from tests.router.rig import HOP_KEY, static
 from tests.runtime.serving.bundle_factory import TARGET, make_classifier
 

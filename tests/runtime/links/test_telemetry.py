@@ -41,7 +41,7 @@ def test_made_up_models_share_one_label() -> None:
 
 def test_the_in_flight_gauge_returns_to_zero() -> None:
     telemetry = Telemetry()
-    with telemetry.in_flight("router").track_inprogress():
+    with telemetry.in_flight("router"):
         assert telemetry.registry.get_sample_value("foothill_in_flight", {"part": "router"}) == 1
     assert telemetry.registry.get_sample_value("foothill_in_flight", {"part": "router"}) == 0
 

@@ -11,9 +11,10 @@ from aiohttp import web
 
 from runtime.links.serve import start_app
 from runtime.links.telemetry import Telemetry
-from runtime.serving.app import ServingSettings, create_app
+from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
+from runtime.serving.settings import ServingSettings
 from tests.runtime.serving.bundle_factory import TARGET, make_classifier
 
 HOP_KEY = b"k" * 32

@@ -27,8 +27,9 @@ from runtime.links.tickets import TicketBook, sign
 from runtime.links.tokens import TokenFile
 from runtime.links.trust import TrustedFleet
 from runtime.links.upstream import Upstreams
-from runtime.serving.app import ServingSettings, create_app
+from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost
+from runtime.serving.settings import ServingSettings
 from tests.runtime.links.fleet_server import FleetServer
 from tests.runtime.links.tuf_repository import TufRepository
 from tests.runtime.serving.conftest import HOP_KEY, Load, Serve

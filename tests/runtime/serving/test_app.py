@@ -24,8 +24,10 @@ from runtime.links.holder import Certificates, Holder
 from runtime.links.hop import sign_hop
 from runtime.links.telemetry import Telemetry
 from runtime.links.upstream import Upstreams
-from runtime.serving.app import ServingSettings, create_app, prefers_msgpack
+from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost
+from runtime.serving.settings import ServingSettings
+from runtime.serving.work import prefers_msgpack
 from tests.runtime.serving.bundle_factory import make_echo, make_lookup
 from tests.runtime.serving.conftest import HOP_KEY, Load, Serve
 

@@ -20,8 +20,9 @@ from runtime.links.holder import Certificates, Holder
 from runtime.links.hop import sign_hop
 from runtime.links.telemetry import Telemetry
 from runtime.links.upstream import Upstreams
-from runtime.serving.app import ServingSettings, create_app
+from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost
+from runtime.serving.settings import ServingSettings
 from tests.runtime.serving.conftest import HOP_KEY, Load, Serve
 from tests.runtime.serving.test_app import picture
 

@@ -1,0 +1,349 @@
+"""The story of a request that runs a model: from its terms to its answer, settled by whoever holds it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from contracts import headers, oip
+from contracts.deadlines import Deadline
+from contracts.errors import FoothillError
+from contracts.headers import Terms
+from contracts.timing import format_server_timing
+from runtime.links.admission import Admission
+from runtime.links.bodies import too_large
+from runtime.links.exchanges import Clock, Fixed, Incoming, Outgoing
+from runtime.links.grants import ANYBODY
+from runtime.links.holder import Evidence, Holder, Judged, outward_headers
+from runtime.links.hop import Hop, verify_hop
+from runtime.links.upstream import Answer, Request, answer_headers
+from runtime.serving.accounts import Account
+from runtime.serving.batcher import BatchResult
+from runtime.serving.calls import Call
+from runtime.serving.hosting import ModelHost, Served
+from runtime.serving.oip import Asked, Encoded
+from runtime.serving.postprocess import Reading
+from runtime.serving.settings import ServingSettings
+from runtime.serving.work import Step, Work
+from runtime.serving.workers import Workers
+
+UNSETTLED = "unsettled"
+"""The reason on an answer whose holder has yet to decide."""
+
+_TERMS = "terms"
+
+T = TypeVar("T")
+End = Callable[[Outgoing | Exception], None]
+GiveUp = Callable[[], None]
+
+
+class Spools(Protocol):
+    """Where a request waits for a cloud that cannot be asked now."""
+
+    async def keep(self, call: Call, request: Request, edge: Answer) -> str:
+        """The value of `Foothill-Late` for its caller; "" where no late answer can be promised. Raises nothing."""
+        ...
+
+
+class Answers:
+    """`holder` settles the requests of callers that no other hop holds; without one they are answered as they are.
+    Without `admission` nobody is asked who calls; without `spool` what the cloud should have answered is not kept."""
+
+    def __init__(
+        self,
+        host: ModelHost,
+        settings: ServingSettings,
+        workers: Workers,
+        holder: Holder | None,
+        clock: Clock,
+        wall: Clock,
+        *,
+        admission: Admission | None = None,
+        spool: Spools | None = None,
+    ) -> None:
+        self._admission = admission
+        self._spool = spool
+        self._host = host
+        self._settings = settings
+        self._workers = workers
+        self._holder = holder
+        self._clock = clock
+        self._wall = wall
+        self._reason = "cloud" if settings.tier == "cloud" else UNSETTLED
+
+    async def answer(self, work: Work, request: Incoming, account: Account) -> Outgoing:
+        """The whole story. Raises FoothillError."""
+        if self._admission is not None and request.grant is None:
+            request.grant = await self._admission.check(request.headers, request.request_id, request.params["model"])
+        call = self._begin(request, account)
+        body = await request.read(self._settings.max_body_bytes, call.deadline, self._clock)
+        call.grant.count_body(len(body))
+        self._take(body, call, account)
+        with self._host.get(call.model, call.version) as served:
+            try:
+                asked = await self._do(work.reading(call, served), call)
+            finally:
+                call.decoded(self._clock())
+            _enter(call, served, asked)
+            try:
+                result = await served.batcher.submit(asked.inputs, call.deadline, priority=asked.priority)
+            except FoothillError:
+                self.refused(call, served)
+                raise
+        return await self.finish(work, call, account, served, asked, result, self.judge(call, served, result))
+
+    def answer_swiftly(self, work: Work, request: Incoming, body: bytes, account: Account, end: End) -> GiveUp | None:
+        """The same story without a task of its own, for a request that is here as a whole and quickly read.
+
+        None for any other. Else `end` gets the answer, or what `answer` would raise. Raises what is to be said at once.
+        """
+        if self._admission is not None:
+            model = request.params["model"]
+            request.grant = self._admission.check_now(request.headers, request.request_id, model)
+            if request.grant is None:
+                return None
+        call = self._begin(request, account)
+        if len(body) > self._settings.max_body_bytes:
+            raise too_large(self._settings.max_body_bytes)
+        self._take(body, call, account)
+        served = self._host.get(call.model, call.version)
+        try:
+            reading = work.reading(call, served)
+            if not reading.quick:
+                return None
+            call.grant.count_body(len(body))
+            asked = reading.run()
+        finally:
+            call.decoded(self._clock())
+        _enter(call, served, asked)
+        return _Swift(self, work, call, account, served, asked, end).start()
+
+    def judge(self, call: Call, served: Served, result: BatchResult) -> Judged | None:
+        """What becomes of an answer; None where that is not settled here: another hop holds it, or nobody does."""
+        call.ran_s = self._clock()
+        call.phases_ms["queue"] = result.queue_ms
+        call.phases_ms["infer"] = result.infer_ms
+        self._host.note(result.queue_ms, call.phases_ms["decode"] + result.infer_ms)
+        if call.hop is not None or self._holder is None:
+            return None
+        loaded, reading = served.loaded, result.reading
+        evidence = Evidence(reading.confidence, loaded.stratum, loaded.digest, reading.answer)
+        return self._holder.judge(evidence, call.terms, call.deadline)
+
+    async def finish(
+        self,
+        work: Work,
+        call: Call,
+        account: Account,
+        served: Served,
+        asked: Asked,
+        result: BatchResult,
+        judged: Judged | None,
+    ) -> Outgoing:
+        """The answer to what the model has said. Raises FoothillError."""
+        body = await self._do(work.writing(call, served, asked, result, self._reason_of(judged)), call)
+        local = self._local(call, account, served, result.reading, body, judged)
+        if judged is None or judged.kept:
+            return local
+        return await self._settle(call, account, _for_hop(local, result.reading, self._host), judged)
+
+    def finish_swiftly(
+        self,
+        work: Work,
+        call: Call,
+        account: Account,
+        served: Served,
+        asked: Asked,
+        result: BatchResult,
+        judged: Judged | None,
+    ) -> Outgoing | None:
+        """As `finish` where nothing has to be waited for, else None."""
+        if judged is not None and not judged.kept:
+            return None
+        writing = work.writing(call, served, asked, result, self._reason_of(judged))
+        return self._local(call, account, served, result.reading, writing.run(), judged) if writing.quick else None
+
+    def refused(self, call: Call, served: Served) -> None:
+        served.statistics.failed((self._clock() - call.started_s) * 1000.0)
+
+    def _begin(self, request: Incoming, account: Account) -> Call:
+        """Everything about a request that is known before its body."""
+        arrived_s = self._clock()
+        terms = request.notes.get(_TERMS)
+        if terms is None:
+            terms = request.notes[_TERMS] = headers.parse_terms(request.headers)
+        grant = request.grant or ANYBODY
+        terms = grant.narrow(terms)
+        self._check_residency(terms)
+        model, version = request.params["model"], request.params.get("version", "")
+        self._host.get(model, version)
+        account.model = model
+        deadline = Deadline.after(terms.deadline_ms or self._settings.default_deadline_ms, now_s=arrived_s)
+        return Call(request, model, version, terms, deadline, self._hop(request), account.phases_ms, grant)
+
+    def _take(self, body: bytes, call: Call, account: Account) -> None:
+        call.body = body
+        call.started_s = account.started_s = self._clock()
+
+    def _check_residency(self, terms: Terms) -> None:
+        """Before the body is read, and whoever sent it here: a router's table may be older than this node's place."""
+        if not terms.admit(self._settings.region):
+            raise FoothillError(
+                "residency_denied",
+                f"{self._settings.node} stands in {self._settings.region or 'an unknown region'}, outside "
+                f"{', '.join(terms.residency)}. Ask a server there, or widen Foothill-Residency.",
+            )
+
+    def _hop(self, request: Incoming) -> Hop | None:
+        mark = request.headers.get(headers.HOP)
+        if self._settings.hop_key is None or mark is None:
+            return None
+        return verify_hop(self._settings.hop_key, mark, request.request_id, self._wall())
+
+    async def _do(self, step: Step[T], call: Call) -> T:
+        return step.run() if step.quick else await self._workers.run(step.run, call.deadline)
+
+    def _reason_of(self, judged: Judged | None) -> str:
+        return judged.verdict.reason if judged is not None and judged.kept else self._reason
+
+    def _local(
+        self, call: Call, account: Account, served: Served, reading: Reading, body: Encoded, judged: Judged | None
+    ) -> Outgoing:
+        """The answer as this server gives it by itself."""
+        now_s = self._clock()
+        call.phases_ms["encode"] = (now_s - call.ran_s) * 1000.0
+        call.deadline.check(now_s, "the answer was written")
+        served.statistics.succeeded(call.phases_ms, rows=call.rows, now_s=self._wall())
+        phases_ms = call.with_total(call.phases_ms, now_s)
+        reason = self._reason_of(judged)
+        account.answered(self._settings.tier, reason, phases_ms)
+        certified = judged is not None and judged.kept and judged.verdict.certified
+        named = {headers.REQUEST_ID: call.request_id, headers.SERVER_TIMING: format_server_timing(phases_ms)}
+        if reading.confidence is not None:
+            named[headers.CONFIDENCE] = repr(reading.confidence)
+        answer = Outgoing(200, named, body.body, self._fixed(served, body, reason, certified))
+        return answer if call.hop is None else _for_hop(answer, reading, self._host)
+
+    def _fixed(self, served: Served, body: Encoded, reason: str, certified: bool) -> Fixed:
+        """The headers of which a model has few sets."""
+        key = (body.content_type, body.header_length, reason, certified)
+        fixed = served.fixed.get(key)
+        if fixed is None:
+            named = {
+                "Content-Type": body.content_type,
+                headers.TIER: self._settings.tier,
+                headers.NODE: self._settings.node,
+                headers.REASON: reason,
+                headers.CERTIFIED: "true" if certified else "false",
+                headers.DEGRADED: "false",
+                **served.named,
+            }
+            if body.header_length is not None:
+                named[oip.HEADER_LENGTH] = str(body.header_length)
+            fixed = served.fixed.put(key, Fixed(named))
+        return fixed
+
+    async def _settle(self, call: Call, account: Account, local: Outgoing, judged: Judged) -> Outgoing:
+        """What the holder makes of it, where that is this server."""
+        assert self._holder is not None
+        edge = Answer(200, answer_headers(local.all_headers()), local.body)
+        onward = call.onward()
+        settled = await self._holder.settle(
+            onward,
+            edge,
+            call.terms,
+            call.deadline,
+            model=call.model,
+            permit=call.grant.take_escalation,
+            judged=judged,
+        )
+        late = await self._spool.keep(call, onward, edge) if self._spool is not None and settled.open else ""
+        phases_ms = call.with_total(settled.phases, self._clock())
+        account.answered(settled.tier, settled.reason, phases_ms)
+        outward = outward_headers(settled)
+        outward[headers.REQUEST_ID] = call.request_id
+        outward[headers.SERVER_TIMING] = format_server_timing(phases_ms)
+        if late:
+            outward[headers.LATE] = late
+        return Outgoing(200, outward, settled.answer.body)
+
+
+class _Swift:
+    """One request on its swift way, between its entry into the batcher and its end."""
+
+    __slots__ = ("_account", "_answers", "_asked", "_call", "_end", "_served", "_task", "_waiting", "_work")
+
+    def __init__(
+        self, answers: Answers, work: Work, call: Call, account: Account, served: Served, asked: Asked, end: End
+    ) -> None:
+        self._answers = answers
+        self._work = work
+        self._call = call
+        self._account = account
+        self._served = served
+        self._asked = asked
+        self._end = end
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> GiveUp:
+        served, asked = self._served, self._asked
+        served.enter()
+        try:
+            self._waiting = served.batcher.enter(asked.inputs, self._call.deadline, self._ran, priority=asked.priority)
+        except BaseException:
+            served.leave()
+            self._answers.refused(self._call, served)
+            raise
+        return self.give_up
+
+    def give_up(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        elif self._served.batcher.leave(self._waiting):
+            self._served.leave()
+
+    def _ran(self, outcome: BatchResult | Exception) -> None:
+        """The model has answered, or refused."""
+        self._served.leave()
+        if not isinstance(outcome, BatchResult):
+            if isinstance(outcome, FoothillError):
+                self._answers.refused(self._call, self._served)
+            self._end(outcome)
+            return
+        try:
+            rest = (self._work, self._call, self._account, self._served, self._asked, outcome)
+            judged = self._answers.judge(self._call, self._served, outcome)
+            answer = self._answers.finish_swiftly(*rest, judged)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told of defects too
+            self._end(error)
+            return
+        if answer is None:
+            self._task = asyncio.create_task(self._finish(outcome, judged))
+        else:
+            self._end(answer)
+
+    async def _finish(self, result: BatchResult, judged: Judged | None) -> None:
+        try:
+            self._end(
+                await self._answers.finish(
+                    self._work, self._call, self._account, self._served, self._asked, result, judged
+                )
+            )
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whoever waits is told of defects too
+            self._end(error)
+
+
+def _enter(call: Call, served: Served, asked: Asked) -> None:
+    call.narrow(asked.timeout_us)
+    call.rows = len(next(iter(asked.inputs.values()))) if served.batches else 1
+
+
+def _for_hop(answer: Outgoing, reading: Reading, host: ModelHost) -> Outgoing:
+    """With the headers that only a hop may see."""
+    if reading.answer:
+        answer.headers[headers.ANSWER] = reading.answer
+    answer.headers[headers.LOAD] = host.load().header()
+    return answer

@@ -1,0 +1,99 @@
+"""The JSON around the tensors of one model's requests and answers, read and written once for all that are alike.
+
+A caller asks again and again with the same names, shapes and wishes: what differs is in the binary tensors behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from contracts import oip as protocol
+from contracts.manifest import Manifest
+from runtime.serving import oip, tensors
+from runtime.serving.few import Few
+from runtime.serving.oip import Asked, Encoded, Wanted
+from runtime.serving.tensors import Array
+
+_MAX_LENGTH_DIGITS = 4
+
+
+class _Input(NamedTuple):
+    """Where a tensor lies: `offset` in bytes from the start of the body."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    items: int
+    offset: int
+
+
+class _Form(NamedTuple):
+    """A request but for its tensors, in a body of `body_bytes`; `wishes` is what it asks besides."""
+
+    inputs: Sequence[_Input]
+    wishes: tuple[tuple[Wanted, ...], str, int, int]
+    body_bytes: int
+
+
+class Forms:
+    """For one model. Reads and writes as `runtime.serving.oip` does, which is asked about every form that is new."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._forms: Few[bytes, _Form] = Few()
+        self._heads: Few[tuple[object, ...], bytes] = Few()
+
+    def read(self, body: bytes, header_length: str | None) -> Asked:
+        """A whole request. Raises FoothillError `bad_request` or `bad_tensor`."""
+        json_bytes = _short_length(header_length)
+        form = self._forms.get(body[:json_bytes]) if json_bytes else None
+        if form is not None and form.body_bytes == len(body):
+            inputs = {
+                name: np.frombuffer(body, dtype, items, offset).reshape(shape)
+                for name, dtype, shape, items, offset in form.inputs
+            }
+            return Asked(inputs, *form.wishes)
+        asked = oip.read(body, header_length, self._manifest)
+        new = _form(body, header_length, asked) if json_bytes and not asked.id else None
+        if new is not None:
+            self._forms.put(body[:json_bytes], new)
+        return asked
+
+    def write(self, asked: Asked, outputs: Mapping[str, Array]) -> Encoded:
+        """A whole answer."""
+        arrays = [outputs[want.name] for want in asked.wanted]
+        plain = not asked.id and all(want.binary and not want.classes for want in asked.wanted)
+        if not plain or any(array.dtype.hasobject for array in arrays):
+            return self._written(asked, outputs)
+        key = (asked.wanted, *[(array.dtype, array.shape) for array in arrays])
+        head = self._heads.get(key)
+        if head is not None:
+            return Encoded(b"".join((head, *[array.tobytes() for array in arrays])), oip.OCTETS, len(head))
+        written = self._written(asked, outputs)
+        self._heads.put(key, written.body[: written.header_length])
+        return written
+
+    def _written(self, asked: Asked, outputs: Mapping[str, Array]) -> Encoded:
+        return oip.write_response(outputs, asked.wanted, self._manifest, self._manifest.model, asked.id)
+
+
+def _short_length(told: str | None) -> int:
+    """Of the JSON in bytes; 0 where nobody says, or where it is long."""
+    short = told is not None and len(told) <= _MAX_LENGTH_DIGITS and told.isascii() and told.isdigit()
+    return int(told or "") if short else 0
+
+
+def _form(body: bytes, header_length: str | None, asked: Asked) -> _Form | None:
+    """Of a request that was read; None where its JSON has values in it, or its tensors text."""
+    request, _ = protocol.parse_request(body, header_length)
+    offset, inputs = _short_length(header_length), []
+    for tensor in request.inputs:
+        size, dtype = tensor.parameters.binary_data_size, tensors.NUMPY[tensor.datatype]
+        if size is None or dtype.hasobject:
+            return None
+        inputs.append(_Input(tensor.name, dtype, tensor.shape, size // dtype.itemsize, offset))
+        offset += size
+    return _Form(inputs, asked[1:], len(body))
