@@ -21,8 +21,9 @@ from runtime.links.serve import start_app
 from runtime.links.telemetry import Telemetry
 from runtime.links.tokens import TokenFile
 from runtime.links.upstream import Answer, Request, UpstreamUnreachable
-from runtime.serving.app import ServingSettings, create_app
+from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost
+from runtime.serving.settings import ServingSettings
 from tests.edge_node.test_spool_file import doubtful
 
 
