@@ -92,7 +92,8 @@ def _cached(files: Sequence[Path], preprocess: Preprocess, cache: Path, advance:
 
 def _key(files: Sequence[Path], preprocess: Preprocess) -> str:
     """What the decoded pictures depend on: names, sizes and times of the files, and how they are resized."""
-    sha256 = hashlib.sha256(msgspec.json.encode([preprocess.width, preprocess.height, preprocess.colour]))
+    # "upright" parts these from pictures that were decoded as their cameras had been held.
+    sha256 = hashlib.sha256(msgspec.json.encode([preprocess.width, preprocess.height, preprocess.colour, "upright"]))
     sha256.update(preprocess.resize.encode())
     for path in files:
         try:

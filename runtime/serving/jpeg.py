@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import simplejpeg
@@ -21,8 +22,10 @@ _MAX_SEGMENTS = 1024
 _SOI_BYTES = 2
 _SOS = b"\xff\xda"
 _START_OF_SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
-_ALONE = frozenset((0x01, *range(0xD0, 0xD8)))
+_ALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD8)))
 """Markers that no length follows."""
+_NO_FILL = re.compile(rb"[^\xff]")
+"""Any number of 0xFF may stand in front of a marker."""
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _COLOURS = {"grey": "GRAY", "rgb": "RGB", "bgr": "BGR"}
 
@@ -72,14 +75,14 @@ def _walk(data: bytes) -> tuple[bool, int]:
     """Whether it is progressive, and its orientation: from the segments in front of the first scan."""
     progressive, turned, at = False, orientation.UPRIGHT, _SOI_BYTES
     for _ in range(_MAX_SEGMENTS):
-        at = data.find(b"\xff", at)
-        while data[at : at + 1] == b"\xff":
-            at += 1
-        if at <= 0 or at + 3 > len(data) or data[at] in (_START_OF_SCAN, _END):
+        fill = data.find(b"\xff", at)
+        found = _NO_FILL.search(data, fill) if fill > 0 else None
+        if found is None or found.end() + 2 > len(data):
             break
-        marker = data[at]
-        at += 1
-        if marker == 0 or marker in _ALONE:
+        marker, at = data[found.start()], found.end()
+        if marker in (_START_OF_SCAN, _END):
+            break
+        if marker in _ALONE:
             continue
         length = data[at] << 8 | data[at + 1]
         if marker in _PROGRESSIVE:

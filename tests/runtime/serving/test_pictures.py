@@ -68,6 +68,7 @@ JPEGS = {
     "cmyk of adobe": CMYK,
     "ycck of adobe": adobe(CMYK, 2),
     "profile and comment": saved(PHOTO, "JPEG", icc_profile=bytes(70_000), comment=b"\xff\xda" * 9),
+    "filled": saved(PHOTO, "JPEG").replace(b"\xff\xdb", b"\xff" * 1000 + b"\xdb", 1),
     "trailing bytes": saved(PHOTO, "JPEG") + b"junk" * 100,
     "a second picture behind it": saved(PHOTO, "JPEG") + saved(PHOTO.rotate(90), "JPEG"),
     "mpo": saved(PHOTO, "MPO", save_all=True, append_images=[PHOTO.rotate(90)]),
