@@ -81,7 +81,7 @@ def build(config: Config) -> web.Application:
         ),
     )
     if keys is not None:
-        app.cleanup_ctx.append(keys.life)
+        keys.live_in(app)
     app.cleanup_ctx.append(_life(config, trust, host, store, bundles))
     return app
 

@@ -98,15 +98,7 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
         slots=SlotFile(state_dir),
         host=host,
         fetch=partial(fetch_bundle, store, trust, way.contents),
-        loader=Loader(
-            store,
-            host,
-            partial(open_tested, target=fingerprint.target, threads=config.threads, wish=wish),
-            target=fingerprint.target,
-            room=Room(available_bytes, config.memory_reserve_bytes, config.memory_short),
-            latency=LatencyRule(config.max_slowdown, config.default_deadline_ms),
-            wish=wish,
-        ),
+        loader=_loader(config, store, host, fingerprint.target, wish),
         rule=Rule(config.probation_s, config.probation_requests),
         serving=partial(_seed, certificates),
     )
@@ -141,6 +133,22 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
     repository = StoredBundles(host, store, target=fingerprint.target, threads=config.threads, wish=wish)
     late = _late(config, state_dir, agent, holder, telemetry)
     keys = TicketKeys(partial(_at_hand, trust)) if config.auth.tickets else None
+    app = _app(config, enrolment, host, holder, telemetry, repository, keys, late)
+    _live_with(app, agent, holder, upstreams, host, engines)
+    return Node(app, updater)
+
+
+def _app(
+    config: Config,
+    enrolment: Enrolment,
+    host: ModelHost,
+    holder: Holder,
+    telemetry: Telemetry,
+    repository: StoredBundles,
+    keys: TicketKeys | None,
+    late: LatePart | None,
+) -> web.Application:
+    """The routes, with whoever asks who calls, and with what is answered late."""
     settings = _serving_settings(config, enrolment)
     app = create_app(
         host,
@@ -151,12 +159,22 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
         admission=_admission(config, settings, keys),
         spool=late.spooling if late is not None else None,
     )
-    if keys is not None:
-        app.cleanup_ctx.append(keys.life)
-    if late is not None:
-        late.live_in(app)
-    _live_with(app, agent, holder, upstreams, host, engines)
-    return Node(app, updater)
+    for part in (keys, late):
+        if part is not None:
+            part.live_in(app)
+    return app
+
+
+def _loader(config: Config, store: BundleStore, host: ModelHost, target: str, wish: Wish) -> Loader:
+    return Loader(
+        store,
+        host,
+        partial(open_tested, target=target, threads=config.threads, wish=wish),
+        target=target,
+        room=Room(available_bytes, config.memory_reserve_bytes, config.memory_short),
+        latency=LatencyRule(config.max_slowdown, config.default_deadline_ms),
+        wish=wish,
+    )
 
 
 def _admission(config: Config, settings: ServingSettings, keys: TicketKeys | None) -> Admission | None:

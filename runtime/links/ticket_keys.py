@@ -47,8 +47,11 @@ class TicketKeys:
     def known(self, key_id: str) -> str | None:
         return self._known.get(key_id)
 
-    async def life(self, _: web.Application) -> AsyncIterator[None]:
+    def live_in(self, app: web.Application) -> None:
         """Keeps the keys fresh for as long as an application runs."""
+        app.cleanup_ctx.append(self.life)
+
+    async def life(self, _: web.Application) -> AsyncIterator[None]:
         task = asyncio.create_task(self._keep_fresh())
         yield
         task.cancel()
