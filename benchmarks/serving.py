@@ -18,7 +18,6 @@ from benchmarks.rounds import (
     Ratio,
     Rounds,
     Run,
-    client_busy,
     interleaved,
     middle,
     percentile_ms,
@@ -35,9 +34,9 @@ NOTES = (
     "Closed loop. `of raw`: requests a second over the calls a second of raw ONNX Runtime (batch 1, one thread, same "
     "core, same rounds); `p50 of raw` and `cpu of raw`: the same for the median latency and for CPU time a request of "
     "the serving process. Medians of the rounds, lowest and highest in brackets.",
-    "`p50 ms`, `p99 ms` over the requests of all rounds; `client busy` is the share of its own core that asking took.",
-    f"`{LIMIT}` is a server that only answers: what the client could ask for at most. Where a row comes near it, or "
-    "`client busy` near 1, the figure is the client's.",
+    "`p50 ms`, `p99 ms` over the requests of all rounds. The load polls: waking one that sleeps would cost the server.",
+    f"`{LIMIT}` is a server that only answers: what the client could ask for at most. Where a row comes near it, "
+    "the figure is the client's.",
     "edge: the node's path for direct callers (its holder decides, no cloud). cloud: the cloud tier's. infer: binary "
     "tensor in and out over the Open Inference Protocol. predict: a PNG in, JSON out.",
 )
@@ -56,7 +55,6 @@ class ServingRow(msgspec.Struct, frozen=True):
     p50_ms: float
     p99_ms: float
     cpu_us: float
-    client_busy: float
 
 
 class _Question(NamedTuple):
@@ -89,6 +87,7 @@ def _models(stage: Stage) -> dict[str, Served]:
     """All models that this machine has the files for."""
     known = {
         "digits student, int8": bundles.digits(stage.digits),
+        "tiny, 40 layers of 64": bundles.tiny(stage.work),
         "MobileNetV2 size, 224 px": bundles.mobilenet(stage.work),
         "EfficientNet-lite0, 224 px": bundles.efficientnet(stage.work),
     }
@@ -114,7 +113,7 @@ def _cases(stage: Stage, model: Served, edge: Server, cloud: Server, canned: Ser
 
 
 def _asking(stage: Stage, server: Server, body: Body, concurrency: int) -> Case:
-    return stage.asking(server, post(server.url, body.path, body.headers, body.content), concurrency)
+    return stage.asking(server, post(server.url, body.path, body.headers, body.content), concurrency, poll=True)
 
 
 _RAW = _Question(RAW, 1)
@@ -135,5 +134,4 @@ def _row(model: str, question: _Question, runs: Mapping[_Question, Sequence[Run]
         p50_ms=percentile_ms(own, 50),
         p99_ms=percentile_ms(own, 99),
         cpu_us=middle(own, lambda run: run.cpu_us),
-        client_busy=client_busy(own),
     )

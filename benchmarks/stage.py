@@ -83,12 +83,12 @@ class Stage:
             process.stdin.close()
             await process.wait()
 
-    def asking(self, server: Server, target: Target, concurrency: int) -> Case:
+    def asking(self, server: Server, target: Target, concurrency: int, *, poll: bool = False) -> Case:
         """A case whose cost is that of `server`."""
 
         async def case(seconds: float) -> Run:
             before_s = cpu_s(server.pid)
-            load = await drive(target, concurrency=concurrency, seconds=seconds)
+            load = await drive(target, concurrency=concurrency, seconds=seconds, poll=poll)
             return Run(load.wall_s, cpu_s(server.pid) - before_s, load.client_cpu_s, load.latencies_ms)
 
         return case

@@ -10,7 +10,7 @@ from contracts import headers, oip
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
-from contracts.timing import format_server_timing
+from contracts.timing import TOTAL, format_server_timing
 from runtime.links.admission import Admission
 from runtime.links.bodies import too_large
 from runtime.links.exchanges import Clock, Fixed, Incoming, Outgoing
@@ -179,7 +179,7 @@ class Answers:
         model, version = request.params["model"], request.params.get("version", "")
         self._host.get(model, version)
         account.model = model
-        deadline = Deadline.after(terms.deadline_ms or self._settings.default_deadline_ms, now_s=arrived_s)
+        deadline = Deadline(arrived_s + (terms.deadline_ms or self._settings.default_deadline_ms) / 1000.0)
         return Call(request, model, version, terms, deadline, self._hop(request), account.phases_ms, grant)
 
     def _take(self, body: bytes, call: Call, account: Account) -> None:
@@ -215,7 +215,8 @@ class Answers:
         call.phases_ms["encode"] = (now_s - call.ran_s) * 1000.0
         call.deadline.check(now_s, "the answer was written")
         served.statistics.succeeded(call.phases_ms, rows=call.rows, now_s=self._wall())
-        phases_ms = call.with_total(call.phases_ms, now_s)
+        phases_ms = call.phases_ms
+        phases_ms[TOTAL] = (now_s - call.started_s) * 1000.0
         reason = self._reason_of(judged)
         account.answered(self._settings.tier, reason, phases_ms)
         certified = judged is not None and judged.kept and judged.verdict.certified

@@ -64,16 +64,17 @@ class Forms:
 
     def write(self, asked: Asked, outputs: Mapping[str, Array]) -> Encoded:
         """A whole answer."""
-        arrays = [outputs[want.name] for want in asked.wanted]
-        plain = not asked.id and all(want.binary and not want.classes for want in asked.wanted)
-        if not plain or any(array.dtype.hasobject for array in arrays):
+        if asked.id:
             return self._written(asked, outputs)
+        arrays = [outputs[want.name] for want in asked.wanted]
         key = (asked.wanted, *[(array.dtype, array.shape) for array in arrays])
         head = self._heads.get(key)
         if head is not None:
             return Encoded(b"".join((head, *[array.tobytes() for array in arrays])), oip.OCTETS, len(head))
         written = self._written(asked, outputs)
-        self._heads.put(key, written.body[: written.header_length])
+        plain = all(want.binary and not want.classes for want in asked.wanted)
+        if plain and not any(array.dtype.hasobject for array in arrays):
+            self._heads.put(key, written.body[: written.header_length])
         return written
 
     def _written(self, asked: Asked, outputs: Mapping[str, Array]) -> Encoded:

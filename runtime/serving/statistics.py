@@ -63,11 +63,15 @@ class ModelStatistics(msgspec.Struct):
         stats = self.inference_stats
         self.last_inference = int(now_s * 1000)
         self.inference_count += rows
-        stats.success.add(sum(phases_ms.values()))
-        stats.queue.add(phases_ms.get("queue", 0.0))
-        stats.compute_input.add(phases_ms.get("decode", 0.0))
-        stats.compute_infer.add(phases_ms.get("infer", 0.0))
-        stats.compute_output.add(phases_ms.get("encode", 0.0))
+        for duration, milliseconds in (
+            (stats.success, sum(phases_ms.values())),
+            (stats.queue, phases_ms.get("queue", 0.0)),
+            (stats.compute_input, phases_ms.get("decode", 0.0)),
+            (stats.compute_infer, phases_ms.get("infer", 0.0)),
+            (stats.compute_output, phases_ms.get("encode", 0.0)),
+        ):
+            duration.count += 1
+            duration.ns += int(milliseconds * _NS_PER_MS)
 
     def with_runs(self, runs: Mapping[int, Runs]) -> ModelStatistics:
         """These, and the engine's sound runs by their number of rows."""
