@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from contracts.manifest import Preprocess
 from runtime.serving import images
+from runtime.serving.images import Look
 from runtime.serving.picture import Size
 from runtime.serving.tensors import Array
 
@@ -31,9 +32,11 @@ class Preprocessor:
         self.tables: npt.NDArray[np.float32] = np.array(tables, dtype=np.float32)
         """What becomes of each of the 256 levels: (channels, 256)."""
 
-    def tensor(self, data: bytes, media_type: str, *, max_pixels: int = images.MAX_PIXELS) -> Array:
-        """float32 [1, channels, height, width]. Raises FoothillError `bad_image`."""
-        seen = images.look(data, media_type, max_pixels=max_pixels)
+    def tensor(
+        self, data: bytes, media_type: str, *, seen: Look | None = None, max_pixels: int = images.MAX_PIXELS
+    ) -> Array:
+        """float32 [1, channels, height, width]; `seen` is its head, if known. Raises FoothillError `bad_image`."""
+        seen = seen or images.look(data, media_type, max_pixels=max_pixels)
         picture = images.decode(data, seen, self._spec.colour, at_least=least_size(seen.size, self._spec))
         return self.normalise(self.resize(picture))
 
@@ -58,15 +61,15 @@ class Preprocessor:
         return tensor
 
 
-def is_quick(data: bytes, media_type: str, *, max_pixels: int = images.MAX_PIXELS) -> bool:
-    """Whether the picture is decoded sooner than a change of thread takes. Raises FoothillError `bad_image`.
+def glance(data: bytes, media_type: str, *, max_pixels: int = images.MAX_PIXELS) -> Look | None:
+    """The head of a picture that is decoded sooner than a change of thread takes. Raises FoothillError `bad_image`.
 
-    A long file is not even looked at here: it may be made of thousands of chunks.
+    None for any other. A long file is not even looked at here: it may be made of thousands of chunks.
     """
     if len(data) > INLINE_BYTES:
-        return False
-    size = images.look(data, media_type, max_pixels=max_pixels).size
-    return size.width * size.height <= INLINE_PIXELS
+        return None
+    seen = images.look(data, media_type, max_pixels=max_pixels)
+    return seen if seen.size.width * seen.size.height <= INLINE_PIXELS else None
 
 
 def least_size(size: Size, spec: Preprocess) -> Size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -17,8 +17,9 @@ from runtime.serving.calls import Call
 from runtime.serving.hosting import Served
 from runtime.serving.oip import Asked, Encoded
 from runtime.serving.postprocess import Stamp
-from runtime.serving.preprocess import INLINE_BYTES, Preprocessor, is_quick
+from runtime.serving.preprocess import INLINE_BYTES, glance
 from runtime.serving.settings import ServingSettings
+from runtime.serving.tensors import Array
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -26,7 +27,7 @@ MSGPACK = "application/msgpack"
 T = TypeVar("T")
 
 
-class Step(NamedTuple, Generic[T]):
+class Step(msgspec.Struct, Generic[T], frozen=True):
     """Something to be done; what is not `quick` must not hold up other requests."""
 
     run: Callable[[], T]
@@ -68,8 +69,9 @@ class Predict:
             return Step(partial(_read_packed, body, manifest), True)
         if media_type in images.MEDIA_TYPES and preprocessor is not None:
             most = self._settings.max_pixels
-            quick = is_quick(body, media_type, max_pixels=most)
-            return Step(partial(_read_picture, body, media_type, preprocessor, manifest, most), quick)
+            seen = glance(body, media_type, max_pixels=most)
+            read = partial(preprocessor.tensor, body, media_type, seen=seen, max_pixels=most)
+            return Step(partial(_read_picture, read, manifest), seen is not None)
         taken = ", ".join((*(images.MEDIA_TYPES if preprocessor is not None else ()), MSGPACK))
         raise FoothillError(
             "unsupported_media_type", f"Model {call.model} takes {taken}, not {media_type[:80]!r}: set Content-Type."
@@ -102,11 +104,8 @@ def _read_packed(body: bytes, manifest: Manifest) -> Asked:
     return Asked(inputs, (), "", 0, 0)
 
 
-def _read_picture(
-    body: bytes, media_type: str, preprocessor: Preprocessor, manifest: Manifest, max_pixels: int
-) -> Asked:
-    tensor = preprocessor.tensor(body, media_type, max_pixels=max_pixels)
-    return Asked({manifest.inputs[0].name: tensor}, (), "", 0, 0)
+def _read_picture(read: Callable[[], Array], manifest: Manifest) -> Asked:
+    return Asked({manifest.inputs[0].name: read()}, (), "", 0, 0)
 
 
 def _write_prediction(call: Call, manifest: Manifest, result: BatchResult, stamp: Stamp) -> Encoded:

@@ -20,7 +20,7 @@ from contracts.manifest import Preprocess
 from runtime.serving import images, orientation, png
 from runtime.serving.images import JPEG, PNG
 from runtime.serving.picture import Size
-from runtime.serving.preprocess import INLINE_BYTES, Preprocessor, is_quick
+from runtime.serving.preprocess import INLINE_BYTES, Preprocessor, glance
 
 Array = npt.NDArray[Any]
 
@@ -240,8 +240,8 @@ def test_a_progressive_picture_lies_in_memory_whole_and_may_have_fewer_pixels() 
 
 def test_a_long_file_is_not_looked_at_on_the_event_loop_and_keeps_to_the_limits() -> None:
     long = MAGIC + head(20, 20) + chunk(b"tEXt", bytes(INLINE_BYTES)) + chunk(b"IDAT", zlib.compress(bytes(1220))) + END
-    assert not is_quick(long, PNG)
-    assert not is_quick(bytes(INLINE_BYTES + 1), PNG)
+    assert glance(long, PNG) is None
+    assert glance(bytes(INLINE_BYTES + 1), PNG) is None
     preprocessor = Preprocessor(Preprocess(8, 8, "rgb", 1.0, (0.0,) * 3, (1.0,) * 3))
     assert preprocessor.tensor(long, PNG).shape == (1, 3, 8, 8)
     with pytest.raises(FoothillError, match="20x20 pixels, and 1 to 399 are taken"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from contracts.errors import FoothillError
 from contracts.manifest import Preprocess
 from runtime.serving.images import JPEG, PNG
-from runtime.serving.preprocess import INLINE_PIXELS, Preprocessor, is_quick
+from runtime.serving.preprocess import INLINE_PIXELS, Preprocessor, glance
 
 Array = npt.NDArray[Any]
 Resize = Literal["stretch", "letterbox", "crop"]
@@ -79,7 +79,7 @@ def test_a_line_of_pixels_costs_no_more_memory_than_its_target() -> None:
 
 def test_only_small_pictures_are_decoded_on_the_spot_and_too_large_ones_are_refused() -> None:
     side = int(INLINE_PIXELS**0.5)
-    assert is_quick(png(np.zeros((side, side), np.uint8)), PNG)
-    assert not is_quick(png(np.zeros((side, side + 1), np.uint8)), PNG)
+    assert glance(png(np.zeros((side, side), np.uint8)), PNG) is not None
+    assert glance(png(np.zeros((side, side + 1), np.uint8)), PNG) is None
     with pytest.raises(FoothillError, match="1 to 100 are taken"):
-        is_quick(png(np.zeros((11, 11), np.uint8)), PNG, max_pixels=100)
+        glance(png(np.zeros((11, 11), np.uint8)), PNG, max_pixels=100)
