@@ -96,7 +96,8 @@ def _doubtful(call: Call, request: Request, edge: Answer, now_s: float) -> Doubt
     """Of the caller's headers those that the cloud gets, and nothing that says who he is."""
     given = {name.lower(): value for name, value in request.headers.items()}
     sent = {name: given[name.lower()] for name in headers.RELAYED_IN if name.lower() in given}
-    bare = msgspec.structs.replace(request, headers=headers.relayed(sent, headers.RELAYED_IN))
+    relayed = headers.relayed(sent, headers.RELAYED_IN)
+    bare = msgspec.structs.replace(request, headers=relayed, body=bytes(request.body))
     return Doubtful(
         tenant=call.grant.tenant,
         request_id=call.request_id,
