@@ -30,7 +30,8 @@ CHUNK_BYTES = 64 << 10
 """Of every chunk of a content but its last."""
 MOST_WANTED_CHUNKS = 64
 MAX_CHUNK_MESSAGE_BYTES = CHUNK_BYTES + (8 << 10)
-"""A chunk in its envelope, with room for its topic; a want is smaller."""
+"""A chunk in its envelope, with room for its topic."""
+MAX_WANT_MESSAGE_BYTES = 8 << 10
 
 ChunkIndex = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 ContentName = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -41,7 +40,7 @@ def open_way(config: Config, enrolment: Enrolment, state_dir: Path, fleet_url: s
         open_port=partial(_open_port, config.broker_url or enrolment.broker_url, enrolment.node, config.tls),
         keys=partial(known_keys, state_dir / TRUST_DIR, "chunk"),
     )
-    chunks = FleetWay(chunk_ways(line), ChunkFetcher(line, asyncio.get_running_loop(), fleet_url))
+    chunks = FleetWay(chunk_ways(line), ChunkFetcher(line, fleet_url))
     if config.fetch == "mqtt":
         return chunks
     reach = Reach()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from contracts.messages import MAX_CHUNK_MESSAGE_BYTES
+from contracts.messages import MAX_WANT_MESSAGE_BYTES
 from fleet.acceptance import Acceptances
 from fleet.app import Parts, create_app
 from fleet.broker import Broker
@@ -74,7 +74,7 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
     try:
         tls = checked(config.tls)
         port = MqttPort(broker_url, CLIENT_ID, tls=tls)
-        chunk_port = MqttPort(broker_url, CHUNKS_ID, max_packet_bytes=MAX_CHUNK_MESSAGE_BYTES, tls=tls)
+        chunk_port = MqttPort(broker_url, CHUNKS_ID, max_packet_bytes=MAX_WANT_MESSAGE_BYTES, tls=tls)
     except ValueError as error:
         raise SettingsError(f"broker_url: {error}") from error
     state = await worker.run(State, directory / DATABASE)

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -88,6 +89,7 @@ class ChunkService:
         self._node = node
         self._clock = clock
         self._queue = ChunkQueue()
+        self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunks")
         self._waiting = asyncio.Event()
         self._allowed: dict[str, _Allowed] = {}
         self._free_at_s = 0.0
@@ -105,6 +107,7 @@ class ChunkService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._port.stop()
+        self._reading.shutdown(wait=False)
 
     async def _on_want(self, topic: str, payload: bytes) -> None:
         try:
@@ -163,7 +166,8 @@ class ChunkService:
 
     async def _send_some(self, wanted: Sequence[Wanted]) -> None:
         try:
-            for node, payload in await asyncio.to_thread(self._prepare, wanted):
+            loop = asyncio.get_running_loop()
+            for node, payload in await loop.run_in_executor(self._reading, self._prepare, wanted):
                 await self._pace(len(payload))
                 self._send(node, payload)
         except Exception:

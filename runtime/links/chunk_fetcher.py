@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import threading
 from collections.abc import Iterator
 
 from tuf.api.exceptions import DownloadError, DownloadHTTPError
@@ -18,19 +19,22 @@ _TUF = "/tuf/"
 
 
 class ChunkFetcher(FetcherInterface):
-    """Fetches from threads other than the one of `loop`, on which `line` lives. Wholes only, in memory.
+    """Make it on the event loop that `line` lives on; it fetches for other threads. Wholes only, in memory.
 
     Of a URL only what stands behind `fleet_url` and `/tuf/` counts.
     """
 
-    def __init__(self, line: ChunkLine, loop: asyncio.AbstractEventLoop, fleet_url: str) -> None:
+    def __init__(self, line: ChunkLine, fleet_url: str) -> None:
         self._line = line
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._base = fleet_url.rstrip("/") + _TUF
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         if not url.startswith(self._base):
             raise DownloadError(f"{url} is not below {self._base}")
+        if threading.get_ident() == self._thread:
+            raise DownloadError(f"{url} would wait for itself: it is asked for on the thread of the event loop")
         future = asyncio.run_coroutine_threadsafe(self._whole(url.removeprefix(self._base)), self._loop)
         try:
             return iter([future.result(_LONGEST_S)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 
 from contracts.manifest import File
@@ -16,6 +17,7 @@ class ChunkFile:
 
     Goes on from what was left there: by chunks as the bits say, by another way as a beginning without a gap. Chunks
     are synced before the bits that speak of them, every `store.sync_bytes`. All methods block and raise OSError.
+    Thread-safe: who was cancelled may close it while its last `put` is still at work.
     """
 
     def __init__(self, store: BundleStore, file: File, *, chunk_bytes: int = CHUNK_BYTES) -> None:
@@ -25,18 +27,25 @@ class ChunkFile:
         self.bits = _found(store, file, chunk_bytes)
         self._writing = store.disk.patch(self._path)
         self._unsaved_bytes = 0
+        self._working = threading.Lock()
+        self._closed = False
 
     def put(self, chunks: Iterable[tuple[int, bytes]]) -> None:
         """Chunks by number, each of its right length. Raises NoSpace when others have filled the disk."""
-        for index, data in chunks:
-            self._writing.write_at(index * self.bits.chunk_bytes, data)
-            self.bits.add(index)
-            self._unsaved_bytes += len(data)
-            if self._unsaved_bytes >= self._store.sync_bytes:
-                self.save()
-                self._store.check_reserve()
+        with self._working:
+            for index, data in chunks:
+                if not self._closed:
+                    self._put(index, data)
 
-    def save(self) -> None:
+    def _put(self, index: int, data: bytes) -> None:
+        self._writing.write_at(index * self.bits.chunk_bytes, data)
+        self.bits.add(index)
+        self._unsaved_bytes += len(data)
+        if self._unsaved_bytes >= self._store.sync_bytes:
+            self._save()
+            self._store.check_reserve()
+
+    def _save(self) -> None:
         """What a power cut leaves is then all that came so far."""
         self._writing.sync()
         self._store.disk.sync_directory(self._path.parent)
@@ -51,11 +60,14 @@ class ChunkFile:
 
     def close(self) -> None:
         """An unfinished one is saved, to go on from."""
-        try:
-            if not self.bits.complete and self._unsaved_bytes:
-                self.save()
-        finally:
-            self._writing.close()
+        with self._working:
+            try:
+                if not self._closed and not self.bits.complete and self._unsaved_bytes:
+                    self._save()
+            finally:
+                if not self._closed:
+                    self._writing.close()
+                self._closed = True
 
 
 def leave_prefix(store: BundleStore, file: File) -> None:

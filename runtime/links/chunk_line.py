@@ -93,7 +93,8 @@ class ChunkLine:
         """The line stands meanwhile. Raises FoothillError `unavailable` where no broker answers."""
         async with self._changing:
             self._users += 1
-            self._keys = await asyncio.to_thread(self._read_keys)
+            # Not in a thread: those may all be waiting for metadata that comes over this line.
+            self._keys = self._read_keys()
         try:
             await self._connect()
             yield

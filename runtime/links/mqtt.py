@@ -13,6 +13,7 @@ import random
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -129,6 +130,8 @@ class MqttPort:
         self._idle = asyncio.Event()
         self._moved = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        # A thread of its own: those of the loop may all be waiting for what comes over this connection.
+        self._connecting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mqtt-connect")
         self._started = False
         self._short_lives = 0
         self.dropped = 0
@@ -213,6 +216,7 @@ class MqttPort:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=_DRAIN_S)
+        self._connecting.shutdown(wait=False)
 
     async def _keep_connected(self) -> None:
         loop, failures, pause_s = asyncio.get_running_loop(), 0, 0.0
@@ -239,11 +243,10 @@ class MqttPort:
         return f"{said}; {hint}" if silent else said
 
     async def _open(self) -> Session:
-        client = await asyncio.to_thread(self._new_client)
+        loop = asyncio.get_running_loop()
+        client = await loop.run_in_executor(self._connecting, self._new_client)
         session = Session(client, self._deliver, self._send_waiting)
-        await asyncio.to_thread(
-            client.connect, self._host, self._port, self._keepalive_s, clean_start=True, properties=self._terms()
-        )
+        await loop.run_in_executor(self._connecting, self._connect, client)
         session.attach()
         try:
             reason = await asyncio.wait_for(asyncio.shield(session.accepted), ANSWER_TIMEOUT_S)
@@ -253,6 +256,9 @@ class MqttPort:
             session.abandon()
             raise
         return session
+
+    def _connect(self, client: Client) -> None:
+        client.connect(self._host, self._port, self._keepalive_s, clean_start=True, properties=self._terms())
 
     def _new_client(self) -> Client:
         client = Client(

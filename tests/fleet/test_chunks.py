@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
@@ -43,7 +44,7 @@ class Puller:
             keys=lambda: known_keys(trust_dir, "chunk"),
             terms=Terms(give_up_s=give_up_s),
         )
-        fetcher = ChunkFetcher(self.line, asyncio.get_running_loop(), NOWHERE)
+        fetcher = ChunkFetcher(self.line, NOWHERE)
         self.trust = TrustedFleet(trust_dir, NOWHERE, node.enrolment.root, fetcher=fetcher)
 
     async def fetch(self, digest: str) -> Path:
@@ -151,6 +152,24 @@ async def test_wants_that_their_node_has_not_signed_are_not_answered(
     port.publish(topic, encode(signatures.sign(want, tokyo.private)), qos=0)
     await until(lambda: heard)
     await port.stop()
+
+
+async def test_metadata_comes_while_every_thread_waits_for_it(
+    fleet: Fleet, published: dict[str, str], tmp_path: Path
+) -> None:
+    """More fetches than the loop has threads, all behind one lock: the line itself must need none of them."""
+    puller = Puller(await again(fleet, "tokyo"), tmp_path)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    paths = await asyncio.wait_for(asyncio.gather(*(puller.fetch(published["1"]) for _ in range(6))), 60)
+    assert len(set(paths)) == 1
+
+
+async def test_the_loops_own_thread_is_told_that_it_would_wait_for_itself(
+    fleet: Fleet, published: dict[str, str], tmp_path: Path
+) -> None:
+    puller = Puller(await again(fleet, "tokyo"), tmp_path)
+    with pytest.raises(TrustUnavailable, match="wait for itself"):
+        puller.trust.refresh()
 
 
 async def test_what_lies_behind_the_end_is_not_answered_and_costs_the_next_nothing(

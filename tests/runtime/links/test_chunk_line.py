@@ -17,7 +17,7 @@ from contracts.topics import EVERY_WANT, chunk_topic
 from fleet.broker import Broker, BrokerConfig
 from runtime.links import signatures
 from runtime.links.bundles import BundleStore, size_of
-from runtime.links.chunk_line import ChunkLine, Terms
+from runtime.links.chunk_line import PATIENT, ChunkLine, Terms
 from runtime.links.chunk_way import chunk_ways
 from runtime.links.mqtt import MqttPort
 
@@ -76,7 +76,7 @@ class Rig:
         self.broker = broker
         self.fleet = ScriptedFleet(broker.url)
         self.store = BundleStore(directory / "store", reserve_bytes=0, sync_bytes=4 * CHUNK_BYTES)
-        self.line = self.new_line()
+        self.line = self.new_line(PATIENT)
         self.told: list[int] = []
 
     def new_line(self, terms: Terms = QUICK, url: str = "") -> ChunkLine:
@@ -127,7 +127,7 @@ async def test_lost_repeated_and_shuffled_chunks_make_the_same_content(rig: Rig)
         before, held[0] = held[0], answer
         return [before] if before else []
 
-    rig.line = rig.new_line(Terms(give_up_s=60.0))
+    rig.line = rig.new_line(PATIENT)
     rig.fleet.fate = fate
     assert await rig.bring() == CONTENT
     assert len(rig.fleet.asked()) > 21
@@ -173,6 +173,7 @@ async def test_a_flood_of_unasked_chunks_holds_up_nothing(rig: Rig) -> None:
 
 
 async def test_what_breaks_off_goes_on_where_it_was(rig: Rig) -> None:
+    rig.line = rig.new_line(QUICK)
     rig.fleet.fate = lambda want, index: [rig.fleet.chunk(want, index)] if index % 2 else []
     with pytest.raises(FoothillError, match="no chunk for") as refused:
         await rig.bring()
@@ -180,6 +181,7 @@ async def test_what_breaks_off_goes_on_where_it_was(rig: Rig) -> None:
     assert rig.store.bits(FILE.sha256).exists()
     rig.fleet.wants.clear()
     rig.fleet.fate = lambda want, index: [rig.fleet.chunk(want, index)]
+    rig.line = rig.new_line(PATIENT)
     rig.store = BundleStore(rig.store.partial("sha256:" + "0" * 64).parents[1], reserve_bytes=0)
     await asyncio.to_thread(rig.store.sweep)
     assert await rig.bring() == CONTENT
@@ -238,7 +240,7 @@ async def test_a_broker_that_restarts_in_the_middle_costs_no_content(rig: Rig) -
         return [rig.fleet.chunk(want, index)]
 
     restarting: list[asyncio.Future[None]] = []
-    rig.line = rig.new_line(Terms(give_up_s=60.0))
+    rig.line = rig.new_line(PATIENT)
     rig.fleet.fate = fate
     assert await rig.bring() == CONTENT
     await restarting[0]
@@ -272,7 +274,7 @@ async def test_metadata_by_an_unknown_key_is_taken_only_where_no_known_one_speak
 
     rig.fleet.fate = lambda want, _: [piece(want, stranger)]
     with pytest.raises(FoothillError, match="no chunk for"):
-        await fetch(rig.line)
+        await fetch(rig.new_line(QUICK))
     assert await fetch(rig.new_line(Terms(give_up_s=30.0))) == data, "after it has waited for a known one"
 
 
