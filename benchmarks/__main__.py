@@ -11,12 +11,14 @@ from typing import Annotated
 import msgspec
 import typer
 
-from benchmarks import client, machine, mqtt, router, serving
+from benchmarks import client, machine, mqtt, overload, router, serving
 from benchmarks.report import Report, Reports, markdown
 from benchmarks.rounds import FULL, Profile
 from benchmarks.stage import Benchmark, perform
 
-BENCHMARKS: Mapping[str, Benchmark] = {module.NAME: module.measure for module in (serving, router, client, mqtt)}
+BENCHMARKS: Mapping[str, Benchmark] = {
+    module.NAME: module.measure for module in (serving, overload, router, client, mqtt)
+}
 
 
 def main(

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from benchmarks import client, mqtt, router, serving
+from benchmarks import client, mqtt, overload, router, serving
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.bundles import ASSETS
 from benchmarks.report import Report, markdown
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.integration
 
 CASES: dict[str, set[Any]] = {
     "serving": {serving.RAW, serving.LIMIT, serving.EDGE, serving.CLOUD, serving.PREDICT},
+    "overload": {overload.STEADY, overload.TWICE, overload.AFTER},
     "router": {router.DIRECT, router.PROXIED, router.LEASE, router.BARE},
     "client": {
         client.BARE,
@@ -33,7 +34,7 @@ CASES: dict[str, set[Any]] = {
     "mqtt": {mqtt.DESIRED, mqtt.PAHO},
 }
 MAY_BE_ANYTHING = {"added_p50_us"}
-MAY_BE_NOTHING = {"client_busy"}
+MAY_BE_NOTHING = {"client_busy", "late", "failed", "refused_share", "back_after_s"}
 
 
 @pytest.fixture

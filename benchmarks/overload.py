@@ -1,0 +1,117 @@
+"""Overload: an edge node asked for 70 % and 200 % of what it can do, by callers that do not wait for each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from benchmarks import bundles
+from benchmarks.arrivals import Came, arrive, poisson, queue_ms
+from benchmarks.bundles import Served
+from benchmarks.load import Target, post
+from benchmarks.machine import Watch
+from benchmarks.report import Report, report
+from benchmarks.rounds import Profile, Rounds, Run
+from benchmarks.stage import Server, Stage
+
+NAME = "overload"
+STEADY, TWICE, AFTER = "70 % of capacity", "200 % of capacity", "30 % right after"
+DEADLINE_MS = 500.0
+_SHARE_OF_PROFILE = 8.0
+_AFTER_S = 5.0
+_SLOW = 3.0
+
+NOTES = (
+    "One server core. Capacity: requests a second answered at concurrency 8, closed loop, right before. Arrivals are "
+    "Poisson; every request says `Foothill-Deadline-Ms: 500`. Latencies run from the time at which a request was due.",
+    "`goodput of capacity`: answers in time a second, over capacity (for 70 %, at most 0.7). `late`: answers that came "
+    "after their deadline. `failed`: what is neither an answer nor a refusal for want of time or room (429, 503, 504).",
+    "`p99 of M/D/1`: the 99th percentile over that of a queue with the same arrivals, one server, and no more than "
+    "1/capacity of service each (Lindley's recursion).",
+    "`back after s`: from the end of the overload until the last answer that was refused or took more than three times "
+    "the median of the 70 % case.",
+)
+
+
+class OverloadRow(msgspec.Struct, frozen=True):
+    case: str
+    capacity_per_s: float
+    offered_per_s: float
+    seconds: float
+    goodput_of_capacity: float
+    refused_share: float
+    late: int
+    failed: int
+    p50_ms: float
+    p99_ms: float
+    p99_of_m_d_1: float | None
+    back_after_s: float | None
+
+
+async def measure(stage: Stage, profile: Profile) -> Report:
+    served = bundles.mobilenet(stage.work)
+    config = {"tier": "edge", "bundles": [str(served.packed.directory)], "hop_key": "00" * 32}
+    node = stage.start_node("edge", config, core=stage.cores.server)
+    seconds = profile.rounds * profile.seconds * _SHARE_OF_PROFILE
+    rng = np.random.default_rng(0)
+    closed = stage.asking(node, _target(node, served), 8)
+    await closed(profile.warm_s)
+    watch, rounds = Watch(stage.pids), Rounds[str]([STEADY])
+    run = await closed(max(profile.seconds, seconds / 6))
+    steady = await arrive(_target(node, served), poisson(0.7 * run.rate, seconds, rng))
+    twice = await arrive(_target(node, served), poisson(2.0 * run.rate, seconds, rng))
+    after = await arrive(_target(node, served), poisson(0.3 * run.rate, min(seconds, _AFTER_S), rng))
+    rounds.keep({STEADY: run}, watch.read())
+    usual_ms = float(np.median(steady.latency_ms))
+    rows = [
+        _row(STEADY, run, steady, seconds, p99_of_m_d_1=_of_queue(steady, run)),
+        _row(TWICE, run, twice, seconds),
+        _row(AFTER, run, after, min(seconds, _AFTER_S), back_after_s=_back_after_s(after, usual_ms)),
+    ]
+    return report(NAME, rows, NOTES, [rounds])
+
+
+def _target(node: Server, served: Served) -> Target:
+    sent = {**served.infer.headers, "Foothill-Deadline-Ms": f"{DEADLINE_MS:.0f}"}
+    return post(node.url, served.infer.path, sent, served.infer.content)
+
+
+def _row(
+    case: str,
+    run: Run,
+    came: Came,
+    seconds: float,
+    *,
+    p99_of_m_d_1: float | None = None,
+    back_after_s: float | None = None,
+) -> OverloadRow:
+    answered = came.status == 200
+    in_time = answered & (came.latency_ms <= DEADLINE_MS)
+    refused = np.isin(came.status, (429, 503, 504))
+    shown = came.latency_ms[answered] if answered.any() else came.latency_ms
+    return OverloadRow(
+        case=case,
+        capacity_per_s=run.rate,
+        offered_per_s=len(came.at_s) / seconds,
+        seconds=seconds,
+        goodput_of_capacity=float(in_time.sum()) / seconds / run.rate,
+        refused_share=float(refused.mean()),
+        late=int((answered & ~in_time).sum()),
+        failed=int((~answered & ~refused).sum()),
+        p50_ms=float(np.percentile(shown, 50)),
+        p99_ms=float(np.percentile(shown, 99)),
+        p99_of_m_d_1=p99_of_m_d_1,
+        back_after_s=back_after_s,
+    )
+
+
+def _of_queue(came: Came, run: Run) -> float:
+    ideal_ms = queue_ms(came.at_s, 1.0 / run.rate)
+    return float(np.percentile(came.latency_ms, 99) / np.percentile(ideal_ms, 99))
+
+
+def _back_after_s(came: Came, usual_ms: float) -> float:
+    unusual: Sequence[float] = came.at_s[(came.status != 200) | (came.latency_ms > _SLOW * usual_ms)]
+    return float(max(unusual, default=0.0))
