@@ -1,4 +1,4 @@
-"""A process that runs a model through ONNX Runtime and nothing else: `python -m benchmarks.engine MODEL TENSOR`.
+"""A process that runs a model through ONNX Runtime alone: `python -m benchmarks.engine MODEL TENSOR THREADS`.
 
 It reads a number of seconds from each line of its input, calls the model over and over for so long, one row a call,
 and writes a line of JSON: what a server would reach that cost nothing.
@@ -16,9 +16,9 @@ import onnxruntime as ort
 from benchmarks.told import Calls
 
 
-def main(model: str, tensor: str) -> None:
+def main(model: str, tensor: str, threads: str) -> None:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = int(threads)
     options.inter_op_num_threads = 1
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     feeds = {session.get_inputs()[0].name: np.load(tensor)}
@@ -40,4 +40,4 @@ def _run(session: ort.InferenceSession, feeds: dict[str, np.ndarray], seconds: f
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:4])

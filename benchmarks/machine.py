@@ -22,6 +22,10 @@ class Cores(NamedTuple):
     server: int
     client: int
 
+    @property
+    def both(self) -> tuple[int, ...]:
+        return (self.server, self.client)
+
 
 class Machine(msgspec.Struct, frozen=True):
     """What the figures were taken on."""
@@ -59,10 +63,10 @@ def pinned(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def pin(pid: int, core: int) -> None:
-    """Another process on one core: its threads of now, and so those that they start."""
+def pin(pid: int, *cores: int) -> None:
+    """Another process on some cores: its threads of now, and so those that they start."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), {core})
+        os.sched_setaffinity(int(thread.name), cores)
 
 
 def cpu_s(pid: int) -> float:

@@ -37,6 +37,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     bundles: tuple[str, ...]
     hop_key: str
     ready: str
+    threads: int = 1
 
 
 async def run(config: NodeConfig) -> None:
@@ -51,7 +52,7 @@ async def _serving(config: NodeConfig) -> AsyncIterator[web.Application]:
     hop_key = bytes.fromhex(config.hop_key)
     for directory in config.bundles:
         packed = pack.read(Path(directory))
-        loaded = open_tested(packed.directory, packed.digest, target=detect().target, threads=1)
+        loaded = open_tested(packed.directory, packed.digest, target=detect().target, threads=config.threads)
         seed = seed_certificate(packed.manifest.model, loaded.artifact)
         if seed is not None:
             certificates.put(seed)

@@ -53,7 +53,7 @@ class OverloadRow(msgspec.Struct, frozen=True):
 async def measure(stage: Stage, profile: Profile) -> Report:
     served = bundles.mobilenet(stage.work)
     config = {"tier": "edge", "bundles": [str(served.packed.directory)], "hop_key": "00" * 32}
-    node = stage.start_node("edge", config, core=stage.cores.server)
+    node = stage.start_node("edge", config, stage.cores.server)
     seconds = profile.rounds * profile.seconds * _SHARE_OF_PROFILE
     rng = np.random.default_rng(0)
     closed = stage.asking(node, _target(node, served), 8)

@@ -90,7 +90,7 @@ async def measure(stage: Stage, profile: Profile) -> Report:
 
 def start_node(stage: Stage, served: Sequence[Served], *, core: int) -> Server:
     directories = [str(model.packed.directory) for model in served]
-    return stage.start_node("edge", {"tier": "edge", "bundles": directories, "hop_key": _HOP_KEY}, core=core)
+    return stage.start_node("edge", {"tier": "edge", "bundles": directories, "hop_key": _HOP_KEY}, core)
 
 
 def start_router(stage: Stage, node: Server, served: Sequence[Served]) -> Server:

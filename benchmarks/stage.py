@@ -51,10 +51,10 @@ class Stage:
         ready = self.work / f"{name}.url"
         return self._started(name, [*arguments, str(ready)], ready, core)
 
-    def start_node(self, name: str, config: dict[str, Any], *, core: int) -> Server:
+    def start_node(self, name: str, config: dict[str, Any], *cores: int) -> Server:
         ready, path = self.work / f"{name}.url", self.work / f"{name}.json"
         path.write_bytes(msgspec.json.encode({**config, "ready": str(ready)}))
-        return self._started(name, ["benchmarks.node", str(path)], ready, core)
+        return self._started(name, ["benchmarks.node", str(path)], ready, *cores)
 
     def start_router(self, config: dict[str, Any], *, core: int) -> Server:
         ready, path = self.work / "router.url", self.work / "router.toml"
@@ -62,18 +62,19 @@ class Stage:
         return self._started("router", ["benchmarks.router_process", str(path), str(ready)], ready, core)
 
     @asynccontextmanager
-    async def engine(self, model: Path, tensor: np.ndarray[Any, Any]) -> AsyncIterator[Case]:
-        """A case that runs `model` through ONNX Runtime alone, on the server's core."""
+    async def engine(self, model: Path, tensor: np.ndarray[Any, Any], *cores: int) -> AsyncIterator[Case]:
+        """A case that runs `model` through ONNX Runtime alone, a thread on each of `cores`; none: the server's."""
+        cores = cores or (self.cores.server,)
         path = self.work / f"{model.parent.name}.npy"
         np.save(path, tensor)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "benchmarks.engine", str(model), str(path)),
+            *(sys.executable, "-m", "benchmarks.engine", str(model), str(path), str(len(cores))),
             stdin=PIPE,
             stdout=PIPE,
             cwd=ROOT,
             limit=_MAX_LINE_BYTES,
         )
-        pin(process.pid, self.cores.server)
+        pin(process.pid, *cores)
         self.pids.append(process.pid)
         assert process.stdin is not None
         assert process.stdout is not None
@@ -93,9 +94,9 @@ class Stage:
 
         return case
 
-    def _started(self, name: str, module: Sequence[str], ready: Path, core: int) -> Server:
+    def _started(self, name: str, module: Sequence[str], ready: Path, *cores: int) -> Server:
         child = self._processes.start(name, [sys.executable, "-m", *module], cwd=ROOT)
-        pin(child.pid, core)
+        pin(child.pid, *cores)
         self.pids.append(child.pid)
         self._processes.wait_ready(child, file_ready(ready))
         return Server(child.pid, ready.read_text())
