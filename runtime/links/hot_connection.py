@@ -33,12 +33,13 @@ _FIRST_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for s
 class HotRequest:
     """One request, whose body may still be on its way: `runtime.links.exchanges.Incoming`."""
 
-    __slots__ = ("_arrived", "_head", "_parts", "grant", "left", "notes", "params", "request_id")
+    __slots__ = ("_arrived", "_head", "_parts", "_wanted", "grant", "left", "notes", "params", "request_id")
 
     def __init__(self, head: Head, params: Mapping[str, str], request_id: str) -> None:
         self._head = head
         self._parts: list[bytes] = []
         self._arrived: asyncio.Future[None] | None = None
+        self._wanted: Callable[[], None] | None = None
         self.left = head.content_length
         self.params = params
         self.request_id = request_id
@@ -62,12 +63,23 @@ class HotRequest:
             raise too_large(limit)
         if self.left:
             self._arrived = asyncio.get_running_loop().create_future()
+            if self._wanted is not None:
+                self._wanted()
             try:
                 await asyncio.wait_for(self._arrived, deadline.left_s(clock()))
             except asyncio.TimeoutError:
                 raise too_slow() from None
         parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    @property
+    def reads(self) -> bool:
+        """Whether anybody has asked for the body: before that it is not known how much of it may be kept."""
+        return self._arrived is not None
+
+    def on_read(self, wanted: Callable[[], None]) -> None:
+        """Calls `wanted` when somebody asks for a body of which some has still to come."""
+        self._wanted = wanted
 
     def take(self, part: bytes, *, wanted: bool) -> None:
         """The next bytes of the body."""
@@ -113,6 +125,11 @@ class HotConnection:
         self._advancing = False
         self._matched: tuple[Head | None, Hot | None, str] = (None, None, "")
 
+    @property
+    def answering(self) -> bool:
+        """Whether a request of ours is under way."""
+        return self._owner == "ours" and not self._answered
+
     def received(self, data: bytes) -> None:
         if self._owner == "theirs for good":
             self._theirs(data)
@@ -135,6 +152,7 @@ class HotConnection:
         """The caller is gone: whatever is done for it is given up."""
         if self._give_up is not None:
             self._give_up()
+            self._busy(False)
 
     def _advance(self) -> None:
         """As far as the bytes at hand go."""
@@ -152,6 +170,7 @@ class HotConnection:
         if self._transport.is_closing() or not (self._owner or self._begin()):
             return False
         if self._left and not self._pass_body():
+            self._hold()
             return False
         if self._left or not self._answered or self._blocked:
             self._hold()
@@ -185,13 +204,12 @@ class HotConnection:
         """The swift way where the body is here already, else the story that waits for it."""
         request = self._request = HotRequest(head, hot.params, request_id)
         if self._left <= self._framing.held:
-            body = self._framing.take(self._left)
-            request.left = self._left = 0
+            body, self._left = self._framing.take(self._left), 0
             self._give_up = hot.route.swift(request, body, self._done)
             if self._give_up is not None or self._answered:
                 return
             request.take(body, wanted=True)
-            request.left = 0
+        request.on_read(self._advance)
         task = self._loop.create_task(self._tell(hot, request))
         self._give_up = partial(_cancel, task)
 
@@ -204,11 +222,15 @@ class HotConnection:
         return hot, sent_id
 
     def _pass_body(self) -> bool:
-        """Whether there was some of it."""
+        """Whether there was some of it that could go on. What nobody has asked for yet waits, up to the bound."""
+        request = self._request
+        if request is not None and not (self._answered or request.reads):
+            return False
         part = self._framing.take(self._left)
         self._left -= len(part)
-        if part and self._request is not None:
-            self._request.take(part, wanted=not self._answered)
+        self._release()
+        if part and request is not None:
+            request.take(part, wanted=not self._answered)
         elif part:
             self._theirs(part)
         return bool(part)

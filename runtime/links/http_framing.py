@@ -1,7 +1,8 @@
 """The bytes of one HTTP/1.1 connection, cut into requests. It does no I/O.
 
-Only requests of the plainest form are read here: a head of moderate size, a body of a declared length that is sent as
-it is, and a connection that stays open. Whatever is less plain is told apart, for a parser that knows all of HTTP.
+Only requests of the plainest form are read here: a head of moderate size with no header twice, a body of a declared
+length that is sent as it is, and a connection that stays open. Whatever is less plain is told apart, for a parser that
+knows all of HTTP.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def _read_head(raw: bytes) -> Head | None:
     headers = CIMultiDict(_texts(reader.headers))
     length = _content_length(headers)
     moderate = len(raw) <= MAX_HEAD_BYTES and len(headers) <= MAX_HEADERS and reader.target.isascii()
-    whole = parser.get_http_version() == "1.1" and len(headers.getall("Host", ())) == 1
+    once = len({name.lower() for name in headers}) == len(headers)
+    whole = parser.get_http_version() == "1.1" and "Host" in headers and once
     if length is None or not (moderate and whole and parser.should_keep_alive()):
         return None
     return Head(raw, parser.get_method().decode(), reader.target.decode(), CIMultiDictProxy(headers), length)
@@ -118,7 +120,5 @@ def _texts(headers: list[tuple[bytes, bytes]]) -> Iterator[tuple[str, str]]:
 
 def _content_length(headers: CIMultiDict[str]) -> int | None:
     """0 where none is declared, None where the body ends otherwise or is not sent as it is."""
-    lengths = headers.getall("Content-Length", ("0",))
-    if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]) or any(name in headers for name in _ELABORATE):
-        return None
-    return int(lengths[0])
+    length = headers.get("Content-Length", "0")
+    return int(length) if _LENGTH.fullmatch(length) and not any(name in headers for name in _ELABORATE) else None

@@ -88,7 +88,8 @@ class _Protocol(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._hot is None or not data:
             super().data_received(data)
-        elif not (self._force_close or self._close):
+        elif not (self._force_close or self._close) or self._hot.answering:
+            # Who is answered while the server stops has still to send the rest of its body.
             self._hot.received(data)
 
     async def finish_response(
@@ -96,8 +97,13 @@ class _Protocol(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         finished = await super().finish_response(request, resp, start_time)
         if self._hot is not None and finished[0].keep_alive:
-            self._hot.their_answer_ended()
+            # Not before aiohttp has noted for itself that this request is over.
+            self._loop.call_soon(self._go_on, self._hot)
         return finished
+
+    def _go_on(self, hot: HotConnection) -> None:
+        if not (self._force_close or self._close):
+            hot.their_answer_ended()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._hot is not None:

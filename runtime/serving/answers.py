@@ -78,11 +78,12 @@ class Answers:
             request.grant = await self._admission.check(request.headers, request.request_id, request.params["model"])
         call = self._begin(request, account)
         body = await request.read(self._settings.max_body_bytes, call.deadline, self._clock)
-        call.grant.count_body(len(body))
         self._take(body, call, account)
         with self._host.get(call.model, call.version) as served:
             try:
-                asked = await self._do(work.reading(call, served), call)
+                reading = work.reading(call, served)
+                call.grant.count_body(len(body))
+                asked = await self._do(reading, call)
             finally:
                 call.decoded(self._clock())
             _enter(call, served, asked)
@@ -299,6 +300,8 @@ class _Swift:
         return self.give_up
 
     def give_up(self) -> None:
+        """Nobody is told of an end any more, whatever a task that is cancelled makes of that."""
+        self._end = _told_nobody
         if self._task is not None:
             self._task.cancel()
         elif self._served.batcher.leave(self._waiting):
@@ -335,6 +338,10 @@ class _Swift:
             raise
         except Exception as error:  # noqa: BLE001 - whoever waits is told of defects too
             self._end(error)
+
+
+def _told_nobody(_: Outgoing | Exception) -> None:
+    """The caller is gone."""
 
 
 def _enter(call: Call, served: Served, asked: Asked) -> None:

@@ -6,6 +6,7 @@ What is decided stands in `batching/`; here is the event loop, the engine's thre
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ from runtime.serving.postprocess import Reading
 from runtime.serving.shared_run import Part, Ran, Read, Run, read_nothing, run_shared
 from runtime.serving.tensors import Array
 
+log = logging.getLogger(__name__)
+
 Clock = Callable[[], float]
 INLINE_S = 0.001
 """A run that takes less is not worth a thread: handing it over costs more, and it holds the event loop up no longer
@@ -41,7 +44,8 @@ class BatchResult(msgspec.Struct, frozen=True):
 
 
 Then = Callable[[BatchResult | Exception], None]
-"""Called once, on the event loop, with what the batcher or the engine has to say. Must not raise."""
+"""Called once, on the event loop, with what the batcher or the engine has to say. Must not raise: that is a defect,
+which is logged, since others wait for their answers behind it."""
 
 
 class Waiting(Entry, kw_only=True, eq=False):
@@ -105,7 +109,7 @@ class Batcher:
             raise
 
     def enter(self, inputs: Mapping[str, Array], deadline: Deadline, then: Then, *, priority: int = 0) -> Waiting:
-        """As `submit`, for whom `then` is called. Raises Refused for who is not let in, and calls nobody."""
+        """As `submit`, for whom `then` is called, though not before this returns. Raises Refused for who is not let in."""
         waiting = self._admit(inputs, deadline, then, priority)
         self._open.add(waiting)
         if waiting.expires_at_s < self._alarm_s:
@@ -130,9 +134,9 @@ class Batcher:
             self._answer_one(waiting, self.schedule.count(refusals.closed()))
         if self._asked:
             self._turns.withdraw(self._share)
-        if self._alarm is not None and not self._open:
+        await self._loop.run_in_executor(None, self._thread.stop)
+        if self._alarm is not None:
             self._alarm.cancel()
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.stop)
 
     def _admit(self, inputs: Mapping[str, Array], deadline: Deadline, then: Then, priority: int) -> Waiting:
         if self._closed:
@@ -149,7 +153,8 @@ class Batcher:
         )
         displaced = self.schedule.admit(waiting, now_s)
         if displaced is not None:
-            self._answer_one(*displaced)
+            # Later: who is told may come again at once, and would be let in before the one whose place this is.
+            self._loop.call_soon(self._answer_one, *displaced)
         return waiting
 
     def _start(self) -> None:
@@ -241,7 +246,10 @@ class Batcher:
         if not waiting.answered:
             waiting.answered = True
             self._open.discard(waiting)
-            waiting.then(outcome)
+            try:
+                waiting.then(outcome)
+            except Exception:
+                log.exception("an answer could not be handed over")
 
     def _wake(self) -> None:
         if self.waiting and not (self._woken or self._asked or self._running or self._closed):
@@ -258,7 +266,7 @@ class Batcher:
     def _ring(self) -> None:
         now_s, self._alarm, self._alarm_s = self._clock(), None, math.inf
         for waiting in [*self._open]:
-            if waiting.expires_at_s <= now_s:
+            if waiting.expires_at_s <= now_s and not waiting.answered:
                 self._expire(waiting)
         if self._open:
             self._set_alarm(min(waiting.expires_at_s for waiting in self._open))

@@ -88,13 +88,13 @@ def _short_length(told: str | None) -> int:
 
 
 def _form(body: bytes, header_length: str | None, asked: Asked) -> _Form | None:
-    """Of a request that was read; None where its JSON has values in it, or its tensors text."""
+    """Of a request that was read; None where its JSON has values in it, or a tensor is no mere view of its bytes."""
     request, _ = protocol.parse_request(body, header_length)
-    offset, inputs = _short_length(header_length), []
+    offset, found = _short_length(header_length), {}
     for tensor in request.inputs:
         size, dtype = tensor.parameters.binary_data_size, tensors.NUMPY[tensor.datatype]
-        if size is None or dtype.hasobject:
+        if size is None or dtype.kind in "Ob":
             return None
-        inputs.append(_Input(tensor.name, dtype, tensor.shape, size // dtype.itemsize, offset))
+        found[tensor.name] = _Input(tensor.name, dtype, tensor.shape, size // dtype.itemsize, offset)
         offset += size
-    return _Form(inputs, asked[1:], len(body))
+    return _Form([found[name] for name in asked.inputs], asked[1:], len(body))

@@ -44,16 +44,15 @@ NOTHING = Reading()
 
 def read(outputs: Mapping[str, Array], manifest: Manifest, artifact: Artifact) -> Reading:
     """Probabilities, confidence under the artifact's rule, and the top labels of all rows."""
-    head = manifest.postprocess
-    rows = len(outputs[head.output]) if head.scores_classes else 0
-    return read_each(outputs, [rows], manifest, artifact)[0]
+    return read_each(outputs, (), manifest, artifact)[0]
 
 
 def read_each(
     outputs: Mapping[str, Array], ends: Sequence[int], manifest: Manifest, artifact: Artifact
 ) -> list[Reading]:
-    """What `outputs` say to each of the requests whose rows end at `ends`."""
+    """What `outputs` say to each of the requests whose rows end at `ends`; without any, to one that has all rows."""
     head = manifest.postprocess
+    ends = ends or [len(outputs[head.output]) if head.scores_classes else 0]
     if not head.scores_classes:
         return [NOTHING] * len(ends)
     rule = artifact.confidence

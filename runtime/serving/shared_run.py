@@ -16,7 +16,7 @@ from runtime.serving.tensors import Array
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 Read = Callable[[Mapping[str, Array], Sequence[int]], Sequence[Reading]]
-"""What the outputs of a run say to each request in it, given where the rows of each end."""
+"""What the outputs of a run say to each request in it, given where the rows of each end; nowhere, for one alone."""
 
 Clock = Callable[[], float]
 
@@ -38,7 +38,7 @@ class Ran(msgspec.Struct, frozen=True):
 
 def read_nothing(outputs: Mapping[str, Array], ends: Sequence[int]) -> Sequence[Reading]:
     """For outputs that say nothing."""
-    return [NOTHING] * len(ends)
+    return [NOTHING] * max(1, len(ends))
 
 
 def run_shared(run: Run, read: Read, requests: Sequence[Mapping[str, Array]], clock: Clock) -> Ran:
@@ -58,9 +58,10 @@ def run_shared(run: Run, read: Read, requests: Sequence[Mapping[str, Array]], cl
 
 
 def _together(run: Run, requests: Sequence[Mapping[str, Array]]) -> tuple[dict[str, Array], list[int]]:
-    ends = [*accumulate([len(next(iter(inputs.values()))) for inputs in requests])]
+    """The outputs of one run, and where the rows of each request end in them; who is alone has them all."""
     if len(requests) == 1:
-        return run(requests[0]), ends
+        return run(requests[0]), []
+    ends = [*accumulate([len(next(iter(inputs.values()))) for inputs in requests])]
     joined = {name: np.concatenate([inputs[name] for inputs in requests]) for name in requests[0]}
     outputs = run(joined)
     _check_rows(outputs, ends[-1])
@@ -68,7 +69,7 @@ def _together(run: Run, requests: Sequence[Mapping[str, Array]]) -> tuple[dict[s
 
 
 def _parts(outputs: dict[str, Array], ends: Sequence[int], readings: Sequence[Reading]) -> list[Part]:
-    if len(ends) == 1:
+    if not ends:
         return [Part(outputs, readings[0])]
     parts, start = [], 0
     for end, reading in zip(ends, readings, strict=True):
@@ -81,7 +82,7 @@ def _alone(run: Run, read: Read, inputs: Mapping[str, Array]) -> Part | Exceptio
     try:
         outputs, ends = _together(run, [inputs])
         return Part(outputs, read(outputs, ends)[0])
-    except FoothillError as error:
+    except Exception as error:  # noqa: BLE001 - whoever waits is told of defects too
         return error
 
 
