@@ -43,8 +43,11 @@ class HttpPort:
         admin: bool = False,
         timeout_s: float | None = None,
     ) -> Answer:
-        """A success. Raises FoothillError with the server's own words for any other answer, and for none."""
-        given = {**(headers or {}), **({"Authorization": f"Bearer {self.token}"} if admin else {})}
+        """A success. Raises FoothillError with the server's own words for any other answer, and for none.
+
+        The token goes along wherever there is one: a node may ask everybody who calls.
+        """
+        given = {**(headers or {}), **({"Authorization": f"Bearer {self.token}"} if admin or self.token else {})}
         try:
             answer = await self.send(Request(method, path, given, body), timeout_s=timeout_s)
         except UpstreamUnreachable as error:
