@@ -64,6 +64,15 @@ async def test_a_wrong_result_fails_golden_parity_alone(tmp_path: Path) -> None:
     assert report.verdict == "failed"
 
 
+async def test_a_wrong_admin_token_fails_golden_parity_alone(tmp_path: Path) -> None:
+    with running(tmp_path, "sound") as url:
+        board = Board(limits=Limits(p99_ms=1e6, min_throughput=0.0))
+        what = Opened(board, "board", url, "guess", "", "", "", PLAN)
+        report = await examine(what, lambda line: None, lambda check: None)
+    assert set(failures(report)) == {"golden"}
+    assert "admin token" in failures(report)["golden"]
+
+
 async def test_a_leak_fails_the_soak_alone(tmp_path: Path) -> None:
     with running(tmp_path, "leaky") as url:
         report = await examined(url)
