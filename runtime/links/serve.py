@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import faulthandler
 import logging
 import signal
 import socket
@@ -16,6 +17,7 @@ from aiohttp import web
 
 from runtime.links.http_protocol import Runner
 from runtime.links.memory import keep_freed
+from runtime.links.notify import Notifier
 from runtime.links.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -66,17 +68,22 @@ async def serve_app(
     ready: Callable[[str], None] | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains what is in flight for up to 5 s. Without `tls` in plain HTTP."""
-    stopping = stop_on_signals()
+    """Serves until SIGTERM or SIGINT, then drains what is in flight for up to 5 s. Without `tls` in plain HTTP.
+
+    A service manager that asked for it is told when it serves, that it lives, and when it stops.
+    """
+    stopping, notifier = stop_on_signals(), Notifier.from_environment()
     runner, url = await start_app(app, host, port, name=name, tls=tls)
-    try:
-        log.info("%s listening on %s", name, url)
-        if ready is not None:
-            ready(url)
-        await stopping.wait()
-        log.info("%s stops, draining for up to %.0f s", name, DRAIN_S)
-    finally:
-        await runner.cleanup()
+    async with notifier.life(f"{name} listening on {url}"):
+        try:
+            log.info("%s listening on %s", name, url)
+            if ready is not None:
+                ready(url)
+            await stopping.wait()
+            log.info("%s stops, draining for up to %.0f s", name, DRAIN_S)
+            notifier.stopping()
+        finally:
+            await runner.cleanup()
 
 
 def run_app(
@@ -96,8 +103,12 @@ def run_app(
 
 
 def run_loop(life: Coroutine[Any, Any, None]) -> None:
-    """Runs a process's coroutine on uvloop where there is one. A SettingsError is printed and exits with code 2."""
+    """Runs a process's coroutine on uvloop where there is one. A SettingsError is printed and exits with code 2.
+
+    Where it crashes in native code, or is ended by a watchdog's SIGABRT, every thread's stack goes to stderr.
+    """
     keep_freed()
+    faulthandler.enable()
     try:
         _runner()(life)
     except SettingsError as error:
