@@ -224,7 +224,7 @@ class Updater:
 
     async def _make_way(self, model: str, digest: str) -> None:
         log.warning("%s: memory is short, so what serves is unloaded before %s is loaded", model, digest)
-        await whole(self._host.retire(model))
+        await whole(self._host.retire(model, back_soon="memory is short, and its next bundle is loaded in its place."))
         self._tell(model, digest, "testing", "Memory is short: nothing answers while this is loaded.")
 
     async def _tested(self, model: str, digest: str) -> LoadedModel:
@@ -305,6 +305,7 @@ class Updater:
         log.info("%s is no longer desired here", model)
         if model in self._host.models:
             await whole(self._host.retire(model))
+        self._host.give_up(model)
         gone = await self._on_disk(lambda: self._slots.remove(model))
         self.reports.pop(model, None)
         self._announce()
@@ -335,6 +336,7 @@ class Updater:
             errors.append(error)
         if model in self._host.models:
             await whole(self._host.retire(model))
+        self._host.give_up(model)
         return " ".join(errors)
 
     async def _serve_stored(self, model: str, digest: str) -> str:

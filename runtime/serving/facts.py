@@ -68,10 +68,8 @@ class Facts:
 
     async def ready(self, _: web.Request) -> web.Response:
         if not self._host.ready:
-            waiting = [model for model in self._host.expected if model not in self._host.models]
-            raise FoothillError(
-                "unavailable", f"Not ready: no bundle is loaded for {', '.join(waiting) or 'any model'}."
-            )
+            missing = ", ".join(self._host.missing) or "any model"
+            raise FoothillError("unavailable", f"Not ready: no bundle is loaded for {missing}.")
         return _json({"ready": True})
 
     async def model(self, request: web.Request) -> web.Response:

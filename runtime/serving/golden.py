@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from contracts.errors import FoothillError
 from contracts.manifest import Golden
 from runtime.serving.loaded import LoadedModel
+from runtime.serving.opening import Opening
 from runtime.serving.providers import Wish
 from runtime.serving.tensors import Array
 from runtime.serving.warm_up import warm_up
@@ -25,15 +27,27 @@ class GoldenMismatch(FoothillError):  # noqa: N818 - it names what was found
         )
 
 
-def open_tested(directory: Path, digest: str, *, target: str, threads: int, wish: Wish | None = None) -> LoadedModel:
+def open_tested(
+    directory: Path,
+    digest: str,
+    *,
+    target: str,
+    threads: int,
+    wish: Wish | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> LoadedModel:
     """A verified bundle, loaded, held to its golden test and warm; blocks. Raises FoothillError `bad_bundle`."""
+    began_s = clock()
     loaded = LoadedModel.open(directory, digest, target=target, threads=threads, wish=wish)
+    loaded_s = clock()
     try:
         check_golden(loaded)
+        answered_s = clock()
         warm_up(loaded)
     except FoothillError:
         loaded.close()
         raise
+    loaded.opening = Opening(loaded_s - began_s, answered_s - began_s, clock() - answered_s)
     return loaded
 
 

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,8 @@ from runtime.serving.statistics import ModelStatistics
 log = logging.getLogger(__name__)
 
 DRAIN_S = 30.0
+_BACK_S = 2.0
+"""Until a model is back from its change of bundles, where nobody has measured how long its last one took."""
 _MEMORY = 0.9
 
 
@@ -50,6 +52,13 @@ class LoadFigures(msgspec.Struct, frozen=True):
     def header(self) -> str:
         """The value of `Foothill-Load`."""
         return f"in_flight={self.in_flight};queue_ms={self.queue_ms:.3f};service_ms={self.service_ms:.3f}"
+
+
+class Away(NamedTuple):
+    """A model that makes room for its next bundle: why, and about how long that takes, by what the last one took."""
+
+    why: str
+    back_after_s: float
 
 
 class ServedReport(msgspec.Struct, frozen=True):
@@ -121,7 +130,8 @@ class Served:
 class ModelHost:
     """Logical model to what serves it. `expected` are the models without which the process is not ready.
 
-    `slots` is how many of them run at once; None is what this machine has for models of one thread.
+    `slots` is how many of them run at once; None is what this machine has for models of one thread. `away` are models
+    that make room for their next bundle and come back: until then the process is not ready.
     """
 
     def __init__(
@@ -139,13 +149,19 @@ class ModelHost:
         self._drain_s = drain_s
         self._clock = clock
         self._served: dict[str, Served] = {}
+        self.away: dict[str, Away] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._queue_ms = 0.0
         self._service_ms = 0.0
 
     @property
     def ready(self) -> bool:
-        return bool(self._served) and all(model in self._served for model in self.expected)
+        return bool(self._served) and not self.away and all(model in self._served for model in self.expected)
+
+    @property
+    def missing(self) -> list[str]:
+        """The models without which it is not ready."""
+        return sorted({*self.away, *(model for model in self.expected if model not in self._served)})
 
     @property
     def models(self) -> Mapping[str, Served]:
@@ -162,21 +178,40 @@ class ModelHost:
             )
         before = self._served.get(model)
         self._served[model] = Served(loaded, self._batcher(loaded))
-        log.info("%s is served by %s (%s)", model, loaded.manifest.reference, loaded.digest)
+        self.away.pop(model, None)
+        opened = f": {loaded.opening}" if loaded.opening is not None else ""
+        log.info("%s is served by %s (%s)%s", model, loaded.manifest.reference, loaded.digest, opened)
         if before is not None:
             await self._put_away(before)
 
-    async def retire(self, model: str) -> None:
-        """Serves the model no more; returns when it has drained and is closed. Raises `model_not_found`."""
+    async def retire(self, model: str, *, back_soon: str = "") -> None:
+        """Serves the model no more; returns when it has drained and is closed. Raises `model_not_found`, `unavailable`.
+
+        With `back_soon` its callers are told so, and to ask again, until it is served or given up.
+        """
         served = self.get(model)
         del self._served[model]
-        log.info("%s is no longer served", model)
+        if back_soon:
+            opening = served.loaded.opening
+            self.away[model] = Away(back_soon, opening.whole_s if opening is not None else _BACK_S)
+        log.info("%s is no longer served%s", model, f": {back_soon}" if back_soon else "")
         await self._put_away(served)
 
+    def give_up(self, model: str) -> None:
+        """A model that was to come back does not; nothing happens for any other."""
+        self.away.pop(model, None)
+
     def get(self, model: str, version: str = "") -> Served:
-        """Raises FoothillError `model_not_found`, naming what is served. `version` empty: whichever it is."""
+        """Raises FoothillError `model_not_found`, naming what is served, or `unavailable` for one that comes back.
+
+        `version` empty: whichever it is.
+        """
         served = self._served.get(model)
         if served is None:
+            away = self.away.get(model)
+            if away is not None:
+                said = f"Model {model} is away for a moment: {away.why} Ask again."
+                raise FoothillError("unavailable", said, retry_after_s=away.back_after_s)
             known = ", ".join(sorted(self._served)) or "none yet"
             raise FoothillError("model_not_found", f"Model {model[:80]!r} is not served here. Served: {known}.")
         if version and version != served.loaded.manifest.version:

@@ -15,6 +15,7 @@ from runtime.serving import postprocess, providers
 from runtime.serving.batching.service_times import ServiceTimes
 from runtime.serving.engine import Engine, Interruptible
 from runtime.serving.onnx_engine import OnnxEngine
+from runtime.serving.opening import Opening
 from runtime.serving.postprocess import Reading
 from runtime.serving.preprocess import Preprocessor
 from runtime.serving.provider_cache import room_for
@@ -26,7 +27,8 @@ class LoadedModel:
     """A verified bundle, ready to run. Whoever opened it closes it, after the last run.
 
     `times` is what its runs take: nothing is known of it before a warm-up or the first runs. `asked` is the provider
-    that was to run it, "" where the engine has no choice; `placement` tells what each provider runs.
+    that was to run it, "" where the engine has no choice; `placement` tells what each provider runs. `opening` is what
+    opening it took, None where nobody has measured it.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class LoadedModel:
         self.placement = placement or Placement()
         self.stratum = artifact.confidence.stratum if artifact.confidence is not None else ""
         self.preprocessor = Preprocessor(manifest.preprocess) if manifest.preprocess is not None else None
+        self.opening: Opening | None = None
         self.times = ServiceTimes(manifest.max_batch if self.batches else 1)
 
     @classmethod
@@ -109,7 +112,7 @@ class LoadedModel:
         return postprocess.read(outputs, self.manifest, self.artifact)
 
     def read_each(self, outputs: Mapping[str, Array], ends: Sequence[int]) -> Sequence[Reading]:
-        """As `read`, for each of the requests whose rows end at `ends`."""
+        """As `read`, for each of the requests whose rows end at `ends`; without any, for one alone."""
         return postprocess.read_each(outputs, ends, self.manifest, self.artifact)
 
     def close(self) -> None:

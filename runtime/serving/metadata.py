@@ -77,9 +77,14 @@ def index(host: ModelHost, *, only_ready: bool) -> list[oip.IndexEntry]:
     served = [
         oip.IndexEntry(name, one.loaded.manifest.version, READY, _fallen_back(one)) for name, one in host.models.items()
     ]
-    missing = [] if only_ready else [name for name in host.expected if name not in host.models]
-    waiting = [oip.IndexEntry(name, "", UNAVAILABLE, "not loaded yet, or unloaded") for name in missing]
+    missing = [] if only_ready else host.missing
+    waiting = [oip.IndexEntry(name, "", UNAVAILABLE, _why_missing(host, name)) for name in missing]
     return sorted(served + waiting, key=lambda entry: entry.name)
+
+
+def _why_missing(host: ModelHost, model: str) -> str:
+    away = host.away.get(model)
+    return away.why if away is not None else "not loaded yet, or unloaded"
 
 
 def _fallen_back(served: Served) -> str:

@@ -27,6 +27,9 @@ class ModelMetrics(Collector):
         engine = CounterMetricFamily("foothill_model_engine_seconds", "Time of the engine", labels=("model",))
         refusals = CounterMetricFamily("foothill_model_refusals", "Requests not run", labels=("model", "reason"))
         providers = GaugeMetricFamily("foothill_model_provider", "1: what runs it", labels=("model", "provider"))
+        opening = GaugeMetricFamily(
+            "foothill_model_opening_seconds", "What opening the served bundle took", labels=("model", "step")
+        )
         batches = HistogramMetricFamily("foothill_model_batch_rows", "Rows of a run", labels=("model",))
         for model, served in self._host.models.items():
             schedule = served.batcher.schedule
@@ -34,12 +37,17 @@ class ModelMetrics(Collector):
             limit.add_metric((model,), schedule.limit)
             engine.add_metric((model,), schedule.engine_s)
             providers.add_metric((model, served.loaded.engine.provider), 1)
+            opened = served.loaded.opening
+            if opened is not None:
+                opening.add_metric((model, "load"), opened.load_s)
+                opening.add_metric((model, "first-answer"), opened.first_answer_s)
+                opening.add_metric((model, "warm-up"), opened.warm_up_s)
             batches.add_metric((model,), *_histogram(schedule.runs_by_rows))
             for size in schedule.times.sizes:
                 times.add_metric((model, str(size)), schedule.times.engine_s(size))
             for reason, count in schedule.refused.items():
                 refusals.add_metric((model, reason), count)
-        yield from (waiting, limit, times, engine, refusals, batches, providers)
+        yield from (waiting, limit, times, engine, refusals, batches, providers, opening)
 
 
 def _histogram(runs_by_rows: Mapping[int, int]) -> tuple[list[tuple[str, float]], float]:

@@ -9,8 +9,9 @@ import pytest
 
 from contracts.errors import FoothillError
 from contracts.manifest import Postprocess
-from runtime.serving.golden import GoldenMismatch, check_golden
+from runtime.serving.golden import GoldenMismatch, check_golden, open_tested
 from runtime.serving.loaded import LoadedModel
+from runtime.serving.opening import Opening
 from tests.runtime.serving.bundle_factory import MODEL_FILE, TARGET, make_classifier, make_echo, make_lookup
 from tests.runtime.serving.conftest import Load
 
@@ -26,6 +27,17 @@ def test_a_bundle_passes_where_it_was_made(load: Load, factory: object) -> None:
     loaded = load(factory)
     check_golden(loaded)
     loaded.close()
+
+
+def test_what_opening_took_is_told_step_by_step(load: Load) -> None:
+    made = load()
+    ticks = iter([100.0, 100.5, 101.5, 104.0])
+    opened = open_tested(made.directory, made.digest, target=TARGET, threads=1, clock=lambda: next(ticks))
+    assert opened.opening == Opening(load_s=0.5, first_answer_s=1.5, warm_up_s=2.5)
+    assert opened.opening.whole_s == 4.0
+    assert str(opened.opening) == "loaded in 0.500 s, first answer after 1.500 s, warm-up 2.500 s"
+    opened.close()
+    made.close()
 
 
 def test_more_golden_rows_than_a_batch_are_run_in_slices(load: Load) -> None:

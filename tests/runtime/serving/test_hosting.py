@@ -105,6 +105,25 @@ async def test_a_retired_model_is_unknown_and_the_error_names_what_is_served(hos
     assert refused.value.code == "model_not_found"
 
 
+async def test_a_model_that_comes_back_is_away_until_it_does_or_is_given_up(host: ModelHost, load: Load) -> None:
+    ready = []
+    await host.activate("digits", load(version="1"))
+    for end in ("back", "given up"):
+        await host.retire("digits", back_soon="memory is short.")
+        ready.append((host.ready, host.missing))
+        with pytest.raises(FoothillError, match="away for a moment: memory is short") as refused:
+            host.get("digits")
+        assert (refused.value.code, refused.value.retry_after_s) == ("unavailable", 2.0)
+        if end == "back":
+            await host.activate("digits", load(version="2"))
+            ready.append((host.ready, host.missing))
+        else:
+            host.give_up("digits")
+    assert ready == [(False, ["digits"]), (True, []), (False, ["digits"])]
+    with pytest.raises(FoothillError, match="not served here"):
+        host.get("digits")
+
+
 async def test_a_bundle_of_another_model_is_refused(host: ModelHost, load: Load) -> None:
     loaded = load()
     with pytest.raises(FoothillError, match="serves digits, not faces"):
