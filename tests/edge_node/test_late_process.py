@@ -141,9 +141,11 @@ async def heard(site: Site) -> AsyncIterator[Heard]:
     await made.port.stop()
 
 
-async def test_late_answers_come_through_a_cut_uplink_and_a_kill(site: Site, heard: Heard) -> None:
-    promised = [f"doubt-{at}" for at in range(8)]
-    for request_id in promised:
+PROMISED = [f"doubt-{at}" for at in range(8)]
+
+
+def ask_in_vain(site: Site) -> None:
+    for request_id in PROMISED:
         answer = site.ask(request_id)
         assert (answer.status_code, answer.headers["Foothill-Degraded"]) == (200, "true"), answer.text
         assert answer.headers["Foothill-Reason"] in ("cloud-failed", "no-cloud")
@@ -153,18 +155,19 @@ async def test_late_answers_come_through_a_cut_uplink_and_a_kill(site: Site, hea
     assert "Foothill-Late" not in site.ask("bad", Escalation="sometimes").headers
     site.ask("shops", tenant="shop")
 
+
+def wait_over_a_kill(site: Site) -> None:
     site.restart_after_kill()
-    for request_id in promised:
+    for request_id in PROMISED:
         waiting = site.late(request_id)
         assert (waiting.status_code, waiting.json()["state"]) == (202, "spooled")
         assert waiting.headers["Foothill-Late"] == "spooled"
         assert site.late(request_id, tenant="shop").status_code == 404
-    assert site.get(f"/v1/answers/{promised[0]}").status_code == 401
+    assert site.get(f"/v1/answers/{PROMISED[0]}").status_code == 401
 
-    site.start_cloud()
-    await heard.until({*promised, "shops"})
-    assert {answer.request_id for answer in heard.answers} == {*promised, "shops"}
-    for request_id in promised:
+
+def collect(site: Site) -> None:
+    for request_id in PROMISED:
         told = site.late(request_id)
         assert (told.status_code, told.json()["label"], told.json()["reason"]) == (200, "7", "late")
         assert told.json()["request_id"] == told.headers["Foothill-Request-Id"] == request_id
@@ -179,3 +182,12 @@ async def test_late_answers_come_through_a_cut_uplink_and_a_kill(site: Site, hea
     assert "foothill_spool_inputs 0.0" in metrics
     for path in (site.directory / "node").glob("spool.db*"):
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_late_answers_come_through_a_cut_uplink_and_a_kill(site: Site, heard: Heard) -> None:
+    """What blocks runs beside the loop: who listens must answer the broker."""
+    for story in (ask_in_vain, wait_over_a_kill, Site.start_cloud):
+        await asyncio.to_thread(story, site)
+    await heard.until({*PROMISED, "shops"})
+    assert {answer.request_id for answer in heard.answers} == {*PROMISED, "shops"}
+    await asyncio.to_thread(collect, site)
