@@ -71,12 +71,7 @@ async def opened(config: FleetConfig, clock: Callable[[], float] = time.time) ->
 async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[], float]) -> AsyncIterator[Parts]:
     directory, worker = Path(config.state_dir), Worker()
     broker_url = config.broker_url if broker is None else broker.url
-    try:
-        tls = checked(config.tls)
-        port = MqttPort(broker_url, CLIENT_ID, tls=tls)
-        chunk_port = MqttPort(broker_url, CHUNKS_ID, max_packet_bytes=MAX_WANT_MESSAGE_BYTES, tls=tls)
-    except ValueError as error:
-        raise SettingsError(f"broker_url: {error}") from error
+    port, chunk_port = _ports(config, broker_url)
     state = await worker.run(State, directory / DATABASE)
     try:
         keys = await worker.run(KeyFiles, directory / "keys")
@@ -117,17 +112,7 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
             acceptances=acceptances,
             enrolment=Enrolment(state, signing, clock, config.token_ttl_s),
             controller=controller,
-            chunks=ChunkService(
-                port=chunk_port,
-                worker=worker,
-                state=state,
-                signing=signing,
-                blobs=blobs,
-                tuf_directory=directory / "tuf",
-                settings=config.chunks,
-                metrics=metrics,
-                node=controller.node,
-            ),
+            chunks=_chunks(config, chunk_port, worker, state, signing, blobs, metrics, controller),
             metrics=metrics,
             telemetry=telemetry,
             tuf_directory=directory / "tuf",
@@ -139,6 +124,41 @@ async def _parts(config: FleetConfig, broker: Broker | None, clock: Callable[[],
     finally:
         await worker.run(state.close)
         worker.close()
+
+
+def _chunks(
+    config: FleetConfig,
+    port: MqttPort,
+    worker: Worker,
+    state: State,
+    signing: Signing,
+    blobs: OciLayout,
+    metrics: Metrics,
+    controller: Controller,
+) -> ChunkService:
+    return ChunkService(
+        port=port,
+        worker=worker,
+        state=state,
+        signing=signing,
+        blobs=blobs,
+        tuf_directory=Path(config.state_dir) / "tuf",
+        settings=config.chunks,
+        metrics=metrics,
+        node=controller.node,
+    )
+
+
+def _ports(config: FleetConfig, broker_url: str) -> tuple[MqttPort, MqttPort]:
+    """For the control plane, and for chunks: what is large must not hold up what is urgent. Raises SettingsError."""
+    tls = checked(config.tls)
+    try:
+        return (
+            MqttPort(broker_url, CLIENT_ID, tls=tls),
+            MqttPort(broker_url, CHUNKS_ID, max_packet_bytes=MAX_WANT_MESSAGE_BYTES, tls=tls),
+        )
+    except ValueError as error:
+        raise SettingsError(f"broker_url: {error}") from error
 
 
 def main() -> None:
