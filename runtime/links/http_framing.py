@@ -18,7 +18,8 @@ MAX_HEAD_BYTES = 8190
 MAX_HEADERS = 64
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(r"[0-9]{1,15}")
-_ELABORATE = ("Transfer-Encoding", "Content-Encoding", "Expect", "Upgrade", "Trailer")
+_ELABORATE = ("Transfer-Encoding", "Content-Encoding", "Expect", "Upgrade", "Trailer", "Proxy-Connection")
+_STAYS = "keep-alive"
 
 
 class Head:
@@ -107,7 +108,9 @@ def _read_head(raw: bytes) -> Head | None:
     moderate = len(raw) <= MAX_HEAD_BYTES and len(headers) <= MAX_HEADERS and reader.target.isascii()
     once = len({name.lower() for name in headers}) == len(headers)
     whole = parser.get_http_version() == "1.1" and "Host" in headers and once
-    if length is None or not (moderate and whole and parser.should_keep_alive()):
+    # Not what the parser says: of a request without a body it has forgotten that by now.
+    stays = headers.get("Connection", _STAYS).lower() == _STAYS
+    if length is None or not (moderate and whole and stays):
         return None
     return Head(raw, parser.get_method().decode(), reader.target.decode(), CIMultiDictProxy(headers), length)
 

@@ -109,7 +109,7 @@ class Batcher:
             raise
 
     def enter(self, inputs: Mapping[str, Array], deadline: Deadline, then: Then, *, priority: int = 0) -> Waiting:
-        """As `submit`, for whom `then` is called, though not before this returns. Raises Refused for who is not let in."""
+        """As `submit`, for whom `then` is called, never before this returns. Raises Refused for who is not let in."""
         waiting = self._admit(inputs, deadline, then, priority)
         self._open.add(waiting)
         if waiting.expires_at_s < self._alarm_s:
