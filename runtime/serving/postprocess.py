@@ -61,11 +61,12 @@ def read_each(
     probabilities = soften(outputs[head.output], temperature)
     labels = np.argmax(probabilities, axis=1).tolist()
     sure = confidence.of_each(probabilities, ends, rule.isotonic) if rule is not None else [None] * len(ends)
-    starts = [0, *ends[:-1]]
-    return [
-        Reading(each, label_answer(labels[start:end]), probabilities[start:end])
-        for each, start, end in zip(sure, starts, ends, strict=True)
-    ]
+    readings, start = [], 0
+    for each, end in zip(sure, ends, strict=True):
+        answer = str(labels[start]) if end - start == 1 else label_answer(labels[start:end])
+        readings.append(Reading(each, answer, probabilities[start:end]))
+        start = end
+    return readings
 
 
 def predict(outputs: Mapping[str, Array], reading: Reading, manifest: Manifest, stamp: Stamp) -> Prediction:
