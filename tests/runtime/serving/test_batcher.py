@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from runtime.serving.batcher import Batcher, BatchResult
+from runtime.serving.batcher import Batcher, BatchResult, Waiting
 from runtime.serving.batching.service_times import ServiceTimes
 from runtime.serving.batching.turns import Turns
 from runtime.serving.shared_run import Run
@@ -268,3 +269,188 @@ async def test_a_defect_of_the_engine_reaches_every_request_of_the_run(make: Mak
     results = await asyncio.gather(*(batcher.submit(rows(1), soon()) for _ in range(3)), return_exceptions=True)
     assert [type(result) for result in results] == [ZeroDivisionError] * 3
     await batcher.close()
+
+
+class Callers:
+    """Who enters, leaves, comes again from within an answer, and fails to take one; told is what each was told."""
+
+    def __init__(self, batcher: Batcher, random: Random) -> None:
+        self._batcher = batcher
+        self._random = random
+        self.told: dict[int, list[BatchResult | Exception]] = {}
+        self.left: set[int] = set()
+        self._count = 0
+        self.inside: dict[int, Waiting] = {}
+
+    def come(self) -> None:
+        number = self._count = self._count + 1
+        self.told[number] = []
+        milliseconds = self._random.choice([0.2, 2, 20, 30_000, 30_000])
+        inputs = rows(*[number] * self._random.choice([1, 1, 2]), width=self._random.choice([1, 1, 1, 2]))
+        entered = False
+
+        def then(outcome: BatchResult | Exception) -> None:
+            assert entered, "told before it was let in"
+            self.told[number].append(outcome)
+            self.inside.pop(number, None)
+            if self._random.random() < 0.3:
+                self.come()
+            if self._random.random() < 0.1:
+                raise ZeroDivisionError("a bug of who was told")
+
+        try:
+            waiting = self._batcher.enter(inputs, soon(milliseconds), then, priority=self._random.randrange(4))
+        except FoothillError:
+            del self.told[number]
+            return
+        entered = True
+        self.inside[number] = waiting
+
+    def leave(self) -> None:
+        if self.inside:
+            number = self._random.choice([*self.inside])
+            assert self._batcher.leave(self.inside.pop(number))
+            self.left.add(number)
+
+
+@pytest.mark.parametrize("engine_s", [1e-6, 0.01], ids=["on the event loop", "in a thread"])
+@pytest.mark.parametrize("seed", range(15))
+async def test_whatever_happens_each_is_told_once_or_has_left(seed: int, engine_s: float) -> None:
+    random = Random(seed)
+
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if random.random() < 0.1:
+            raise random.choice([FoothillError("internal", "it fails"), ZeroDivisionError("a bug")])
+        return {"y": inputs["x"] * 2}
+
+    batcher = batcher_of(run, max_waiting=random.choice([2, 8, 64]))
+    for size in batcher.schedule.times.sizes:
+        batcher.schedule.times.measured(size, engine_s)
+    callers = Callers(batcher, random)
+    for _ in range(400):
+        random.choice([callers.come, callers.come, callers.come, callers.leave])()
+        if random.random() < 0.3:
+            await asyncio.sleep(random.choice([0, 0, 0.001]))
+    if random.random() < 0.5:
+        await settled(callers)
+    await batcher.close()
+    await settled(callers)
+    for number, told in callers.told.items():
+        assert len(told) == (0 if number in callers.left else 1)
+        if told and isinstance(told[0], BatchResult):
+            assert set(told[0].outputs["y"].ravel().tolist()) == {2 * number}
+    assert not batcher._open
+    assert batcher.waiting == 0
+    assert callers.left
+    assert any(isinstance(told[0], BatchResult) for told in callers.told.values() if told)
+
+
+async def settled(callers: Callers) -> None:
+    """When nobody waits any more; deadlines that are long stay with requests that the engine answers."""
+    while callers.inside:  # noqa: ASYNC110 - each is told from within the batcher
+        await asyncio.sleep(0.001)
+
+
+async def test_one_alarm_rings_for_every_deadline_in_whichever_order_they_came(make: Make, gate: Gate) -> None:
+    batcher = make()
+    for size in batcher.schedule.times.sizes:
+        batcher.schedule.times.measured(size, 0.0011)
+    first = await busy(batcher, gate)
+    left_ms = [*range(80, 120)] * 2
+    Random(1).shuffle(left_ms)
+    ended: list[float] = []
+
+    async def wait(milliseconds: int) -> None:
+        deadline = soon(milliseconds)
+        with pytest.raises(FoothillError, match="before the model had answered"):
+            await batcher.submit(rows(1), deadline)
+        ended.append(deadline.expires_at_s)
+        assert time.monotonic() >= deadline.expires_at_s
+
+    await asyncio.gather(*map(wait, left_ms))
+    assert len(ended) == len(left_ms)
+    assert batcher.waiting == 0
+    assert batcher.schedule.refused["expired"] == len(left_ms)
+    gate.let()
+    assert (await first).batch == 1
+
+
+async def test_who_is_shed_and_comes_again_at_once_does_not_take_the_place_of_who_shed_it(
+    make: Make, gate: Gate
+) -> None:
+    batcher = make(max_waiting=1)
+    first = await busy(batcher, gate)
+    told: list[str] = []
+
+    def shed(outcome: BatchResult | Exception) -> None:
+        told.append("shed")
+        with pytest.raises(FoothillError):
+            batcher.enter(rows(3), soon(), lambda _: told.append("came again"), priority=1)
+
+    batcher.enter(rows(1), soon(), shed, priority=3)
+    batcher.enter(rows(2), soon(), lambda _: told.append("served"), priority=1)
+    assert told == []
+    gate.let(2)
+    await first
+    await batcher.close()
+    assert told == ["shed", "served"]
+
+
+async def test_who_fails_to_take_an_answer_keeps_nobody_from_theirs(
+    make: Make, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    batcher = make()
+    first = await busy(batcher, gate)
+
+    def fail(_: BatchResult | Exception) -> None:
+        raise ZeroDivisionError("a bug")
+
+    batcher.enter(rows(1), soon(), fail)
+    second = send(batcher, rows(2))
+    await queued(batcher, 2)
+    gate.let(2)
+    await first
+    assert (await second).outputs["y"].item() == 4
+    assert "could not be handed over" in caplog.text
+
+
+async def test_an_engine_that_fails_in_two_ways_leaves_nobody_waiting(make: Make, gate: Gate) -> None:
+    """A refusal of what shares a run, then a defect with one of them alone."""
+    runs = 0
+
+    def broken(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        nonlocal runs
+        runs += 1
+        gate.run(inputs)
+        if runs == 3:
+            raise ZeroDivisionError("a bug")
+        return {"y": inputs["x"]}
+
+    batcher = batcher_of(broken)
+    first = await busy(batcher, gate)
+    tasks = [send(batcher, rows(1)), send(batcher, rows(-1))]
+    await queued(batcher, 2)
+    gate.let(10)
+    results = await asyncio.gather(first, *tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [BatchResult, ZeroDivisionError, FoothillError]
+    await batcher.close()
+
+
+async def test_inputs_without_rows_are_run_too() -> None:
+    """A model without a batch may take a single number."""
+    batcher = batcher_of(lambda inputs: {"y": inputs["x"] * 2}, batches=False)
+    result = await batcher.submit({"x": np.array(3.0, np.float32)}, soon())
+    assert result.outputs["y"].item() == 6
+    await batcher.close()
+
+
+async def test_a_closed_batcher_leaves_no_alarm_behind(make: Make, gate: Gate) -> None:
+    batcher = make()
+    first = await busy(batcher, gate)
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    gate.let()
+    await closing
+    await first
+    assert batcher._alarm is not None
+    assert batcher._alarm.cancelled()
