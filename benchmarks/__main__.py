@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from benchmarks import client, machine, mqtt, overload, router, serving
+from benchmarks import client, machine, mqtt, overload, peers, router, serving
 from benchmarks.report import Report, Reports, markdown
 from benchmarks.rounds import FULL, Profile
 from benchmarks.stage import Benchmark, perform
@@ -19,10 +19,14 @@ from benchmarks.stage import Benchmark, perform
 BENCHMARKS: Mapping[str, Benchmark] = {
     module.NAME: module.measure for module in (serving, overload, router, client, mqtt)
 }
+ONLY_BY_NAME: Mapping[str, Benchmark] = {peers.NAME: peers.measure}
+"""What needs environments of its own."""
+_NAMED = {**BENCHMARKS, **ONLY_BY_NAME}
+_NAMES = f"One of {', '.join(_NAMED)}; without it all but {', '.join(ONLY_BY_NAME)}."
 
 
 def main(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(BENCHMARKS)}; all when left out.")] = "",
+    name: Annotated[str, typer.Argument(help=_NAMES)] = "",
     json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
     rounds: Annotated[int, typer.Option(help="How often every case is measured.", min=1)] = FULL.rounds,
     seconds: Annotated[float, typer.Option(help="How long a case is measured each time.", min=0.05)] = FULL.seconds,
@@ -31,13 +35,13 @@ def main(
     ] = FULL.patience_s,
 ) -> None:
     """Measures on two cores of this machine and prints tables; ratios of interleaved rounds, since machines drift."""
-    if name and name not in BENCHMARKS:
-        raise typer.BadParameter(f"{name!r} is no benchmark. Use one of {', '.join(BENCHMARKS)}.")
+    if name and name not in _NAMED:
+        raise typer.BadParameter(f"{name!r} is no benchmark. Use one of {', '.join(_NAMED)}.")
     profile = Profile(rounds, seconds, FULL.warm_s, patience)
     told: dict[str, Report] = {}
     with tempfile.TemporaryDirectory(prefix="foothill-digits-") as digits:
         for each in [name] if name else BENCHMARKS:
-            told[each] = perform(BENCHMARKS[each], profile, Path(digits))
+            told[each] = perform(_NAMED[each], profile, Path(digits))
             print(markdown(told[each]), end="\n\n", flush=True)
     if json is not None:
         date = datetime.now(timezone.utc).strftime("%Y-%m-%d")

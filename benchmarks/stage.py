@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -21,11 +21,13 @@ from benchmarks.machine import Cores, cpu_s, pin
 from benchmarks.report import Report
 from benchmarks.rounds import Case, Profile, Run
 from benchmarks.told import Calls
+from benchmarks.tree import Tree
 from foothill import toml
-from foothill.processes import Processes, file_ready
+from foothill.processes import Processes, Ready, file_ready
 
 ROOT = Path(__file__).resolve().parents[1]
 _MAX_LINE_BYTES = 64 << 20
+_PROGRAM_READY_S = 180.0
 
 
 class Server:
@@ -83,6 +85,22 @@ class Stage:
         finally:
             process.stdin.close()
             await process.wait()
+
+    @contextmanager
+    def program(self, name: str, command: Sequence[str], ready: Ready, *, core: int) -> Iterator[Tree]:
+        """A program of any kind with all its processes on one core; nothing is left of it behind the context."""
+        kept = [sys.executable, "-m", "benchmarks.keeper", str(core), *command]
+        child = self._processes.start(name, kept, cwd=ROOT)
+        pids = [child.pid]
+        try:
+            self._processes.wait_ready(child, ready, timeout_s=_PROGRAM_READY_S)
+            tree = Tree(child.pid)
+            pids += tree.pids
+            self.pids += pids
+            yield tree
+        finally:
+            self.pids[:] = [pid for pid in self.pids if pid not in pids]
+            self._processes.stop(child)
 
     def asking(self, server: Server, target: Target, concurrency: int, *, poll: bool = False) -> Case:
         """A case whose cost is that of `server`."""
