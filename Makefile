@@ -6,7 +6,7 @@ PIP    := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 
 TRT    := .venv-trt
 
-.PHONY: help demo up test test-trt power-cuts kills check lint types imports unit bench clean
+.PHONY: help demo up test test-trt power-cuts kills switches soak board-packages check lint types imports unit bench bench-peers clean
 
 help:
 	@echo "make demo    compile, start, roll out, route, break and report, on this machine (about 4 minutes)"
@@ -15,9 +15,13 @@ help:
 	@echo "make test-trt  NVIDIA's parser and builder take what the compiler makes (TensorRT for RTX, proprietary, 170 MB)"
 	@echo "make power-cuts  100,000 power cuts at every call that an edge node's updater makes of its disk (CUTS=100000)"
 	@echo "make kills   500 nodes killed at random moments of updates from a real registry (KILLS=500)"
+	@echo "make switches  a real node's model is switched 100 times under load (SWITCHES=100)"
+	@echo "make soak    5,000,000 requests of every kind to a real node, watched for leaks (REQUESTS=5000000)"
+	@echo "make board-packages  every package of an edge node has a wheel for JetPack 6 and 7 (asks the package index)"
 	@echo "make check   the fast half of it: lint, types, import rules, unit tests"
 	@echo "make bench   the benchmarks; results go to benchmarks/RESULTS.md by hand"
-	@echo "make clean   remove .venv, .venv-trt, state and caches"
+	@echo "make bench-peers  Triton, LitServe and MLServer beside an edge node, each in an environment of its own (1 GB)"
+	@echo "make clean   remove .venv, .venv-trt, .venv-peer-*, state and caches"
 
 # Debian splits ensurepip out of python3, so pip stays outside the environment and installs into it.
 $(BIN)/python:
@@ -68,6 +72,19 @@ KILLS := 500
 kills: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.edge_node.kills --kills $(KILLS)
 
+SWITCHES := 100
+
+switches: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.edge_node.endurance switches --switches $(SWITCHES)
+
+REQUESTS := 5000000
+
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.edge_node.endurance soak --requests $(REQUESTS)
+
+board-packages: $(VENV)/.installed-dev
+	PYTHON=$(PYTHON) $(BIN)/python -m tests.board_packages
+
 check: $(VENV)/.installed-dev lint types imports unit
 
 lint: $(VENV)/.installed-dev
@@ -86,6 +103,16 @@ unit: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 
+# Each peer has an environment that this repository's own is no part of: theirs and ours would not agree on versions.
+.venv-peer-%/.installed: benchmarks/peer_servers/%.txt
+	@echo "Installing a peer's packages into .venv-peer-$* (some hundred MB) ..."
+	@$(PYTHON) -m venv --without-pip .venv-peer-$*
+	@$(PYTHON) -m pip --python .venv-peer-$*/bin/python --disable-pip-version-check install --quiet --requirement $<
+	@touch $@
+
+bench-peers: $(VENV)/.installed-dev $(foreach peer,triton litserve mlserver,.venv-peer-$(peer)/.installed)
+	$(BIN)/python -m benchmarks peers
+
 clean:
-	rm -rf $(VENV) $(TRT) state .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(TRT) .venv-peer-* state .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

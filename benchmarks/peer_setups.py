@@ -64,18 +64,28 @@ class Setup(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """A server that is no part of this repository. `ready` answers 200 once `{model}` is served."""
+    """A server that is no part of this repository, in an environment that `make bench-peers` has made and marked.
+
+    GET `ready` answers 200 once `{model}` is served.
+    """
 
     name: str
-    python: Path
+    environment: Path
     program: Path
     ready: str
     setups: tuple[Setup, ...]
 
     @property
+    def python(self) -> Path:
+        return self.environment / "bin/python"
+
+    @property
     def missing(self) -> str:
         """Why it cannot be measured; empty when it can."""
-        return "" if self.python.exists() else f"not run: {self.python} is missing, make bench-peers makes it"
+        complete = (self.environment / ".installed").exists()
+        return (
+            "" if complete else f"not run: {self.environment.name} is missing or incomplete, make bench-peers makes it"
+        )
 
 
 class _Output(msgspec.Struct):
@@ -125,8 +135,8 @@ def _read_base64(_model: Model, _headers: Mapping[str, str], body: bytes) -> Flo
 
 def _peer(name: str, ready: str, *setups: Setup) -> Peer:
     key = name.lower()
-    python = Path(f".venv-peer-{key}/bin/python")
-    return Peer(name, _ROOT / python, _ROOT / f"benchmarks/peer_servers/{key}_server.py", ready, setups)
+    program = _ROOT / f"benchmarks/peer_servers/{key}_server.py"
+    return Peer(name, _ROOT / f".venv-peer-{key}", program, ready, setups)
 
 
 # Delays: Triton's default; the shortest that LitServe keeps without turning in circles; MLServer's must be more than 0.
