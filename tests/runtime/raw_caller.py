@@ -39,7 +39,10 @@ class RawCaller:
     async def head(self) -> Told:
         """The next answer but for its body."""
         lines = (await self._in_time(self._reader.readuntil(b"\r\n\r\n"))).decode().split("\r\n")[:-2]
-        named = CIMultiDict(line.split(": ", 1) for line in lines[1:])
+        named: CIMultiDict[str] = CIMultiDict()
+        for line in lines[1:]:
+            name, _, value = line.partition(": ")
+            named.add(name, value)
         return Told(int(lines[0].split(" ")[1]), named, b"")
 
     async def answer(self, method: str = "POST") -> Told:

@@ -408,6 +408,18 @@ async def test_an_idle_connection_is_closed_after_a_while_however_it_was_used(ec
     await runner.cleanup()
 
 
+async def test_a_hot_request_is_use_of_its_connection(call: Call, runner: web.AppRunner) -> None:
+    caller = await call()
+    await caller.send(post("/hot/a"))
+    await caller.answer()
+    assert runner.server is not None
+    (protocol,) = runner.server.connections
+    closes_s = protocol._next_keepalive_close_time
+    await caller.send(post("/hot/a"))
+    await caller.answer()
+    assert protocol._next_keepalive_close_time > closes_s
+
+
 @pytest.mark.parametrize("name", ["defect", "bad"])
 async def test_a_defect_closes_its_connection_and_no_other(
     call: Call, name: str, caplog: pytest.LogCaptureFixture
@@ -426,7 +438,7 @@ async def test_a_request_keeps_its_callers_id_or_gets_a_new_one(call: Call) -> N
     caller = await call()
     ids = []
     for sent in ("my-1", "my-1", "x" * 129, "a b", "a%0d%0aSet-Cookie:x", "é", "", None):
-        await caller.send(post("/hot/a", **({} if sent is None else {"Foothill_Request_Id": sent})))
+        await caller.send(post("/hot/a") if sent is None else post("/hot/a", Foothill_Request_Id=sent))
         ids.append((await caller.answer()).headers["Foothill-Request-Id"])
     assert ids[:2] == ["my-1", "my-1"]
     assert len(set(ids[2:])) == len(ids[2:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -171,7 +171,7 @@ def written(write: Any, *given: Any) -> Encoded | str:
 def test_an_answer_is_written_as_by_the_protocol_whatever_was_written_before(rounds: list[tuple[Asked, str]]) -> None:
     described = manifest()
     forms = Forms(described)
-    ways = {
+    ways: dict[str, Callable[[Array], Array]] = {
         "as they are": lambda array: array,
         "one row": lambda array: array[:1],
         "turned": lambda array: array.T,
