@@ -328,16 +328,14 @@ class _Swift:
             self._end(answer)
 
     async def _finish(self, result: BatchResult, judged: Judged | None) -> None:
+        outcome: Outgoing | Exception
         try:
-            self._end(
-                await self._answers.finish(
-                    self._work, self._call, self._account, self._served, self._asked, result, judged
-                )
+            outcome = await self._answers.finish(
+                self._work, self._call, self._account, self._served, self._asked, result, judged
             )
-        except asyncio.CancelledError:
-            raise
         except Exception as error:  # noqa: BLE001 - whoever waits is told of defects too
-            self._end(error)
+            outcome = error
+        self._end(outcome)
 
 
 def _told_nobody(_: Outgoing | Exception) -> None:
