@@ -414,7 +414,9 @@ async def test_a_hot_request_is_use_of_its_connection(call: Call, runner: web.Ap
     await caller.answer()
     assert runner.server is not None
     (protocol,) = runner.server.connections
-    closes_s = protocol._next_keepalive_close_time
+    closes_s, loop = protocol._next_keepalive_close_time, asyncio.get_running_loop()
+    answered_s = loop.time()
+    await until(lambda: loop.time() > answered_s)
     await caller.send(post("/hot/a"))
     await caller.answer()
     assert protocol._next_keepalive_close_time > closes_s
