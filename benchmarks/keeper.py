@@ -29,8 +29,8 @@ GRACE_S = 5.0
 def main(core: int, command: Sequence[str]) -> int:
     """Returns the program's exit code, or 0 when it was told to end."""
     ending = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda _number, _frame: ending.set())
+    for told in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(told, lambda _number, _frame: ending.set())
     os.sched_setaffinity(0, {core})
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()

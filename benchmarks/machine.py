@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -85,10 +85,13 @@ def describe() -> Machine:
 
 
 class Watch:
-    """Counts, from its making on, what the machine did for others than this process and `children`."""
+    """Counts, from its making on, what the machine did for others than this process and `children`.
+
+    Of a child that ends meanwhile only what it did before counts as its own.
+    """
 
     def __init__(self, children: Sequence[int]) -> None:
-        self._children = children
+        self._children_s = dict.fromkeys(children, 0.0)
         self._wall_s, self._own_s = time.monotonic(), self._own()
         self._busy_s, self._stolen_s = _kernel_times()
 
@@ -99,7 +102,10 @@ class Watch:
         return Meanwhile(max(0.0, others_s / wall_s), (stolen_s - self._stolen_s) / wall_s)
 
     def _own(self) -> float:
-        return time.process_time() + sum(cpu_s(pid) for pid in self._children)
+        for pid in self._children_s:
+            with suppress(OSError):
+                self._children_s[pid] = cpu_s(pid)
+        return time.process_time() + sum(self._children_s.values())
 
 
 def _kernel_times() -> tuple[float, float]:

@@ -16,10 +16,14 @@ class Tree:
 
     def __init__(self, root: int) -> None:
         self.pids = descendants(root)
+        self._last_s: dict[int, float] = {}
 
     def cpu_s(self) -> float:
-        """CPU seconds of all of them so far."""
-        return sum(cpu_s(pid) for pid in self.pids)
+        """CPU seconds of all of them so far; of those that have ended, what they had when last looked at."""
+        for pid in self.pids:
+            with suppress(OSError):
+                self._last_s[pid] = cpu_s(pid)
+        return sum(self._last_s.values())
 
     def pause(self) -> None:
         send(self.pids, signal.SIGSTOP)
