@@ -83,6 +83,7 @@ class Stage:
         try:
             yield _calling(process.stdin, process.stdout)
         finally:
+            self.pids.remove(process.pid)
             process.stdin.close()
             await process.wait()
 
