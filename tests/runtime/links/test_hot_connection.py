@@ -236,6 +236,16 @@ async def test_a_caller_that_never_reads_is_answered_no_more_until_it_does(call:
         assert (told.headers["Name"], len(told.body)) == (f"big-{at}", len(echo.big))
 
 
+async def test_who_sends_thousands_at_once_lets_others_through(call: Call, echo: Echo) -> None:
+    many, one = await call(), await call()
+    many.writer.write(post("/hot/a") * 4000)
+    one.writer.write(post("/hot/b"))
+    assert (await one.answer()).headers["Name"] == "b"
+    assert echo.answered.index("b") < 1000
+    for _ in range(4000):
+        assert (await many.answer()).headers["Name"] == "a"
+
+
 @pytest.mark.parametrize("first", ["/hot/wait-1", "/hot/late-1"])
 async def test_what_is_sent_behind_a_request_under_way_waits_in_the_kernel(
     call: Call, echo: Echo, runner: web.AppRunner, first: str
