@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import cv2
 import msgspec
+import numpy as np
 import pytest
 from aiohttp import web
 
@@ -184,6 +186,17 @@ async def test_tickets_are_held_to_what_they_say(asked: Asked) -> None:
     assert await asked.post(Authorization=narrow, Foothill_Residency="ch") == (403, "residency_denied")
     once = f"Bearer {ticket(limits=Limits(requests=1))}"
     assert [await asked.post(Authorization=once) for _ in range(2)] == [(200, ""), (429, "rate_limited")]
+
+
+@pytest.mark.parametrize("side", [28, 400])
+async def test_every_request_and_every_byte_counts_once_whichever_way_it_takes(asked: Asked, side: int) -> None:
+    """The first request waits for the ticket's key, others do not; a large picture is begun on one way and ends on
+    another."""
+    flat = bytes(cv2.imencode(".png", np.zeros((side, side), np.uint8))[1])
+    for limits in (Limits(requests=3), Limits(bytes=3 * len(flat)), Limits(bytes=4 * len(flat) - 1)):
+        token = f"Bearer {ticket(limits=limits)}"
+        told = [await asked.post(body=flat, Authorization=token) for _ in range(4)]
+        assert told == [(200, "")] * 3 + [(429, "rate_limited")]
 
 
 async def test_probes_are_open_and_what_tells_more_is_not(asked: Asked) -> None:

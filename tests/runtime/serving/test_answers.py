@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -60,7 +61,7 @@ REQUESTS: dict[str, tuple[str, bytes, Named]] = {
     "labels": (INFER, question(1, outputs=[{"name": "logits", "parameters": {"classification": 2}}]), JSON),
     "its version": ("/v2/models/lookup/versions/1/infer", question(1), JSON),
     "a picture": (DIGITS, picture(), PNG),
-    "a large picture": (DIGITS, picture(600), PNG),
+    "a large picture": (DIGITS, bytes(cv2.imencode(".png", np.zeros((600, 600), np.uint8))[1]), PNG),
     "a picture, answered in MessagePack": (DIGITS, picture(), PNG | {"Accept": "application/msgpack"}),
     "MessagePack": ("/v1/predict/lookup", packed(index=np.array([[2]])), MSGPACK),
     "text": ("/v2/models/echo/infer", json.dumps({"inputs": [
