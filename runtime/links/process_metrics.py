@@ -1,7 +1,8 @@
-"""What a process takes of its machine: Prometheus's own `process_…` metrics, and its threads."""
+"""What a process takes of its machine: Prometheus's own `process_…` metrics, its threads and its tasks."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +14,11 @@ _STATUS = Path("/proc/self/status")
 
 
 def register(registry: CollectorRegistry) -> None:
-    """Memory, CPU time, open files and start of this process, and its threads; nothing where there is no /proc."""
+    """Memory, CPU time, open files and start of this process, its threads and tasks; only the tasks where there is no
+    /proc."""
     ProcessCollector(registry=registry)
     registry.register(_Threads())
+    registry.register(_Tasks())
 
 
 class _Threads(Collector):
@@ -29,3 +32,14 @@ class _Threads(Collector):
         found = next((line for line in lines if line.startswith("Threads:")), "")
         if found:
             yield GaugeMetricFamily("foothill_threads", "Threads of the process", value=float(found.split()[1]))
+
+
+class _Tasks(Collector):
+    """Of the event loop that is asked; nothing where none runs."""
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            tasks = asyncio.all_tasks()
+        except RuntimeError:
+            return
+        yield GaugeMetricFamily("foothill_tasks", "Tasks of the event loop that are not done", value=float(len(tasks)))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import re
-import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,17 +42,19 @@ class Process:
             bufsize=1,
         )
         self.said = ""
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def url(self, timeout_s: float = 60.0) -> str:
         """Waits until it listens."""
-        assert self.process.stderr is not None
         give_up_at = time.monotonic() + timeout_s
-        while time.monotonic() < give_up_at:
-            if not select.select([self.process.stderr], [], [], 1.0)[0]:
-                continue
-            line = self.process.stderr.readline()
+        while (left_s := give_up_at - time.monotonic()) > 0:
+            try:
+                line = self._lines.get(timeout=left_s)
+            except queue.Empty:
+                break
             assert line, f"it ended: {self.said}"
-            self.said += line
             found = LISTENING.search(line)
             if found:
                 return found.group(1)
@@ -60,9 +63,18 @@ class Process:
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        _, rest = self.process.communicate(timeout=30)
-        self.said += rest
+        self.process.wait(timeout=30)
+        self._reader.join()
         return self.process.returncode
+
+    def _read(self) -> None:
+        """As long as it lives: a process whose words nobody reads stops when the pipe is full."""
+        assert self.process.stderr is not None
+        with self.process.stderr as said:
+            for line in said:
+                self.said += line
+                self._lines.put(line)
+        self._lines.put("")
 
 
 class Fleet:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 
 from prometheus_client import CollectorRegistry
@@ -24,3 +25,15 @@ def test_every_process_tells_its_memory_files_and_threads() -> None:
     assert value_of(registry, "foothill_threads") == before + 1
     done.set()
     thread.join()
+
+
+async def test_tasks_are_those_of_the_loop_that_is_asked() -> None:
+    registry = Telemetry().registry
+    before = value_of(registry, "foothill_tasks")
+    task = asyncio.create_task(asyncio.Event().wait())
+    assert value_of(registry, "foothill_tasks") == before + 1
+    task.cancel()
+
+
+def test_where_no_loop_runs_nothing_is_said_of_tasks() -> None:
+    assert "foothill_tasks" not in generate_latest(Telemetry().registry).decode()
