@@ -2,6 +2,7 @@
 
 Servers that are made of several processes lose some when they are killed, and a paused one takes no SIGTERM. The keeper
 adopts what its program lost (prctl(2), PR_SET_CHILD_SUBREAPER), and on SIGTERM resumes, asks, and then kills all of it.
+Shared memory that they forgot goes with them.
 It runs on CORE, and so does everything below it.
 """
 
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from benchmarks.tree import descendants, send
+from benchmarks.tree import descendants, send, shared_memory
 from foothill import child as child_program
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -46,7 +47,9 @@ def main(core: int, command: Sequence[str]) -> int:
 
 def _end(program: subprocess.Popen[bytes]) -> None:
     """The program is asked, and everyone who is left then is killed."""
-    send(descendants(os.getpid()), signal.SIGCONT)
+    running = descendants(os.getpid())
+    shared = shared_memory(running)
+    send(running, signal.SIGCONT)
     if program.poll() is None:
         program.terminate()
         try:
@@ -57,6 +60,8 @@ def _end(program: subprocess.Popen[bytes]) -> None:
     while _some_left():
         send(descendants(os.getpid()), signal.SIGKILL)
         time.sleep(_POLL_S)
+    for file in shared:
+        file.unlink(missing_ok=True)
 
 
 def _some_left() -> bool:

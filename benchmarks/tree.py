@@ -50,6 +50,16 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+def shared_memory(pids: Iterable[int]) -> set[Path]:
+    """The files of shared memory that these processes have mapped: /proc/PID/maps, proc(5)."""
+    found = set()
+    for pid in pids:
+        with suppress(OSError):
+            names = (line.partition("/dev/shm/")[2] for line in Path(f"/proc/{pid}/maps").read_text().splitlines())
+            found |= {Path("/dev/shm", name) for name in names if name and not name.endswith(" (deleted)")}
+    return found
+
+
 def _parents() -> list[tuple[int, int]]:
     """All processes of this machine, each with its parent: the fourth field of /proc/PID/stat, proc(5)."""
     found = []

@@ -29,7 +29,7 @@ def main(path: str) -> None:
     settings = TritonConfig(
         http_address="127.0.0.1", http_port=config["port"], allow_grpc=False, allow_metrics=False, exit_timeout_secs=1
     )
-    with Triton(config=settings) as triton:
+    with Triton(config=settings, workspace=Path(path).with_suffix("")) as triton:
         _bind(triton, config)
         triton.serve()
 

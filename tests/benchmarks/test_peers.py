@@ -144,7 +144,9 @@ def test_what_a_program_started_ends_with_it_even_when_paused(tmp_path: Path) ->
         assert len(tree.pids) == 2
         assert tree.cpu_s() > 0
         tree.pause()
+        assert family.shared_by(tmp_path / "ready").exists()
     assert gone(tree.pids)
+    assert not family.shared_by(tmp_path / "ready").exists()
 
 
 def test_a_program_that_dies_takes_what_it_started_along(tmp_path: Path) -> None:
