@@ -22,7 +22,7 @@ from runtime.serving.accounts import Account
 from runtime.serving.batcher import BatchResult
 from runtime.serving.calls import Call
 from runtime.serving.hosting import ModelHost, Served
-from runtime.serving.oip import Asked, Encoded
+from runtime.serving.oip import Encoded
 from runtime.serving.postprocess import Reading
 from runtime.serving.settings import ServingSettings
 from runtime.serving.work import Step, Work
@@ -52,6 +52,7 @@ class Answers:
 
     def __init__(
         self,
+        work: Work,
         host: ModelHost,
         settings: ServingSettings,
         workers: Workers,
@@ -62,6 +63,7 @@ class Answers:
         admission: Admission | None = None,
         spool: Spools | None = None,
     ) -> None:
+        self._work = work
         self._admission = admission
         self._spool = spool
         self._host = host
@@ -72,29 +74,30 @@ class Answers:
         self._wall = wall
         self._reason = "cloud" if settings.tier == "cloud" else UNSETTLED
 
-    async def answer(self, work: Work, request: Incoming, account: Account) -> Outgoing:
+    async def answer(self, request: Incoming, account: Account) -> Outgoing:
         """The whole story. Raises FoothillError."""
         if self._admission is not None and request.grant is None:
             request.grant = await self._admission.check(request.headers, request.request_id, request.params["model"])
         call = self._begin(request, account)
         body = await request.read(self._settings.max_body_bytes, call.deadline, self._clock)
-        self._take(body, call, account)
-        with self._host.get(call.model, call.version) as served:
+        call.take(body, self._clock())
+        # While the body was on its way, another bundle may have taken over.
+        with self._host.get(call.model, call.version) as call.served:
             try:
-                reading = work.reading(call, served)
+                reading = self._work.reading(call)
                 call.grant.count_body(len(body))
                 asked = await self._do(reading, call)
             finally:
                 call.decoded(self._clock())
-            _enter(call, served, asked)
+            call.ask(asked)
             try:
-                result = await served.batcher.submit(asked.inputs, call.deadline, priority=asked.priority)
+                result = await call.served.batcher.submit(asked.inputs, call.deadline, priority=asked.priority)
             except FoothillError:
-                self.refused(call, served)
+                self.refused(call)
                 raise
-        return await self.finish(work, call, account, served, asked, result, self.judge(call, served, result))
+        return await self.finish(call, result, self.judge(call, result))
 
-    def answer_swiftly(self, work: Work, request: Incoming, body: bytes, account: Account, end: End) -> GiveUp | None:
+    def answer_swiftly(self, request: Incoming, body: bytes, account: Account, end: End) -> GiveUp | None:
         """The same story without a task of its own, for a request that is here as a whole and quickly read.
 
         None for any other. Else `end` gets the answer, or what `answer` would raise. Raises what is to be said at once.
@@ -107,20 +110,19 @@ class Answers:
         call = self._begin(request, account)
         if len(body) > self._settings.max_body_bytes:
             raise too_large(self._settings.max_body_bytes)
-        self._take(body, call, account)
-        served = self._host.get(call.model, call.version)
+        call.take(body, self._clock())
         try:
-            reading = work.reading(call, served)
+            reading = self._work.reading(call)
             if not reading.quick:
                 return None
             call.grant.count_body(len(body))
             asked = reading.run()
         finally:
             call.decoded(self._clock())
-        _enter(call, served, asked)
-        return _Swift(self, work, call, account, served, asked, end).start()
+        call.ask(asked)
+        return _Swift(self, call, end).start()
 
-    def judge(self, call: Call, served: Served, result: BatchResult) -> Judged | None:
+    def judge(self, call: Call, result: BatchResult) -> Judged | None:
         """What becomes of an answer; None where that is not settled here: another hop holds it, or nobody does."""
         call.ran_s = self._clock()
         call.phases_ms["queue"] = result.queue_ms
@@ -128,45 +130,27 @@ class Answers:
         self._host.note(result.queue_ms, call.phases_ms["decode"] + result.infer_ms)
         if call.hop is not None or self._holder is None:
             return None
-        loaded, reading = served.loaded, result.reading
+        loaded, reading = call.served.loaded, result.reading
         evidence = Evidence(reading.confidence, loaded.stratum, loaded.digest, reading.answer)
         return self._holder.judge(evidence, call.terms, call.deadline)
 
-    async def finish(
-        self,
-        work: Work,
-        call: Call,
-        account: Account,
-        served: Served,
-        asked: Asked,
-        result: BatchResult,
-        judged: Judged | None,
-    ) -> Outgoing:
+    async def finish(self, call: Call, result: BatchResult, judged: Judged | None) -> Outgoing:
         """The answer to what the model has said. Raises FoothillError."""
-        body = await self._do(work.writing(call, served, asked, result, self._reason_of(judged)), call)
-        local = self._local(call, account, served, result.reading, body, judged)
+        body = await self._do(self._work.writing(call, result, self._reason_of(judged)), call)
+        local = self._local(call, result.reading, body, judged)
         if judged is None or judged.kept:
             return local
-        return await self._settle(call, account, _for_hop(local, result.reading, self._host), judged)
+        return await self._settle(call, _for_hop(local, result.reading, self._host), judged)
 
-    def finish_swiftly(
-        self,
-        work: Work,
-        call: Call,
-        account: Account,
-        served: Served,
-        asked: Asked,
-        result: BatchResult,
-        judged: Judged | None,
-    ) -> Outgoing | None:
+    def finish_swiftly(self, call: Call, result: BatchResult, judged: Judged | None) -> Outgoing | None:
         """As `finish` where nothing has to be waited for, else None."""
         if judged is not None and not judged.kept:
             return None
-        writing = work.writing(call, served, asked, result, self._reason_of(judged))
-        return self._local(call, account, served, result.reading, writing.run(), judged) if writing.quick else None
+        writing = self._work.writing(call, result, self._reason_of(judged))
+        return self._local(call, result.reading, writing.run(), judged) if writing.quick else None
 
-    def refused(self, call: Call, served: Served) -> None:
-        served.statistics.failed((self._clock() - call.started_s) * 1000.0)
+    def refused(self, call: Call) -> None:
+        call.served.statistics.failed((self._clock() - call.started_s) * 1000.0)
 
     def _begin(self, request: Incoming, account: Account) -> Call:
         """Everything about a request that is known before its body."""
@@ -178,14 +162,12 @@ class Answers:
         terms = grant.narrow(terms)
         self._check_residency(terms)
         model, version = request.params["model"], request.params.get("version", "")
-        self._host.get(model, version)
+        served = self._host.get(model, version)
         account.model = model
         deadline = Deadline(arrived_s + (terms.deadline_ms or self._settings.default_deadline_ms) / 1000.0)
-        return Call(request, model, version, terms, deadline, self._hop(request), account.phases_ms, grant)
-
-    def _take(self, body: bytes, call: Call, account: Account) -> None:
-        call.body = body
-        call.started_s = account.started_s = self._clock()
+        return Call(
+            request, model, version, terms, deadline, self._hop(request), grant, served, account, account.phases_ms
+        )
 
     def _check_residency(self, terms: Terms) -> None:
         """Before the body is read, and whoever sent it here: a router's table may be older than this node's place."""
@@ -208,23 +190,21 @@ class Answers:
     def _reason_of(self, judged: Judged | None) -> str:
         return judged.verdict.reason if judged is not None and judged.kept else self._reason
 
-    def _local(
-        self, call: Call, account: Account, served: Served, reading: Reading, body: Encoded, judged: Judged | None
-    ) -> Outgoing:
+    def _local(self, call: Call, reading: Reading, body: Encoded, judged: Judged | None) -> Outgoing:
         """The answer as this server gives it by itself."""
         now_s = self._clock()
         call.phases_ms["encode"] = (now_s - call.ran_s) * 1000.0
         call.deadline.check(now_s, "the answer was written")
-        served.statistics.succeeded(call.phases_ms, rows=call.rows, now_s=self._wall())
+        call.served.statistics.succeeded(call.phases_ms, rows=call.rows, now_s=self._wall())
         phases_ms = call.phases_ms
         phases_ms[TOTAL] = (now_s - call.started_s) * 1000.0
         reason = self._reason_of(judged)
-        account.answered(self._settings.tier, reason, phases_ms)
+        call.account.answered(self._settings.tier, reason, phases_ms)
         certified = judged is not None and judged.kept and judged.verdict.certified
         named = {headers.REQUEST_ID: call.request_id, headers.SERVER_TIMING: format_server_timing(phases_ms)}
         if reading.confidence is not None:
             named[headers.CONFIDENCE] = repr(reading.confidence)
-        answer = Outgoing(200, named, body.body, self._fixed(served, body, reason, certified))
+        answer = Outgoing(200, named, body.body, self._fixed(call.served, body, reason, certified))
         return answer if call.hop is None else _for_hop(answer, reading, self._host)
 
     def _fixed(self, served: Served, body: Encoded, reason: str, certified: bool) -> Fixed:
@@ -246,7 +226,7 @@ class Answers:
             fixed = served.fixed.put(key, Fixed(named))
         return fixed
 
-    async def _settle(self, call: Call, account: Account, local: Outgoing, judged: Judged) -> Outgoing:
+    async def _settle(self, call: Call, local: Outgoing, judged: Judged) -> Outgoing:
         """What the holder makes of it, where that is this server."""
         assert self._holder is not None
         edge = Answer(200, answer_headers(local.all_headers()), local.body)
@@ -262,7 +242,7 @@ class Answers:
         )
         late = await self._spool.keep(call, onward, edge) if self._spool is not None and settled.open else ""
         phases_ms = call.with_total(settled.phases, self._clock())
-        account.answered(settled.tier, settled.reason, phases_ms)
+        call.account.answered(settled.tier, settled.reason, phases_ms)
         outward = outward_headers(settled)
         outward[headers.REQUEST_ID] = call.request_id
         outward[headers.SERVER_TIMING] = format_server_timing(phases_ms)
@@ -274,28 +254,23 @@ class Answers:
 class _Swift:
     """One request on its swift way, between its entry into the batcher and its end."""
 
-    __slots__ = ("_account", "_answers", "_asked", "_call", "_end", "_served", "_task", "_waiting", "_work")
+    __slots__ = ("_answers", "_call", "_end", "_task", "_waiting")
 
-    def __init__(
-        self, answers: Answers, work: Work, call: Call, account: Account, served: Served, asked: Asked, end: End
-    ) -> None:
+    def __init__(self, answers: Answers, call: Call, end: End) -> None:
         self._answers = answers
-        self._work = work
         self._call = call
-        self._account = account
-        self._served = served
-        self._asked = asked
         self._end = end
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> GiveUp:
-        served, asked = self._served, self._asked
-        served.enter()
+        call = self._call
+        call.served.enter()
         try:
-            self._waiting = served.batcher.enter(asked.inputs, self._call.deadline, self._ran, priority=asked.priority)
+            batcher, asked = call.served.batcher, call.asked
+            self._waiting = batcher.enter(asked.inputs, call.deadline, self._ran, priority=asked.priority)
         except BaseException:
-            served.leave()
-            self._answers.refused(self._call, served)
+            call.served.leave()
+            self._answers.refused(call)
             raise
         return self.give_up
 
@@ -304,21 +279,20 @@ class _Swift:
         self._end = _told_nobody
         if self._task is not None:
             self._task.cancel()
-        elif self._served.batcher.leave(self._waiting):
-            self._served.leave()
+        elif self._call.served.batcher.leave(self._waiting):
+            self._call.served.leave()
 
     def _ran(self, outcome: BatchResult | Exception) -> None:
         """The model has answered, or refused."""
-        self._served.leave()
+        self._call.served.leave()
         if not isinstance(outcome, BatchResult):
             if isinstance(outcome, FoothillError):
-                self._answers.refused(self._call, self._served)
+                self._answers.refused(self._call)
             self._end(outcome)
             return
         try:
-            rest = (self._work, self._call, self._account, self._served, self._asked, outcome)
-            judged = self._answers.judge(self._call, self._served, outcome)
-            answer = self._answers.finish_swiftly(*rest, judged)
+            judged = self._answers.judge(self._call, outcome)
+            answer = self._answers.finish_swiftly(self._call, outcome, judged)
         except Exception as error:  # noqa: BLE001 - whoever waits is told of defects too
             self._end(error)
             return
@@ -330,9 +304,7 @@ class _Swift:
     async def _finish(self, result: BatchResult, judged: Judged | None) -> None:
         outcome: Outgoing | Exception
         try:
-            outcome = await self._answers.finish(
-                self._work, self._call, self._account, self._served, self._asked, result, judged
-            )
+            outcome = await self._answers.finish(self._call, result, judged)
         except Exception as error:  # noqa: BLE001 - whoever waits is told of defects too
             outcome = error
         self._end(outcome)
@@ -340,11 +312,6 @@ class _Swift:
 
 def _told_nobody(_: Outgoing | Exception) -> None:
     """The caller is gone."""
-
-
-def _enter(call: Call, served: Served, asked: Asked) -> None:
-    call.narrow(asked.timeout_us)
-    call.rows = len(next(iter(asked.inputs.values()))) if served.batches else 1
 
 
 def _for_hop(answer: Outgoing, reading: Reading, host: ModelHost) -> Outgoing:

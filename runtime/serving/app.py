@@ -52,12 +52,18 @@ def create_app(
     The caller keeps `host` and closes it after the application. `clock` is that of `host` and `holder`.
     """
     workers = Workers(threads=settings.decode_threads, clock=clock)
-    answers = Answers(host, settings, workers, holder, clock, wall, admission=admission, spool=spool)
-    of = partial(Accounts, settings=settings, telemetry=telemetry, clock=clock)
+    accounts = partial(Accounts, settings=settings, telemetry=telemetry, clock=clock)
+
+    def route(pattern: str, name: str, work: Work) -> Route:
+        answers = Answers(work, host, settings, workers, holder, clock, wall, admission=admission, spool=spool)
+        account = accounts(name)
+        swift = partial(account.tell_swiftly, answers.answer_swiftly)
+        return Route("POST", pattern, partial(account.tell, answers.answer), swift)
+
     hot = [
-        _route(of("infer"), answers, INFER, Infer()),
-        _route(of("infer"), answers, INFER_VERSION, Infer()),
-        _route(of("predict"), answers, PREDICT, Predict(settings)),
+        route(INFER, "infer", Infer()),
+        route(INFER_VERSION, "infer", Infer()),
+        route(PREDICT, "predict", Predict(settings)),
     ]
     telemetry.registry.register(ModelMetrics(host))
     app = web.Application(
@@ -79,11 +85,6 @@ def create_app(
 
     app.on_cleanup.append(close_workers)
     return app
-
-
-def _route(accounts: Accounts, answers: Answers, pattern: str, work: Work) -> Route:
-    story, swift = partial(answers.answer, work), partial(answers.answer_swiftly, work)
-    return Route("POST", pattern, partial(accounts.tell, story), partial(accounts.tell_swiftly, swift))
 
 
 def _stamped(settings: ServingSettings) -> Middleware:

@@ -14,7 +14,6 @@ from contracts.manifest import Manifest
 from runtime.serving import images, oip, postprocess
 from runtime.serving.batcher import BatchResult
 from runtime.serving.calls import Call
-from runtime.serving.hosting import Served
 from runtime.serving.oip import Asked, Encoded
 from runtime.serving.postprocess import Stamp
 from runtime.serving.preprocess import INLINE_BYTES, glance
@@ -37,22 +36,22 @@ class Step(msgspec.Struct, Generic[T], frozen=True):
 class Work(Protocol):
     """One route's. Both raise FoothillError, as do their steps."""
 
-    def reading(self, call: Call, served: Served) -> Step[Asked]: ...
+    def reading(self, call: Call) -> Step[Asked]: ...
 
-    def writing(self, call: Call, served: Served, asked: Asked, result: BatchResult, reason: str) -> Step[Encoded]: ...
+    def writing(self, call: Call, result: BatchResult, reason: str) -> Step[Encoded]: ...
 
 
 class Infer:
     """The Open Inference Protocol: tensors in, the tensors asked for out."""
 
-    def reading(self, call: Call, served: Served) -> Step[Asked]:
+    def reading(self, call: Call) -> Step[Asked]:
         length = call.request.headers.get(protocol.HEADER_LENGTH)
         quick = oip.json_bytes(call.body, length) <= INLINE_BYTES
-        return Step(partial(served.forms.read, call.body, length), quick)
+        return Step(partial(call.served.forms.read, call.body, length), quick)
 
-    def writing(self, call: Call, served: Served, asked: Asked, result: BatchResult, reason: str) -> Step[Encoded]:
-        quick = oip.written_as_json(result.outputs, asked.wanted) <= INLINE_BYTES
-        return Step(partial(served.forms.write, asked, result.outputs), quick)
+    def writing(self, call: Call, result: BatchResult, reason: str) -> Step[Encoded]:
+        quick = oip.written_as_json(result.outputs, call.asked.wanted) <= INLINE_BYTES
+        return Step(partial(call.served.forms.write, call.asked, result.outputs), quick)
 
 
 class Predict:
@@ -61,8 +60,9 @@ class Predict:
     def __init__(self, settings: ServingSettings) -> None:
         self._settings = settings
 
-    def reading(self, call: Call, served: Served) -> Step[Asked]:
-        manifest, preprocessor, body = served.loaded.manifest, served.loaded.preprocessor, call.body
+    def reading(self, call: Call) -> Step[Asked]:
+        loaded, body = call.served.loaded, call.body
+        manifest, preprocessor = loaded.manifest, loaded.preprocessor
         postprocess.check_predictable(manifest)
         media_type = _media_type(call)
         if media_type == MSGPACK:
@@ -77,8 +77,8 @@ class Predict:
             "unsupported_media_type", f"Model {call.model} takes {taken}, not {media_type[:80]!r}: set Content-Type."
         )
 
-    def writing(self, call: Call, served: Served, asked: Asked, result: BatchResult, reason: str) -> Step[Encoded]:
-        manifest = served.loaded.manifest
+    def writing(self, call: Call, result: BatchResult, reason: str) -> Step[Encoded]:
+        manifest = call.served.loaded.manifest
         from_tensors = _media_type(call) == MSGPACK
         postprocess.check_numbers(result.outputs, result.reading, manifest, from_tensors=from_tensors)
         stamp = Stamp(call.model, self._settings.tier, self._settings.node, reason, call.request_id)
