@@ -20,7 +20,10 @@ from foothill.rooms import install
 
 OLDEST_PYTHON = (3, 10)
 
-_LINKS = ("aiohttp", "cryptography", "paho-mqtt", "prometheus-client", "rich", "tuf", "typer", "urllib3", "uvloop")
+_LINKS = (
+    *("aiohttp", "cryptography", "httptools", "paho-mqtt", "prometheus-client"),
+    *("rich", "tuf", "typer", "urllib3", "uvloop"),
+)
 _SERVING = (*_LINKS, "numpy", "onnxruntime", "opencv-python-headless", "simplejpeg")
 _ONNX, _TORCH = ("onnx", "onnxscript", "onnxslim"), ("torch", "torch-pruning", "torchao", "safetensors")
 _COMPILING = (*_SERVING, *_ONNX, *_TORCH, "matplotlib", "scikit-learn")

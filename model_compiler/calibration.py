@@ -124,6 +124,8 @@ def fit_isotonic(confidence: Confidences, agrees: Agreements) -> Isotonic:
     pool = np.unique(starts[pool] * _POOLS // len(pool), return_inverse=True)[1]
     sizes = np.bincount(pool)
     centres, levels = np.bincount(pool, confidence) / sizes, np.bincount(pool, agrees) / sizes
+    # The regression takes confidences for one that hardly differ, and may give them levels between their neighbours'.
+    levels = IsotonicRegression().fit_transform(np.arange(len(levels)), levels, sample_weight=sizes)
     scores, at = np.unique(np.round([0.0, *centres, 1.0], 6), return_index=True)
     raised = (1 - _IDENTITY) * np.array([levels[0], *levels, levels[-1]])[at] + _IDENTITY * scores
     return Isotonic(tuple(scores.tolist()), tuple(np.round(raised, 9).tolist()))

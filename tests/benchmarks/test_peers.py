@@ -117,6 +117,7 @@ def test_peers_run_the_onnx_runtime_that_we_do() -> None:
         assert pinned.group() in packages.read_text().splitlines()
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_a_real_peer_is_measured(peer: Peer, tmp_path: Path) -> None:
     if peer.missing:

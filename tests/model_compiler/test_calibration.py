@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from contracts.manifest import MAX_KNOTS, Isotonic
@@ -64,6 +64,7 @@ def test_logits_that_are_no_numbers_have_no_confidence() -> None:
     power=st.sampled_from([0.001, 0.3, 1.0, 30.0]),
     right=st.sampled_from([0.0, 0.5, 1.0, None]),
 )
+@example(n=292, seed=36211302, digits=17, power=30.0, right=0.5)
 def test_every_fitted_map_rises_strictly_between_0_and_1(
     n: int, seed: int, digits: int, power: float, right: float | None
 ) -> None:
