@@ -186,8 +186,10 @@ def collect(site: Site) -> None:
 
 async def test_late_answers_come_through_a_cut_uplink_and_a_kill(site: Site, heard: Heard) -> None:
     """What blocks runs beside the loop: who listens must answer the broker."""
-    for story in (ask_in_vain, wait_over_a_kill, Site.start_cloud):
+    for story in (ask_in_vain, wait_over_a_kill):
         await asyncio.to_thread(story, site)
+    await heard.port.wait_connected(20)
+    await asyncio.to_thread(Site.start_cloud, site)
     await heard.until({*PROMISED, "shops"})
     assert {answer.request_id for answer in heard.answers} == {*PROMISED, "shops"}
     await asyncio.to_thread(collect, site)
