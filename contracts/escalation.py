@@ -47,6 +47,15 @@ class Verdict(msgspec.Struct, frozen=True):
     degraded: bool = False
 
 
+_NEVER = Verdict("accept", "asked-never")
+_ALWAYS = Verdict("escalate", "asked-always", certified=True)
+_NO_CONFIDENCE = Verdict("accept", "no-confidence")
+_UNCERTIFIED = Verdict("escalate", "uncertified")
+_REVOKED = Verdict("escalate", "revoked", certified=True)
+_CONFIDENT = Verdict("accept", "confident", certified=True)
+_DOUBTFUL = Verdict("escalate", "doubtful", certified=True)
+
+
 def decide(confidence: float | None, certificate: Certificate | None, time_left_ms: float, policy: Policy) -> Verdict:
     """One verdict for one edge answer. `confidence` in 0..1, or None when the node reported none."""
     wish = wish_of(confidence, certificate, policy.asked)
@@ -62,15 +71,15 @@ def decide(confidence: float | None, certificate: Certificate | None, time_left_
 def wish_of(confidence: float | None, certificate: Certificate | None, asked: Escalation) -> Verdict:
     """The verdict where there is a cloud and time for it. To accept is final: `decide` says the same."""
     if asked == "never":
-        return Verdict("accept", "asked-never")
+        return _NEVER
     if asked == "always":
-        return Verdict("escalate", "asked-always", certified=True)
+        return _ALWAYS
     if confidence is None or not math.isfinite(confidence):
-        return Verdict("accept", "no-confidence")
+        return _NO_CONFIDENCE
     if certificate is None:
-        return Verdict("escalate", "uncertified")
+        return _UNCERTIFIED
     if certificate.state == "revoked":
-        return Verdict("escalate", "revoked", certified=True)
+        return _REVOKED
     if confidence >= certificate.threshold:
-        return Verdict("accept", "confident", certified=True)
-    return Verdict("escalate", "doubtful", certified=True)
+        return _CONFIDENT
+    return _DOUBTFUL

@@ -72,15 +72,21 @@ _NONE = Fixed({})
 
 
 class Outgoing(msgspec.Struct):
-    """One answer; its headers are the story's own and the `fixed` ones, and its protocol adds length and date."""
+    """One answer; its protocol adds length and date.
+
+    Its headers are the `fixed` ones, those in `lines` as they go over the wire, which must come from nobody else, and
+    `headers`.
+    """
 
     status: int
     headers: dict[str, str]
     body: bytes
     fixed: Fixed = _NONE
+    lines: str = ""
 
     def all_headers(self) -> dict[str, str]:
-        return {**self.fixed.headers, **self.headers}
+        named = dict(line.split(": ", 1) for line in self.lines.splitlines())
+        return {**self.fixed.headers, **named, **self.headers}
 
 
 Story = Callable[[Incoming], Awaitable[Outgoing]]

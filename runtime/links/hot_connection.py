@@ -134,9 +134,23 @@ class HotConnection:
     def received(self, data: bytes) -> None:
         if self._owner == "theirs for good":
             self._theirs(data)
-            return
-        self._framing.add(data)
-        self._advance()
+        elif not self._is_like_the_last(data):
+            self._framing.add(data)
+            self._advance()
+
+    def _is_like_the_last(self, data: bytes) -> bool:
+        """Starts one whole request whose head is in the very bytes of the last one's: most are, and take this way."""
+        head, hot, sent_id = self._matched
+        if self._owner or self._advancing or hot is None or head is None or self._framing.held:
+            return False
+        raw = head.raw
+        whole = len(data) == len(raw) + head.content_length and data.startswith(raw)
+        if not whole or self._transport.is_closing():
+            return False
+        self._owner, self._left, self._answered = "ours", 0, False
+        self._busy(True)
+        self._start(hot, head, sent_id or self._ids.new(), data[len(raw) :])
+        return True
 
     def their_answer_ended(self) -> None:
         if self._owner == "theirs":
@@ -205,14 +219,16 @@ class HotConnection:
         else:
             self._owner = "ours"
             self._busy(True)
-            self._start(hot, head, sent_id or self._ids.new())
+            body = None
+            if self._left <= self._framing.held:
+                body, self._left = self._framing.take(self._left), 0
+            self._start(hot, head, sent_id or self._ids.new(), body)
         return True
 
-    def _start(self, hot: Hot, head: Head, request_id: str) -> None:
+    def _start(self, hot: Hot, head: Head, request_id: str, body: bytes | None) -> None:
         """The swift way where the body is here already, else the story that waits for it."""
         request = self._request = HotRequest(head, hot.params, request_id)
-        if self._left <= self._framing.held:
-            body, self._left = self._framing.take(self._left), 0
+        if body is not None:
             self._give_up = hot.route.swift(request, body, self._done)
             if self._give_up is not None or self._answered:
                 return
@@ -262,7 +278,11 @@ class HotConnection:
             self._busy(False)
         if self._left and self._request is not None:
             self._loop.call_later(LINGER_S, self._close_if_left, self._request)
-        self._advance()
+        if self._left or self._blocked or self._advancing or self._framing.held:
+            self._advance()
+        else:
+            self._owner, self._request = "", None
+            self._release()
 
     def _write(self, answer: Outgoing) -> None:
         if self._transport.is_closing():
@@ -297,5 +317,6 @@ def _cancel(task: asyncio.Task[None]) -> None:
 def rendered(answer: Outgoing, date: str) -> bytes:
     """The head of an answer. Raises FoothillError `internal`, as `header_lines`."""
     length = f"Date: {date}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
-    lines = f"{_FIRST_LINES[answer.status]}{answer.fixed.lines}{header_lines(answer.headers)}{length}"
+    own = header_lines(answer.headers) if answer.headers else ""
+    lines = f"{_FIRST_LINES[answer.status]}{answer.fixed.lines}{answer.lines}{own}{length}"
     return lines.encode("utf-8", "surrogateescape")

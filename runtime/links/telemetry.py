@@ -19,10 +19,15 @@ Purpose = Literal["escalate", "audit", "fallback", "late"]
 AuditOutcome = Literal["published", "failed", "dropped", "unpaired", "outside-residency"]
 
 OTHER = "other"
+_AT_ONCE = 256
 MAX_MODELS = 64
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _BUCKETS_MS = tuple(1000.0 * bound for bound in _BUCKETS_S)
 _BOUNDS = (*map(str, _BUCKETS_S), "+Inf")
+
+
+_Labels = tuple[str, str, str, str, str, int]
+"""Part, route, model, tier, reason and status of a request."""
 
 
 class Telemetry:
@@ -66,7 +71,7 @@ class Telemetry:
         """
         if model not in self._models:
             model = self._bounded(model)
-        self._answered.count((part, route, model, tier, reason, status), phases_ms)
+        self._answered.note((part, route, model, tier, reason, status), phases_ms)
 
     def in_flight(self, part: str) -> InFlight:
         """Count with it on the event loop only."""
@@ -122,15 +127,27 @@ class _Answered(Collector):
     """Requests and the times of their phases, by label values.
 
     Every request is counted here half a dozen times, and the library's own counters and histograms look up, check and
-    lock each time: of what is ours on the way of a small request, nothing cost more. Labels and buckets are made when
-    metrics are asked for.
+    lock each time: of what is ours on the way of a small request, nothing cost more. So requests are only noted, and
+    counted many at once; labels and buckets are made when metrics are asked for.
     """
 
     def __init__(self) -> None:
-        self._requests: dict[tuple[str | int, ...], int] = {}
+        self._noted: list[tuple[_Labels, Mapping[str, float]]] = []
+        self._requests: dict[_Labels, int] = {}
         self._phases: dict[tuple[str, str, str], dict[str, _Times]] = {}
 
-    def count(self, labels: tuple[str, str, str, str, str, int], phases_ms: Mapping[str, float]) -> None:
+    def note(self, labels: _Labels, phases_ms: Mapping[str, float]) -> None:
+        """`phases_ms` must not change any more."""
+        self._noted.append((labels, phases_ms))
+        if len(self._noted) >= _AT_ONCE:
+            self._count_noted()
+
+    def _count_noted(self) -> None:
+        noted, self._noted = self._noted, []
+        for labels, phases_ms in noted:
+            self._count(labels, phases_ms)
+
+    def _count(self, labels: _Labels, phases_ms: Mapping[str, float]) -> None:
         self._requests[labels] = self._requests.get(labels, 0) + 1
         part, _, model, tier, _, _ = labels
         phases = self._phases.get((part, tier, model))
@@ -144,6 +161,7 @@ class _Answered(Collector):
             times.sum_ms += milliseconds
 
     def collect(self) -> Iterator[Metric]:
+        self._count_noted()
         seconds = HistogramMetricFamily(
             "foothill_phase_seconds",
             "Time of one phase of a request, as in Server-Timing; `total` is the whole of it",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 from contracts import headers, oip
 from contracts.deadlines import Deadline
@@ -25,17 +25,26 @@ from runtime.serving.hosting import ModelHost, Served
 from runtime.serving.oip import Encoded
 from runtime.serving.postprocess import Reading
 from runtime.serving.settings import ServingSettings
-from runtime.serving.work import Step, Work
+from runtime.serving.work import Later, Work
 from runtime.serving.workers import Workers
 
 UNSETTLED = "unsettled"
 """The reason on an answer whose holder has yet to decide."""
 
-_TERMS = "terms"
+_TOLD = "told"
 
-T = TypeVar("T")
 End = Callable[[Outgoing | Exception], None]
 GiveUp = Callable[[], None]
+
+
+class _Told(NamedTuple):
+    """`marked`: whether it bears a hop's mark, which holds for one request only."""
+
+    terms: Terms
+    model: str
+    version: str
+    deadline_s: float
+    marked: bool
 
 
 class Spools(Protocol):
@@ -84,9 +93,10 @@ class Answers:
         # While the body was on its way, another bundle may have taken over.
         with self._host.get(call.model, call.version) as call.served:
             try:
-                reading = self._work.reading(call)
+                asked = self._work.read(call)
                 call.grant.count_body(len(body))
-                asked = await self._do(reading, call)
+                if isinstance(asked, Later):
+                    asked = await self._workers.run(asked.run, call.deadline)
             finally:
                 call.decoded(self._clock())
             call.ask(asked)
@@ -112,11 +122,10 @@ class Answers:
             raise too_large(self._settings.max_body_bytes)
         call.take(body, self._clock())
         try:
-            reading = self._work.reading(call)
-            if not reading.quick:
+            asked = self._work.read(call)
+            if isinstance(asked, Later):
                 return None
             call.grant.count_body(len(body))
-            asked = reading.run()
         finally:
             call.decoded(self._clock())
         call.ask(asked)
@@ -136,7 +145,9 @@ class Answers:
 
     async def finish(self, call: Call, result: BatchResult, judged: Judged | None) -> Outgoing:
         """The answer to what the model has said. Raises FoothillError."""
-        body = await self._do(self._work.writing(call, result, self._reason_of(judged)), call)
+        body = self._work.write(call, result, self._reason_of(judged))
+        if isinstance(body, Later):
+            body = await self._workers.run(body.run, call.deadline)
         local = self._local(call, result.reading, body, judged)
         if judged is None or judged.kept:
             return local
@@ -146,8 +157,8 @@ class Answers:
         """As `finish` where nothing has to be waited for, else None."""
         if judged is not None and not judged.kept:
             return None
-        writing = self._work.writing(call, result, self._reason_of(judged))
-        return self._local(call, result.reading, writing.run(), judged) if writing.quick else None
+        body = self._work.write(call, result, self._reason_of(judged))
+        return None if isinstance(body, Later) else self._local(call, result.reading, body, judged)
 
     def refused(self, call: Call) -> None:
         call.served.statistics.failed((self._clock() - call.started_s) * 1000.0)
@@ -155,19 +166,28 @@ class Answers:
     def _begin(self, request: Incoming, account: Account) -> Call:
         """Everything about a request that is known before its body."""
         arrived_s = self._clock()
-        terms = request.notes.get(_TERMS)
-        if terms is None:
-            terms = request.notes[_TERMS] = headers.parse_terms(request.headers)
-        grant = request.grant or ANYBODY
-        terms = grant.narrow(terms)
-        self._check_residency(terms)
-        model, version = request.params["model"], request.params.get("version", "")
+        told = request.notes.get(_TOLD)
+        if told is None:
+            told = request.notes[_TOLD] = self._told(request)
+        terms, model, version, deadline_s, marked = told
+        grant, hop = request.grant or ANYBODY, None
+        if grant.residency:
+            terms = grant.narrow(terms)
+            self._check_residency(terms)
         served = self._host.get(model, version)
         account.model = model
-        deadline = Deadline(arrived_s + (terms.deadline_ms or self._settings.default_deadline_ms) / 1000.0)
-        return Call(
-            request, model, version, terms, deadline, self._hop(request), grant, served, account, account.phases_ms
-        )
+        if marked:
+            hop = self._hop(request)
+        deadline = Deadline(arrived_s + deadline_s)
+        return Call(request, model, version, terms, deadline, hop, grant, served, account, account.phases_ms)
+
+    def _told(self, request: Incoming) -> _Told:
+        """What the head of a request says, once for all that have the very same."""
+        terms = headers.parse_terms(request.headers)
+        self._check_residency(terms)
+        deadline_ms = terms.deadline_ms or self._settings.default_deadline_ms
+        model, version = request.params["model"], request.params.get("version", "")
+        return _Told(terms, model, version, deadline_ms / 1000.0, headers.HOP in request.headers)
 
     def _check_residency(self, terms: Terms) -> None:
         """Before the body is read, and whoever sent it here: a router's table may be older than this node's place."""
@@ -184,9 +204,6 @@ class Answers:
             return None
         return verify_hop(self._settings.hop_key, mark, request.request_id, self._wall())
 
-    async def _do(self, step: Step[T], call: Call) -> T:
-        return step.run() if step.quick else await self._workers.run(step.run, call.deadline)
-
     def _reason_of(self, judged: Judged | None) -> str:
         return judged.verdict.reason if judged is not None and judged.kept else self._reason
 
@@ -201,10 +218,12 @@ class Answers:
         reason = self._reason_of(judged)
         call.account.answered(self._settings.tier, reason, phases_ms)
         certified = judged is not None and judged.kept and judged.verdict.certified
-        named = {headers.REQUEST_ID: call.request_id, headers.SERVER_TIMING: format_server_timing(phases_ms)}
+        lines = (
+            f"{headers.REQUEST_ID}: {call.request_id}\r\n{headers.SERVER_TIMING}: {format_server_timing(phases_ms)}\r\n"
+        )
         if reading.confidence is not None:
-            named[headers.CONFIDENCE] = repr(reading.confidence)
-        answer = Outgoing(200, named, body.body, self._fixed(call.served, body, reason, certified))
+            lines += f"{headers.CONFIDENCE}: {reading.confidence!r}\r\n"
+        answer = Outgoing(200, {}, body.body, self._fixed(call.served, body, reason, certified), lines)
         return answer if call.hop is None else _for_hop(answer, reading, self._host)
 
     def _fixed(self, served: Served, body: Encoded, reason: str, certified: bool) -> Fixed:

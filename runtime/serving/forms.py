@@ -26,7 +26,6 @@ class _Input(NamedTuple):
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    items: int
     offset: int
 
 
@@ -51,10 +50,7 @@ class Forms:
         json_bytes = _short_length(header_length)
         form = self._forms.get(body[:json_bytes]) if json_bytes else None
         if form is not None and form.body_bytes == len(body):
-            inputs = {
-                name: np.frombuffer(body, dtype, items, offset).reshape(shape)
-                for name, dtype, shape, items, offset in form.inputs
-            }
+            inputs = {name: np.ndarray(shape, dtype, body, offset) for name, dtype, shape, offset in form.inputs}
             return Asked(inputs, *form.wishes)
         asked = oip.read(body, header_length, self._manifest)
         new = _form(body, header_length, asked) if json_bytes and not asked.id else None
@@ -95,6 +91,6 @@ def _form(body: bytes, header_length: str | None, asked: Asked) -> _Form | None:
         size, dtype = tensor.parameters.binary_data_size, tensors.NUMPY[tensor.datatype]
         if size is None or dtype.kind in "Ob":
             return None
-        found[tensor.name] = _Input(tensor.name, dtype, tensor.shape, size // dtype.itemsize, offset)
+        found[tensor.name] = _Input(tensor.name, dtype, tensor.shape, offset)
         offset += size
     return _Form([found[name] for name in asked.inputs], asked[1:], len(body))

@@ -26,32 +26,34 @@ MSGPACK = "application/msgpack"
 T = TypeVar("T")
 
 
-class Step(msgspec.Struct, Generic[T], frozen=True):
-    """Something to be done; what is not `quick` must not hold up other requests."""
+class Later(msgspec.Struct, Generic[T], frozen=True):
+    """What takes long enough to hold up other requests: it is to be run elsewhere."""
 
     run: Callable[[], T]
-    quick: bool
 
 
 class Work(Protocol):
-    """One route's. Both raise FoothillError, as do their steps."""
+    """One route's. Both raise FoothillError, at once or when they are run."""
 
-    def reading(self, call: Call) -> Step[Asked]: ...
+    def read(self, call: Call) -> Asked | Later[Asked]: ...
 
-    def writing(self, call: Call, result: BatchResult, reason: str) -> Step[Encoded]: ...
+    def write(self, call: Call, result: BatchResult, reason: str) -> Encoded | Later[Encoded]: ...
 
 
 class Infer:
     """The Open Inference Protocol: tensors in, the tensors asked for out."""
 
-    def reading(self, call: Call) -> Step[Asked]:
-        length = call.request.headers.get(protocol.HEADER_LENGTH)
-        quick = oip.json_bytes(call.body, length) <= INLINE_BYTES
-        return Step(partial(call.served.forms.read, call.body, length), quick)
+    def read(self, call: Call) -> Asked | Later[Asked]:
+        body, length, forms = call.body, call.request.headers.get(protocol.HEADER_LENGTH), call.served.forms
+        if oip.json_bytes(body, length) > INLINE_BYTES:
+            return Later(partial(forms.read, body, length))
+        return forms.read(body, length)
 
-    def writing(self, call: Call, result: BatchResult, reason: str) -> Step[Encoded]:
-        quick = oip.written_as_json(result.outputs, call.asked.wanted) <= INLINE_BYTES
-        return Step(partial(call.served.forms.write, call.asked, result.outputs), quick)
+    def write(self, call: Call, result: BatchResult, reason: str) -> Encoded | Later[Encoded]:
+        asked, forms = call.asked, call.served.forms
+        if oip.written_as_json(result.outputs, asked.wanted) > INLINE_BYTES:
+            return Later(partial(forms.write, asked, result.outputs))
+        return forms.write(asked, result.outputs)
 
 
 class Predict:
@@ -60,29 +62,30 @@ class Predict:
     def __init__(self, settings: ServingSettings) -> None:
         self._settings = settings
 
-    def reading(self, call: Call) -> Step[Asked]:
+    def read(self, call: Call) -> Asked | Later[Asked]:
         loaded, body = call.served.loaded, call.body
         manifest, preprocessor = loaded.manifest, loaded.preprocessor
         postprocess.check_predictable(manifest)
         media_type = _media_type(call)
         if media_type == MSGPACK:
-            return Step(partial(_read_packed, body, manifest), True)
+            return _read_packed(body, manifest)
         if media_type in images.MEDIA_TYPES and preprocessor is not None:
             most = self._settings.max_pixels
             seen = glance(body, media_type, max_pixels=most)
-            read = partial(preprocessor.tensor, body, media_type, seen=seen, max_pixels=most)
-            return Step(partial(_read_picture, read, manifest), seen is not None)
+            tensor = partial(preprocessor.tensor, body, media_type, seen=seen, max_pixels=most)
+            read = partial(_read_picture, tensor, manifest)
+            return Later(read) if seen is None else read()
         taken = ", ".join((*(images.MEDIA_TYPES if preprocessor is not None else ()), MSGPACK))
         raise FoothillError(
             "unsupported_media_type", f"Model {call.model} takes {taken}, not {media_type[:80]!r}: set Content-Type."
         )
 
-    def writing(self, call: Call, result: BatchResult, reason: str) -> Step[Encoded]:
+    def write(self, call: Call, result: BatchResult, reason: str) -> Encoded | Later[Encoded]:
         manifest = call.served.loaded.manifest
         from_tensors = _media_type(call) == MSGPACK
         postprocess.check_numbers(result.outputs, result.reading, manifest, from_tensors=from_tensors)
         stamp = Stamp(call.model, self._settings.tier, self._settings.node, reason, call.request_id)
-        return Step(partial(_write_prediction, call, manifest, result, stamp), True)
+        return _write_prediction(call, manifest, result, stamp)
 
 
 def prefers_msgpack(accept: str) -> bool:
