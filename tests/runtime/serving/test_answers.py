@@ -232,7 +232,7 @@ class Held:
         return self.telemetry.in_flight("edge").count, served.in_flight, batcher.waiting, len(batcher._open)
 
     @property
-    def reasons(self) -> dict[str, int]:
+    def reasons(self) -> dict[str, float]:
         return {labels[4]: count for labels, count in counted(self.telemetry).items()}
 
 
