@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.load import LoadError, Target
+from benchmarks.load import Caller, LoadError, Target
 
 Floats = npt.NDArray[np.float64]
-
-_HEAD_END = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
-_STATUS = slice(9, 12)
 
 
 class Came(NamedTuple):
@@ -75,42 +70,28 @@ def queue_ms(at_s: Floats, service_s: float) -> Floats:
     return np.array(took)
 
 
-class _Caller(asyncio.Protocol):
-    """One keep-alive connection; it puts itself among the free ones when its answer is there."""
+class _Caller(Caller):
+    """Puts itself among the free ones when its answer is there."""
 
     def __init__(self, free: list[_Caller]) -> None:
+        super().__init__()
         self._free = free
-        self._transport: asyncio.WriteTransport | None = None
-        self._received = b""
         self._ended: asyncio.Future[tuple[float, int]] | None = None
 
     def ask(self, request: bytes) -> asyncio.Future[tuple[float, int]]:
         """When the last byte of the answer came, and its status."""
-        assert self._transport is not None
+        assert self.transport is not None
         self._ended = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
+        self.transport.write(request)
         return self._ended
 
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head_bytes = self._received.find(_HEAD_END) + len(_HEAD_END)
-        length = _LENGTH.search(self._received, 0, head_bytes) if head_bytes >= len(_HEAD_END) else None
-        if length is None or len(self._received) < head_bytes + int(length.group(1)):
-            return
-        status, self._received = int(self._received[_STATUS]), b""
+    def answered(self, status: int, now_s: float) -> None:
         if self._ended is not None and not self._ended.done():
-            self._ended.set_result((time.perf_counter(), status))
+            self._ended.set_result((now_s, status))
         self._free.append(self)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def failed(self, what: str) -> None:
         if self in self._free:
             self._free.remove(self)
         if self._ended is not None and not self._ended.done():
-            self._ended.set_exception(LoadError(f"the connection was lost: {error or 'closed by the server'}"))
+            self._ended.set_exception(LoadError(what))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 _HEAD_END = b"\r\n\r\n"
+_STATUS, _OK = slice(9, 12), 200
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
 
 
@@ -95,13 +96,50 @@ class _Polling:
             self._loop.call_soon(self._again)
 
 
-class _Connection(asyncio.Protocol):
-    """One keep-alive connection with one request under way."""
+class Caller(asyncio.Protocol):
+    """One keep-alive connection with one request under way; reads of its answer the status and the length."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.WriteTransport | None = None
+        self._received = b""
+
+    def answered(self, status: int, now_s: float) -> None:
+        """The last byte has come."""
+        raise NotImplementedError
+
+    def failed(self, what: str) -> None:
+        """Nothing will come any more."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._received = self._received + data if self._received else data
+        head_bytes = self._received.find(_HEAD_END) + len(_HEAD_END)
+        if head_bytes < len(_HEAD_END):
+            return
+        length = _LENGTH.search(self._received, 0, head_bytes)
+        if length is None:
+            self.failed(f"an answer of no known length: {self._received[:2000].decode('latin-1')}")
+        elif len(self._received) >= head_bytes + int(length.group(1)):
+            status, self._received = int(self._received[_STATUS]), b""
+            self.answered(status, time.perf_counter())
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.failed(f"the connection was lost: {error or 'closed by the server'}")
+
+
+class _Connection(Caller):
+    """Sends the same request over and over."""
 
     def __init__(self, request: bytes) -> None:
+        super().__init__()
         self._request = request
-        self._transport: asyncio.WriteTransport | None = None
-        self._received = b""
         self._sent_s = 0.0
         self._until_s = 0.0
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -112,42 +150,22 @@ class _Connection(asyncio.Protocol):
         self._send()
         await self._ended
 
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._received = self._received + data if self._received else data
-        head_bytes = self._received.find(_HEAD_END) + len(_HEAD_END)
-        if head_bytes < len(_HEAD_END):
-            return
-        length = _LENGTH.search(self._received, 0, head_bytes)
-        if length is None or not self._received.startswith(b"HTTP/1.1 200"):
-            self._fail(f"an answer that is no 200 of known length: {self._received[:2000].decode('latin-1')}")
-        elif len(self._received) >= head_bytes + int(length.group(1)):
-            self._answered(time.perf_counter())
-
-    def _answered(self, now_s: float) -> None:
+    def answered(self, status: int, now_s: float) -> None:
         self.latencies_ms.append((now_s - self._sent_s) * 1000.0)
-        self._received = b""
-        if now_s < self._until_s:
+        if status != _OK:
+            self.failed(f"an answer that is no 200, but a {status}")
+        elif now_s < self._until_s:
             self._send()
         elif not self._ended.done():
             self._ended.set_result(None)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self._fail(f"the connection was lost: {error or 'closed by the server'}")
-
-    def _send(self) -> None:
-        if self._transport is None or self._transport.is_closing():
-            self._fail("the connection was lost")
-            return
-        self._sent_s = time.perf_counter()
-        self._transport.write(self._request)
-
-    def _fail(self, what: str) -> None:
+    def failed(self, what: str) -> None:
         if not self._ended.done():
             self._ended.set_exception(LoadError(what))
+
+    def _send(self) -> None:
+        if self.transport is None or self.transport.is_closing():
+            self.failed("the connection was lost")
+            return
+        self._sent_s = time.perf_counter()
+        self.transport.write(self._request)

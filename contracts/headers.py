@@ -123,11 +123,6 @@ def parse_request_id(headers: Mapping[str, str]) -> str:
     return _token(REQUEST_ID, headers.get(REQUEST_ID))
 
 
-def strip_hop_only(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that may cross the outer edge of the system."""
-    return {name: value for name, value in headers.items() if name.lower() not in HOP_ONLY}
-
-
 def relayed(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     """Those of a case-insensitive header mapping that `names` lists, under their proper spelling.
 

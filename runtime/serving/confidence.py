@@ -34,11 +34,6 @@ def calibrated(confidence: Array, isotonic: Isotonic | None) -> Array:
     return np.asarray(np.interp(confidence, isotonic.scores, isotonic.probabilities))
 
 
-def of_rows(probabilities: Array, isotonic: Isotonic | None = None) -> float:
-    """As `of_each`, for one request that has all the rows."""
-    return of_each(probabilities, [len(probabilities)], isotonic)[0]
-
-
 def of_each(probabilities: Array, ends: Sequence[int], isotonic: Isotonic | None = None) -> list[float]:
     """How sure each request is of its rows, which end at `ends`: as its least sure one.
 

@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 
 from contracts import headers
 from contracts.errors import FoothillError
-from contracts.headers import Terms, parse_terms, relayed, strip_hop_only
+from contracts.headers import Terms, parse_terms, relayed
 
 anything = st.text(max_size=200)
 names = st.sampled_from(
@@ -104,13 +104,6 @@ def test_any_headers_give_terms_or_a_named_error(sent: dict[str, str]) -> None:
     assert refused.code == "bad_header"
     assert refused.message.encode()
     assert len(refused.message) < 600
-
-
-@given(st.dictionaries(names.flatmap(lambda name: st.sampled_from([name, name.lower(), name.upper()])), anything))
-def test_hop_only_headers_never_cross_the_outer_edge(sent: dict[str, str]) -> None:
-    kept = strip_hop_only(sent)
-    assert not {name.lower() for name in kept} & headers.HOP_ONLY
-    assert {name for name in sent if name.lower() not in headers.HOP_ONLY} == set(kept)
 
 
 @given(st.dictionaries(names, anything))

@@ -39,8 +39,13 @@ def test_probabilities_take_the_same_rule_as_the_logits_behind_them(logits: np.n
     np.testing.assert_allclose(confidence.sharpen(confidence.softmax(logits), temperature), from_logits, rtol=1e-6)
 
 
+def sure_of(probabilities: np.ndarray, isotonic: Isotonic | None = None) -> float:
+    """Of one request that has all the rows."""
+    return confidence.of_each(probabilities, [len(probabilities)], isotonic)[0]
+
+
 def test_a_batch_is_as_sure_as_its_least_sure_row() -> None:
-    assert confidence.of_rows(np.array([[0.9, 0.1], [0.4, 0.6], [1.0, 0.0]])) == 0.6
+    assert sure_of(np.array([[0.9, 0.1], [0.4, 0.6], [1.0, 0.0]])) == 0.6
 
 
 MAP = Isotonic((0.0, 0.5, 1.0), (0.2, 0.3, 0.9))
@@ -50,21 +55,21 @@ MAP = Isotonic((0.0, 0.5, 1.0), (0.2, 0.3, 0.9))
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_no_number_is_never_sure(bad: float, isotonic: Isotonic | None) -> None:
     logits = np.array([[5.0, 0.0], [bad, 0.0]], np.float32)
-    assert confidence.of_rows(confidence.softmax(logits), isotonic) == 0.0
+    assert sure_of(confidence.softmax(logits), isotonic) == 0.0
 
 
 def test_a_map_is_linear_between_its_knots() -> None:
     mapped = confidence.calibrated(np.array([0.0, 0.25, 0.5, 0.75, 1.0]), MAP)
     np.testing.assert_allclose(mapped, [0.2, 0.25, 0.3, 0.6, 0.9])
-    assert confidence.of_rows(np.array([[0.9, 0.1], [0.75, 0.25]]), MAP) == pytest.approx(0.6)
+    assert sure_of(np.array([[0.9, 0.1], [0.75, 0.25]]), MAP) == pytest.approx(0.6)
 
 
 @given(LOGITS)
 def test_the_least_sure_row_is_the_same_before_and_after_the_map(logits: np.ndarray) -> None:
     probabilities = confidence.softmax(logits)
-    rows = [confidence.of_rows(row[None], MAP) for row in probabilities]
-    assert confidence.of_rows(probabilities, MAP) == pytest.approx(min(rows), rel=1e-12)
+    rows = [sure_of(row[None], MAP) for row in probabilities]
+    assert sure_of(probabilities, MAP) == pytest.approx(min(rows), rel=1e-12)
 
 
 def test_huge_logits_do_not_overflow() -> None:
-    assert confidence.of_rows(confidence.softmax(np.array([[3e38, -3e38]], np.float32))) == 1.0
+    assert sure_of(confidence.softmax(np.array([[3e38, -3e38]], np.float32))) == 1.0
