@@ -48,7 +48,8 @@ async def run(config: NodeConfig) -> None:
 @asynccontextmanager
 async def _serving(config: NodeConfig) -> AsyncIterator[web.Application]:
     """Only an edge node settles what it answers; it has no cloud here, so that nothing is escalated."""
-    host, upstreams, certificates, telemetry = ModelHost(), Upstreams(), Certificates(), Telemetry()
+    host, upstreams = ModelHost(threads=config.threads), Upstreams()
+    certificates, telemetry = Certificates(), Telemetry()
     hop_key = bytes.fromhex(config.hop_key)
     for directory in config.bundles:
         packed = pack.read(Path(directory))

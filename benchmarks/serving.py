@@ -40,8 +40,8 @@ NOTES = (
     "`p50 ms`, `p99 ms` over the requests of all rounds. The load polls: waking one that sleeps would cost the server.",
     f"`{LIMIT}` is a server that only answers: what the client could ask for at most. Where a row comes near it, "
     "the figure is the client's.",
-    "two cores: the node with two threads and its client share both; `of raw` is of the better of two threads in one "
-    "process and two processes of one thread each.",
+    "two cores: the node (one thread a run, so two lanes) and its client share both; `of raw` is of the better of two "
+    "threads in one process and two processes of one thread each.",
     "edge: the node's path for direct callers (its holder decides, no cloud). cloud: the cloud tier's. infer: binary "
     "tensor in and out over the Open Inference Protocol. predict: a PNG in, JSON out.",
 )
@@ -94,7 +94,7 @@ async def measure(stage: Stage, profile: Profile) -> Report:
 async def _on_two_cores(stage: Stage, model: Served, closing: AsyncExitStack) -> dict[_Question, Case]:
     """Server and client share both cores, so that the client does not poll."""
     model_file, tensor, cores = model.packed.first_artifact, model.tensor, stage.cores.both
-    config = {"tier": "edge", "bundles": [str(model.packed.directory)], "hop_key": "00" * 32, "threads": len(cores)}
+    config = {"tier": "edge", "bundles": [str(model.packed.directory)], "hop_key": "00" * 32}
     node = stage.start_node("both", config, *cores)
     threads = await closing.enter_async_context(stage.engine(model_file, tensor, *cores))
     single = [await closing.enter_async_context(stage.engine(model_file, tensor, core)) for core in cores]

@@ -32,7 +32,7 @@ from runtime.links.ticket_keys import TicketKeys
 from runtime.links.trust import TrustedFleet
 from runtime.links.upstream import Upstreams
 from runtime.serving.app import create_app
-from runtime.serving.hosting import ModelHost, engine_slots
+from runtime.serving.hosting import ModelHost
 from runtime.serving.providers import Wish
 from runtime.serving.repository import StoredBundles
 from runtime.serving.settings import ServingSettings
@@ -61,7 +61,7 @@ def build(config: Config) -> web.Application:
     settings = _serving_settings(config)
     store = BundleStore(Path(config.state_dir) / STORE_DIR)
     store.sweep()
-    host = ModelHost(expected=config.models, max_waiting=config.max_waiting, slots=engine_slots(config.threads))
+    host = ModelHost(expected=config.models, max_waiting=config.max_waiting, threads=config.threads)
     wish = Wish(config.provider, config.provider_fallback, Path(config.state_dir) / PROVIDERS_DIR)
     bundles = StoredBundles(host, store, target=target, threads=config.threads, wish=wish)
     trust = _Trust(config)

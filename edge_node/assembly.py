@@ -42,7 +42,7 @@ from runtime.links.upstream import Upstreams
 from runtime.serving.app import create_app
 from runtime.serving.fingerprint import detect
 from runtime.serving.golden import open_tested
-from runtime.serving.hosting import ModelHost, engine_slots
+from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.providers import Wish
 from runtime.serving.repository import StoredBundles
@@ -105,7 +105,7 @@ async def _ground(config: Config, enrolment: Enrolment, state_dir: Path) -> _Gro
         fingerprint=await asyncio.to_thread(detect, target=config.target, provider=config.provider),
         wish=Wish(config.provider, config.provider_fallback, state_dir / PROVIDERS_DIR),
         telemetry=Telemetry(),
-        host=ModelHost(max_waiting=config.max_waiting, slots=engine_slots(config.threads)),
+        host=ModelHost(max_waiting=config.max_waiting, threads=config.threads),
         store=BundleStore(state_dir / STORE_DIR, reserve_bytes=config.reserve_bytes),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -12,28 +12,21 @@ from contracts.errors import FoothillError
 from contracts.manifest import Artifact, Manifest, TensorSpec
 from edge_node.latency import SLACK_MS, fastest_ms, one_row, served_ms
 from runtime.links.bundles import BundleStore
+from runtime.serving.engine import Engine
 from runtime.serving.golden import check_golden
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.tensorrt_errors import EngineRefused
-from runtime.serving.tensors import Array
 from runtime.serving.warm_up import warm_up
 
 SLOWEST = 1.5
 """An engine that takes this many times longer than what serves now, and this much, is no gain, whatever it is."""
 
 
-class CheckedEngine(Protocol):
+class CheckedEngine(Engine, Protocol):
     """An engine that can be held to a manifest."""
 
-    @property
-    def provider(self) -> str: ...
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
-
     def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None: ...
-
-    def close(self) -> None: ...
 
 
 OpenEngine = Callable[[Path, EngineRecord, Path], CheckedEngine]

@@ -12,6 +12,8 @@ from runtime.serving.tensors import Array
 class GuardedEngine:
     """`failed` is called with the message of the first failure, on the engine's thread."""
 
+    concurrent = False
+
     def __init__(self, engine: Engine, failed: Callable[[str], None]) -> None:
         self._engine = engine
         self._failed = failed
@@ -34,9 +36,9 @@ class GuardedEngine:
                 self._failed(error.message)
             raise
 
-    def interrupt(self) -> None:
+    def interrupt(self, thread: int) -> None:
         if isinstance(self._engine, Interruptible):
-            self._engine.interrupt()
+            self._engine.interrupt(thread)
 
     def close(self) -> None:
         self._engine.close()

@@ -51,6 +51,10 @@ class WatchedEngine:
         return self._engine.provider
 
     @property
+    def concurrent(self) -> bool:
+        return self._engine.concurrent
+
+    @property
     def health(self) -> Health:
         return self._health
 
@@ -69,9 +73,9 @@ class WatchedEngine:
         self._count("")
         return outputs
 
-    def interrupt(self) -> None:
+    def interrupt(self, thread: int) -> None:
         if isinstance(self._engine, Interruptible):
-            self._engine.interrupt()
+            self._engine.interrupt(thread)
 
     def close(self) -> None:
         self._engine.close()

@@ -183,7 +183,8 @@ class Holder:
         evidence = _evidence(edge)
         judged = judged or self.judge(evidence, terms, deadline)
         verdict, audited = judged.verdict, judged.audited
-        if verdict.action == "accept" or not permit():
+        # Those judged since then may have taken the room.
+        if verdict.action == "accept" or not self._has_room() or not permit():
             if audited:
                 self._audit_later(request, edge, evidence, terms, model)
             return self._kept(request, edge, verdict, terms)

@@ -54,11 +54,22 @@ class Waiting(Entry, kw_only=True, eq=False):
     answered: bool = False
 
 
-class Batcher:
-    """All state is changed on the event loop; the thread only runs the engine. `clock` is that of the deadlines.
+class Lane:
+    """One run at a time: a thread for it, and the batch that it runs now."""
 
-    Requests that arrive in one turn of the event loop meet before the first of them is run. `turns` is shared by all
-    models of the process; a run below INLINE_S takes none, since its time is shorter than what it would wait for.
+    def __init__(self, name: str) -> None:
+        self.thread = EngineThread(name)
+        self.batch: Sequence[Waiting] = ()
+        self.wanted_s = 0.0
+
+
+class Batcher:
+    """All state is changed on the event loop; the threads only run the engine. `clock` is that of the deadlines.
+
+    Requests that arrive in one turn of the event loop meet before the first of them is run. At most `lanes` runs are
+    under way at once; more than one asks for an engine that is `concurrent`. `interrupt` gives up the run in a thread.
+    `turns` is shared by all models of the process; a run below INLINE_S takes none, since its time is shorter than what
+    it would wait for.
     """
 
     def __init__(
@@ -69,12 +80,13 @@ class Batcher:
         name: str,
         batches: bool,
         turns: Turns,
+        lanes: int = 1,
         read: Read = read_nothing,
-        interrupt: Callable[[], None] = lambda: None,
+        interrupt: Callable[[int], None] = lambda thread: None,
         max_waiting: int = 256,
         clock: Clock = time.monotonic,
     ) -> None:
-        self.schedule: Schedule[Waiting] = Schedule(times, max_waiting=max_waiting)
+        self.schedule: Schedule[Waiting] = Schedule(times, max_waiting=max_waiting, lanes=lanes)
         self._run = run
         self._read = read
         self._batches = batches
@@ -82,9 +94,9 @@ class Batcher:
         self._share = Share(self._run_in_thread)
         self._interrupt = interrupt
         self._clock = clock
-        self._thread = EngineThread(f"engine-{name}")
+        self._lanes = [Lane(f"engine-{name}") for _ in range(lanes)]
+        self._idle = [*self._lanes]
         self._loop = asyncio.get_running_loop()
-        self._running: Sequence[Waiting] = ()
         self._wanted_s = 0.0
         self._asked = self._woken = self._closed = False
         self._open: set[Waiting] = set()
@@ -127,16 +139,20 @@ class Batcher:
         return True
 
     async def close(self) -> None:
-        """Refuses what waits and what comes, and returns when the engine thread has ended."""
+        """Refuses what waits and what comes, and returns when the engine threads have ended."""
         self._closed = True
         for waiting in [*self.schedule.line.ordered()]:
             self.schedule.line.discard(waiting)
             self._answer_one(waiting, self.schedule.count(refusals.closed()))
         if self._asked:
             self._turns.withdraw(self._share)
-        await self._loop.run_in_executor(None, self._thread.stop)
+        await self._loop.run_in_executor(None, self._stop)
         if self._alarm is not None:
             self._alarm.cancel()
+
+    def _stop(self) -> None:
+        for lane in self._lanes:
+            lane.thread.stop()
 
     def _admit(self, inputs: Mapping[str, Array], deadline: Deadline, then: Then, priority: int) -> Waiting:
         if self._closed:
@@ -160,21 +176,24 @@ class Batcher:
     def _start(self) -> None:
         """Runs the next batch here when it is short, else asks for a turn of the machine."""
         self._woken = False
-        if self._running or self._asked:
+        if self._asked or not self._idle:
             return
         batch = self._take()
         if batch and self._is_short(batch):
             self._run_here(batch)
         elif batch:
-            self._asked = True
-            self._wanted_s = self._clock()
-            self._turns.ask(self._share)
+            self._ask()
 
-    def _take(self) -> list[Waiting]:
-        """The next batch; whoever can no longer be in time is told so."""
+    def _ask(self) -> None:
+        self._asked = True
+        self._wanted_s = self._clock()
+        self._turns.ask(self._share)
+
+    def _take(self, *, lanes: int = 1) -> list[Waiting]:
+        """The next batch where `lanes` may begin one; whoever can no longer be in time is told so."""
         if self._closed:
             return []
-        batch, late = self.schedule.next(self._clock())
+        batch, late = self.schedule.next(self._clock(), lanes=lanes)
         for waiting, refusal in late:
             self._answer_one(waiting, refusal)
         return batch
@@ -184,50 +203,62 @@ class Batcher:
         return times.known and times.engine_s(sum(waiting.rows for waiting in batch)) < INLINE_S
 
     def _run_here(self, batch: Sequence[Waiting]) -> None:
-        self._begin(batch, self._clock())
+        lane = self._begin(batch, self._clock())
         ran = run_shared(self._run, self._read, [waiting.inputs for waiting in batch], self._clock)
-        self._end(ran)
+        self._end(lane, ran)
         self._answer(batch, ran)
         self._wake()
 
     def _run_in_thread(self) -> None:
         """The turn has come. The batch is made now: who came meanwhile may be in it."""
         self._asked = False
-        batch = self._take()
+        batch = self._take(lanes=min(len(self._idle), 1 + self._turns.free))
         if not batch:
             self._turns.done(self._share, 0.0, again=False)
             return
-        self._begin(batch, self._wanted_s)
+        lane = self._begin(batch, self._wanted_s)
         requests = [waiting.inputs for waiting in batch]
 
         def work() -> None:
-            self._loop.call_soon_threadsafe(self._finish, run_shared(self._run, self._read, requests, self._clock))
+            ran = run_shared(self._run, self._read, requests, self._clock)
+            self._loop.call_soon_threadsafe(self._finish, lane, ran)
 
-        self._thread.start(work)
+        lane.thread.start(work)
+        if self._wants_turn():
+            self._ask()
+        else:
+            self._wake()
 
-    def _finish(self, ran: Ran) -> None:
+    def _finish(self, lane: Lane, ran: Ran) -> None:
         """Passes the turn on, or into the next batch, before the answers of this one take the event loop's time."""
-        batch = self._running
-        self._end(ran)
-        following = self._take()
-        self._asked = bool(following) and not self._is_short(following)
-        self._wanted_s = self._clock()
-        self._turns.done(self._share, ran.engine_s, again=self._asked)
+        batch = lane.batch
+        self._end(lane, ran)
+        again = self._wants_turn()
+        if again:
+            self._asked, self._wanted_s = True, self._clock()
+        self._turns.done(self._share, ran.engine_s, again=again)
         self._answer(batch, ran)
         self._wake()
 
-    def _begin(self, batch: Sequence[Waiting], wanted_s: float) -> None:
-        self._running = batch
-        self._wanted_s = wanted_s
-        self.schedule.begin(batch, self._clock())
+    def _wants_turn(self) -> bool:
+        """Whether a batch waits that is worth a thread, and a lane for it."""
+        if self._asked or not self._idle:
+            return False
+        batch = self._take()
+        return bool(batch) and not self._is_short(batch)
 
-    def _end(self, ran: Ran) -> None:
+    def _begin(self, batch: Sequence[Waiting], wanted_s: float) -> Lane:
+        lane = self._idle.pop()
+        lane.batch, lane.wanted_s = batch, wanted_s
+        self.schedule.begin(batch, self._clock())
+        return lane
+
+    def _end(self, lane: Lane, ran: Ran) -> None:
         now_s = self._clock()
         sound = all(isinstance(result, Part) for result in ran.results)
-        self.schedule.end(
-            self._running, engine_s=ran.engine_s, whole_s=now_s - self._wanted_s, now_s=now_s, sound=sound
-        )
-        self._running = ()
+        self.schedule.end(lane.batch, engine_s=ran.engine_s, whole_s=now_s - lane.wanted_s, now_s=now_s, sound=sound)
+        lane.batch = ()
+        self._idle.append(lane)
 
     def _answer(self, batch: Sequence[Waiting], ran: Ran) -> None:
         rows, infer_ms, now_s = sum(waiting.rows for waiting in batch), ran.engine_s * 1000.0, self._clock()
@@ -252,7 +283,7 @@ class Batcher:
                 log.exception("an answer could not be handed over")
 
     def _wake(self) -> None:
-        if self.waiting and not (self._woken or self._asked or self._running or self._closed):
+        if self.waiting and self._idle and not (self._woken or self._asked or self._closed):
             self._woken = True
             self._loop.call_soon(self._start)
 
@@ -281,8 +312,9 @@ class Batcher:
         self._open.discard(waiting)
         if self.schedule.line.discard(waiting):
             return
-        if self._running and all(each.answered for each in self._running):
-            self._interrupt()
+        for lane in self._lanes:
+            if waiting in lane.batch and all(each.answered for each in lane.batch):
+                self._interrupt(lane.thread.ident)
 
 
 def _settle(answer: asyncio.Future[BatchResult], outcome: BatchResult | Exception) -> None:

@@ -20,11 +20,16 @@ class Interrupted(FoothillError):  # noqa: N818 - it names what happened
 
 
 class Engine(Protocol):
-    """Runs one loaded artifact. `run` blocks and is called from one thread at a time."""
+    """Runs one loaded artifact. `run` blocks."""
 
     @property
     def provider(self) -> str:
         """What really computes, such as `CPUExecutionProvider`."""
+        ...
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether runs may be under way in several threads at once, and gain by it; else there is one at a time."""
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -39,8 +44,9 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Interruptible(Protocol):
-    """An engine that can give up the run under way."""
+    """An engine that can give up a run under way."""
 
-    def interrupt(self) -> None:
-        """From another thread, during a run: it then raises Interrupted soon, or ends as if nothing had been said."""
+    def interrupt(self, thread: int) -> None:
+        """Gives up the run in the thread of that identity, from another one: it raises Interrupted soon, or ends as if
+        nothing had been said. Runs in other threads go on."""
         ...

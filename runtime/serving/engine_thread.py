@@ -15,6 +15,12 @@ class EngineThread:
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def ident(self) -> int:
+        """As `threading.get_ident` gives it there."""
+        assert self._thread.ident is not None
+        return self._thread.ident
+
     def start(self, work: Callable[[], None]) -> None:
         self._work.put(work)
 

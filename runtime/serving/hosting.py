@@ -30,16 +30,25 @@ _BACK_S = 2.0
 _MEMORY = 0.9
 
 
-def engine_slots(threads: int) -> int:
-    """How many models may run at once on this machine, where each takes `threads` cores: at least two.
+def own_cores() -> int:
+    """The cores of this process."""
+    # Where a container or taskset leaves fewer cores than the machine has, only those count; Linux alone can tell.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def lanes_of(cores: int, threads: int) -> int:
+    """How many runs of `threads` each fill `cores`."""
+    return max(1, cores // threads)
+
+
+def slots_of(cores: int, threads: int) -> int:
+    """How many runs of `threads` each there may be at once, of all models together: at least two.
 
     With a second slot a short run goes beside a long one, and the operating system shares the cores between them; with
     one it would wait until the long one ends, which cannot be interrupted.
     """
-    # Where a container or taskset leaves fewer cores than the machine has, only those count; Linux alone can tell.
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return max(2, cores // threads)
+    return max(2, lanes_of(cores, threads))
 
 
 class LoadFigures(msgspec.Struct, frozen=True):
@@ -114,7 +123,7 @@ class Served:
         self.leave()
 
     async def close(self, drain_s: float) -> None:
-        """Waits for its users, then for its engine thread, and frees the model."""
+        """Waits for its users, then for its engine threads, and frees the model."""
         try:
             await asyncio.wait_for(self._idle.wait(), drain_s)
         except asyncio.TimeoutError:
@@ -130,8 +139,9 @@ class Served:
 class ModelHost:
     """Logical model to what serves it. `expected` are the models without which the process is not ready.
 
-    `slots` is how many of them run at once; None is what this machine has for models of one thread. `away` are models
-    that make room for their next bundle and come back: until then the process is not ready.
+    A run takes `threads` of `cores`, None: of all that this process has. A model runs on as many lanes at once as there
+    are cores for, where its engine is `concurrent`. `away` are models that make room for their next bundle and come
+    back: until then the process is not ready.
     """
 
     def __init__(
@@ -139,13 +149,16 @@ class ModelHost:
         *,
         expected: Iterable[str] = (),
         max_waiting: int = 256,
-        slots: int | None = None,
+        threads: int = 1,
+        cores: int | None = None,
         drain_s: float = DRAIN_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.expected = tuple(expected)
         self._max_waiting = max_waiting
-        self._turns = Turns(slots or engine_slots(1))
+        cores = cores or own_cores()
+        self._lanes = lanes_of(cores, threads)
+        self._turns = Turns(slots_of(cores, threads))
         self._drain_s = drain_s
         self._clock = clock
         self._served: dict[str, Served] = {}
@@ -256,6 +269,7 @@ class ModelHost:
             name=loaded.manifest.model,
             batches=loaded.batches,
             turns=self._turns,
+            lanes=self._lanes if loaded.engine.concurrent else 1,
             read=loaded.read_each,
             interrupt=loaded.interrupt,
             max_waiting=self._max_waiting,

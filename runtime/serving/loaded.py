@@ -102,10 +102,10 @@ class LoadedModel:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return self.engine.run(inputs)
 
-    def interrupt(self) -> None:
-        """Gives up the run under way, where the engine can. From any thread, while a run is under way."""
+    def interrupt(self, thread: int) -> None:
+        """Gives up the run under way in that thread, where the engine can. From any other thread."""
         if isinstance(self.engine, Interruptible):
-            self.engine.interrupt()
+            self.engine.interrupt(thread)
 
     def read(self, outputs: Mapping[str, Array]) -> Reading:
         """Confidence and comparable answer of the outputs, under this artifact's own rule."""

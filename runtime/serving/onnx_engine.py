@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from runtime.serving import placements, providers
 from runtime.serving.engine import Interrupted
 from runtime.serving.feeds import feed_for
 from runtime.serving.pinned import Pinned
-from runtime.serving.providers import Options, Placement, Plan
+from runtime.serving.providers import CPU, Options, Placement, Plan
 from runtime.serving.tensors import NUMPY, Array
 
 _DATATYPES = {
@@ -54,6 +55,9 @@ _FAILURES = (
 class OnnxEngine:
     """One ONNX Runtime session. `threads` is the number of threads inside one operator.
 
+    On CPUs alone runs may be under way in several threads at once: they share the weights and, beyond the thread that
+    each is called from, the `threads` - 1 others.
+
     `provider` is the one that does the work, `placement` says how all is shared out. `literal` runs every operator as
     the file says, without fusing any: slower, for checks.
     """
@@ -69,27 +73,32 @@ class OnnxEngine:
         providers.check_placement(plan, self.placement, path.name)
         self.provider: str = self.placement.computes or started[0]
         self._names = [output.name for output in self._session.get_outputs()]
-        self._run_options = ort.RunOptions()
+        self.concurrent = started == [CPU]
+        self._under_way: dict[int, ort.RunOptions] = {}
         self._feed = feed_for(self._session, Pinned.open)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         feeds = {name: np.require(array, requirements=("C", "A")) for name, array in inputs.items()}
-        if self._run_options.terminate:
-            self._run_options = ort.RunOptions()
+        thread, options = threading.get_ident(), ort.RunOptions()
+        self._under_way[thread] = options
         try:
-            outputs = self._feed.run(self._names, feeds, self._run_options)
+            outputs = self._feed.run(self._names, feeds, options)
         except capi.InvalidArgument as error:
             # Shapes and types were checked before: these values are outside what the model can take.
             raise FoothillError("bad_tensor", f"The model refuses these values: {_first_line(error)}.") from error
         except _FAILURES as error:
-            if self._run_options.terminate:
+            if options.terminate:
                 raise Interrupted from error
             raise FoothillError("internal", f"The engine failed: {_first_line(error)}.") from error
+        finally:
+            del self._under_way[thread]
         return dict(zip(self._names, outputs, strict=True))
 
-    def interrupt(self) -> None:
-        """ONNX Runtime looks at this between two operators. The next run begins with options of its own."""
-        self._run_options.terminate = True
+    def interrupt(self, thread: int) -> None:
+        """ONNX Runtime looks at this between two operators. Every run has options of its own."""
+        options = self._under_way.get(thread)
+        if options is not None:
+            options.terminate = True
 
     def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
         """Raises FoothillError `bad_bundle` where the file's tensors are not those of the manifest."""

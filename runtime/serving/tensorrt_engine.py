@@ -35,6 +35,8 @@ class Tensor(NamedTuple):
 class TensorRtEngine:
     """One engine file, ready to run for every shape of its profile. Closing it takes the CUDA context down with it."""
 
+    concurrent = False
+
     def __init__(self, path: Path, record: EngineRecord, onnx: Path, *, installed: Installed, cuda: Cuda) -> None:
         """Raises EngineRefused for a file that the runtime does not take, CudaError when the GPU has no room for it.
 

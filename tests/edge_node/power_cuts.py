@@ -54,6 +54,7 @@ class Scripted:
     """An engine that answers zeros."""
 
     provider = "scripted"
+    concurrent = False
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return {"logits": np.zeros((len(next(iter(inputs.values()))), 10), np.float32)}

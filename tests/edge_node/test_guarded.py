@@ -12,6 +12,7 @@ from runtime.serving.tensors import Array
 
 class Failing:
     provider = "tensorrt 10.3.0"
+    concurrent = False
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -56,7 +57,7 @@ class Stuck(Failing):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         raise Interrupted
 
-    def interrupt(self) -> None:
+    def interrupt(self, thread: int) -> None:
         self.given_up = True
 
 
@@ -65,8 +66,8 @@ def test_a_run_that_is_given_up_is_passed_on_and_no_failure() -> None:
     inner = Stuck()
     engine = GuardedEngine(inner, told.append)
     assert isinstance(engine, Interruptible)
-    engine.interrupt()
+    engine.interrupt(1)
     with pytest.raises(Interrupted):
         engine.run({})
     assert (inner.given_up, told) == (True, [])
-    GuardedEngine(Failing("internal"), told.append).interrupt()
+    GuardedEngine(Failing("internal"), told.append).interrupt(1)

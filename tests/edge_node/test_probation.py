@@ -39,13 +39,14 @@ class Moody:
     """An engine that fails on inputs named `bad`, cannot take those named `nonsense`, and is told to give up `late`."""
 
     provider = "CPUExecutionProvider"
+    concurrent = True
 
     def __init__(self) -> None:
         self.closed = False
         self.interrupted = 0
 
-    def interrupt(self) -> None:
-        self.interrupted += 1
+    def interrupt(self, thread: int) -> None:
+        self.interrupted += thread
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if "bad" in inputs:
@@ -86,7 +87,7 @@ def test_values_that_are_their_callers_fault_say_nothing_of_the_engine() -> None
 def test_a_run_that_is_given_up_says_nothing_of_the_engine() -> None:
     moody = Moody()
     engine = WatchedEngine(moody)
-    engine.interrupt()
+    engine.interrupt(1)
     assert moody.interrupted == 1
     with pytest.raises(Interrupted):
         engine.run({"late": np.zeros(1, np.float32)})

@@ -456,6 +456,7 @@ class Other:
     """The same model by another runtime."""
 
     provider = "other"
+    concurrent = False
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -499,6 +500,7 @@ class Slow:
     """An engine that takes its time."""
 
     provider = "slow"
+    concurrent = False
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -75,6 +75,8 @@ class Warehouse:
 class Broken:
     """An engine whose board has given up."""
 
+    concurrent = False
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.provider = engine.provider

@@ -32,6 +32,7 @@ class Sabotaged:
 
     def __init__(self, engine: Engine, flaw: str) -> None:
         self.provider = engine.provider
+        self.concurrent = False
         self._engine = engine
         self._flaw = flaw
         self._lost: list[bytes] = []

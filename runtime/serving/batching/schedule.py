@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Generic, TypeVar
 
 import msgspec
@@ -19,6 +20,10 @@ RETRY_S = 1.0
 """`Retry-After` counts whole seconds: who can be answered within one is not better off elsewhere in time."""
 PROBE_S = 1.0
 """After so long without a run, one request is run whatever its deadline: an estimate nobody can meet is asked again."""
+
+SPREAD = 1.5
+"""A batch is spread over idle lanes where it then ends so many times as soon: that is worth the engine time that apart
+takes more than together."""
 
 PRESSED_RUNS = 2.0
 """For the time of so many runs after a refusal for want of time or room, others are taken to be refused still."""
@@ -38,25 +43,28 @@ Next = tuple[list[T], list[tuple[T, Refused]]]
 
 
 class Schedule(Generic[T]):
-    """The line before one engine that runs one batch at a time. Every time is on the caller's clock, in seconds.
+    """The line before one engine that runs one batch at a time on each of `lanes`. Every time is on the caller's clock,
+    in seconds.
 
     Three bounds keep the line short: `max_waiting` (memory), the deadlines (nobody is let in who would be late), and
     Gradient2's limit (no queue that only makes everybody slower), which refuses nobody who would be served within
     RETRY_S.
     """
 
-    def __init__(self, times: ServiceTimes, *, max_waiting: int) -> None:
+    def __init__(self, times: ServiceTimes, *, max_waiting: int, lanes: int = 1) -> None:
         self.times = times
+        self.lanes = lanes
         self.line: Line[T] = Line()
-        self.gradient = Gradient2(max_waiting + times.sizes[-1])
+        self.gradient = Gradient2(max_waiting + lanes * times.sizes[-1])
         self.refused: dict[Reason, int] = dict.fromkeys(REASONS, 0)
         self.runs_by_rows: dict[int, int] = {}
         self.sound_runs: dict[int, Runs] = {}
         self.engine_s = 0.0
         self._max_waiting = max_waiting
-        self._least = 2 * times.sizes[-1]
+        self._least = (lanes + 1) * times.sizes[-1]
         self._running = 0
-        self._free_at_s = -math.inf
+        self._ends_s: dict[int, float] = {}
+        self._freed_at_s = -math.inf
         self._last_end_s = math.inf
         self._pressed_at_s = -math.inf
 
@@ -64,7 +72,7 @@ class Schedule(Generic[T]):
     def limit(self) -> int:
         """How many requests may be here, waiting and running: Gradient2's word, but no less than RETRY_S of work."""
         pace_s = self.times.pace_s(self.times.sizes[-1])
-        soon = RETRY_S / pace_s if pace_s else math.inf
+        soon = RETRY_S * self.lanes / pace_s if pace_s else math.inf
         return int(max(self.gradient.limit, min(soon, self._max_waiting), self._least))
 
     def admit(self, entry: T, now_s: float) -> tuple[T, Refused] | None:
@@ -85,8 +93,11 @@ class Schedule(Generic[T]):
         self.line.add(entry)
         return displaced
 
-    def next(self, now_s: float) -> Next[T]:
-        """The batch to run now, empty only when nobody waits; nothing changes but that the late leave the line."""
+    def next(self, now_s: float, *, lanes: int = 1) -> Next[T]:
+        """The batch to run now, empty only when nobody waits; nothing changes but that the late leave the line.
+
+        `lanes` may begin a run now: what waits is shared among them where that ends it clearly sooner.
+        """
         late: list[tuple[T, Refused]] = []
         while (head := next(self.line.ordered(), None)) is not None:
             refusal = self._too_late(head, now_s)
@@ -94,7 +105,7 @@ class Schedule(Generic[T]):
                 refusal = None
             if refusal is None:
                 alone = self.line.waiting == 1
-                return ([head] if alone else form(self.line.ordered(), self.times, now_s)), late
+                return ([head] if alone else self._form(now_s, lanes)), late
             late.append((head, self.count(refusal)))
             self.line.discard(head)
         return [], late
@@ -102,15 +113,15 @@ class Schedule(Generic[T]):
     def begin(self, batch: Sequence[T], now_s: float) -> None:
         """Takes `batch` out of the line."""
         self.line.led(batch)
-        self._running = len(batch)
-        self._free_at_s = now_s + self.times.run_s(sum(entry.rows for entry in batch))
+        self._running += len(batch)
+        self._ends_s[batch[0].ticket] = now_s + self.times.run_s(_rows(batch))
 
     def end(self, batch: Sequence[T], *, engine_s: float, whole_s: float, now_s: float, sound: bool) -> None:
         """Learns from a run that has ended: what the engine took, and what it took from the wish for it to now.
 
         A run that was not `sound` (it failed, or was given up) tells nothing of the others.
         """
-        rows = sum(entry.rows for entry in batch)
+        rows = _rows(batch)
         if sound:
             self.times.observe(rows, engine_s, whole_s)
             runs = self.sound_runs.setdefault(rows, Runs())
@@ -121,8 +132,9 @@ class Schedule(Generic[T]):
             self.gradient.observe(now_s - entry.since_s, in_flight, now_s)
         self.runs_by_rows[rows] = self.runs_by_rows.get(rows, 0) + 1
         self.engine_s += engine_s
-        self._running = 0
-        self._free_at_s = self._last_end_s = now_s
+        self._running -= len(batch)
+        del self._ends_s[batch[0].ticket]
+        self._freed_at_s = self._last_end_s = now_s
 
     def count(self, refusal: Refused) -> Refused:
         self.refused[refusal.reason] += 1
@@ -132,8 +144,8 @@ class Schedule(Generic[T]):
         left_s = entry.expires_at_s - now_s
         if left_s <= 0:
             raise refusals.expired("the model could run")
-        busy = self._running or self.line.waiting
-        plenty_s = self._free_at_s - now_s + self.line.rows * self.times.pace_s(1) + self.times.longest_s
+        busy = len(self._ends_s) == self.lanes or self.line.waiting
+        plenty_s = self._free_at_s() - now_s + self.line.rows * self.times.pace_s(1) + self.times.longest_s
         if left_s > max(plenty_s, self.times.longest_s):
             return
         own_s = self._needed_s(entry.rows, alone=not busy)
@@ -143,7 +155,7 @@ class Schedule(Generic[T]):
             ahead = self.line.ahead(entry.level, entry.expires_at_s)
             rows = math.ceil(ahead) + entry.rows
             own_s = max(own_s, self.times.sure_s(self.times.best(rows)))
-            needed_s = max(0.0, self._free_at_s - now_s) + ahead * self.times.pace_s(rows) + own_s
+            needed_s = self._behind_s(ahead * self.times.pace_s(rows), now_s) + own_s
             if left_s < needed_s:
                 raise refusals.late(left_s, needed_s)
 
@@ -180,5 +192,29 @@ class Schedule(Generic[T]):
         return last, self.count(refusals.displaced(self._drained_s(now_s)))
 
     def _drained_s(self, now_s: float) -> float:
-        """Until what waits and runs now has run."""
-        return max(0.0, self._free_at_s - now_s) + self.line.rows * self.times.pace_s(self.line.rows)
+        """Until a lane is free behind all that waits and runs now."""
+        return self._behind_s(self.line.rows * self.times.pace_s(self.line.rows), now_s)
+
+    def _behind_s(self, work_s: float, now_s: float) -> float:
+        """Until a lane is free behind what runs now and `work_s` of runs that wait.
+
+        Work poured on the lanes that are free first, until it stands equally high on all that it reaches: no lane that
+        takes whole runs, each when it is free, is free later.
+        """
+        ends_s = sorted(max(0.0, end_s - now_s) for end_s in self._ends_s.values())
+        levels_s = accumulate([0.0] * (self.lanes - len(ends_s)) + ends_s)
+        return min((level_s + work_s) / lanes for lanes, level_s in enumerate(levels_s, 1))
+
+    def _free_at_s(self) -> float:
+        """When a lane is free, or since when none has had to be waited for."""
+        return self._freed_at_s if len(self._ends_s) < self.lanes else min(self._ends_s.values())
+
+    def _form(self, now_s: float, lanes: int) -> list[T]:
+        batch = form(self.line.ordered(), self.times, now_s)
+        part = batch[: math.ceil(self.line.waiting / lanes)]
+        spread = lanes > 1 and SPREAD * self.times.run_s(_rows(part)) <= self.times.run_s(_rows(batch))
+        return part if spread else batch
+
+
+def _rows(batch: Sequence[Entry]) -> int:
+    return sum(entry.rows for entry in batch)

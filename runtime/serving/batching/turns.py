@@ -10,8 +10,13 @@ class Share:
 
     def __init__(self, granted: Callable[[], None]) -> None:
         self.granted = granted
+        self.asked_s = 0.0
         self.finish_s = 0.0
-        self.start_s = 0.0
+
+    @property
+    def start_s(self) -> float:
+        """The start tag of what it asks for."""
+        return max(self.asked_s, self.finish_s)
 
 
 class Turns:
@@ -20,9 +25,14 @@ class Turns:
     A run starts at the virtual time max(now, end of the model's last run) and ends its engine time later; the virtual
     now is the start of the run that began last. So a model that was idle comes before all that a busy one still wants,
     and with one slot it waits for at most one run of each other model (Goyal, Vin and Cheng, "Start-time Fair
-    Queueing", 1997, theorem 4). With D slots (Jin, Chase and Kaur, SIGMETRICS 2004), of two models that both always
-    want to run, the times they got differ by at most (D + 1) times the sum of their longest runs.
-    A model has one run at a time, and its length is known when its next one is asked for: nothing is estimated.
+    Queueing", 1997, theorem 4).
+
+    A model may have several runs at once, one on each of its lanes: their time is the model's, however many lanes it
+    has. A run is counted when it ends, since its length is known only then: nothing is estimated. With D slots and
+    models of at least as many lanes, a model whose finish is F begins a run only while no other that waits is behind F,
+    and has D runs at most that are not counted yet. So of two models that always want all they can get, the times they
+    got differ by at most D times the sum of their longest runs, which with one slot is theorem 1. A model with fewer
+    lanes than slots cannot use more, and others take what it leaves.
     """
 
     def __init__(self, slots: int) -> None:
@@ -31,10 +41,11 @@ class Turns:
         self._now_s = 0.0
         self._last_finish_s = 0.0
         self._waiting: list[Share] = []
+        self._granting = False
 
     def ask(self, share: Share) -> None:
         """Calls `share.granted`, at once or later. One question at a time for each share."""
-        share.start_s = max(self._now_s, share.finish_s)
+        share.asked_s = self._now_s
         self._waiting.append(share)
         self._grant()
 
@@ -46,7 +57,7 @@ class Turns:
     def done(self, share: Share, engine_s: float, *, again: bool) -> None:
         """Ends a turn that took `engine_s`. `again` asks for the next one, before anybody else gets this slot."""
         self.free += 1
-        share.finish_s = share.start_s + engine_s
+        share.finish_s += engine_s
         self._last_finish_s = max(self._last_finish_s, share.finish_s)
         if self.free == self._slots and not self._waiting:
             self._now_s = max(self._now_s, self._last_finish_s)
@@ -56,9 +67,17 @@ class Turns:
             self._grant()
 
     def _grant(self) -> None:
-        while self.free and self._waiting:
-            share = min(self._waiting, key=lambda waiting: waiting.start_s)
-            self._waiting.remove(share)
-            self.free -= 1
-            self._now_s = max(self._now_s, share.start_s)
-            share.granted()
+        """Whoever asks again when it is granted is met by the loop that granted it."""
+        if self._granting:
+            return
+        self._granting = True
+        try:
+            while self.free and self._waiting:
+                share = min(self._waiting, key=lambda waiting: waiting.start_s)
+                self._waiting.remove(share)
+                self.free -= 1
+                share.finish_s = share.start_s
+                self._now_s = max(self._now_s, share.start_s)
+                share.granted()
+        finally:
+            self._granting = False

@@ -23,6 +23,7 @@ class Scripted:
     """
 
     provider = "scripted"
+    concurrent = False
 
     def __init__(self, *, gated: bool = False, seconds: float = 0.0) -> None:
         self.seen: list[list[int]] = []
@@ -43,7 +44,7 @@ class Scripted:
             raise Interrupted
         return {"logits": np.eye(4, dtype=np.float32)[index]}
 
-    def interrupt(self) -> None:
+    def interrupt(self, thread: int) -> None:
         self.interrupts += 1
         self._given_up.set()
         self._allowed.release()

@@ -17,7 +17,7 @@ from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.serving.batcher import Batcher, BatchResult, Waiting
 from runtime.serving.batching.service_times import ServiceTimes
-from runtime.serving.batching.turns import Turns
+from runtime.serving.batching.turns import Share, Turns
 from runtime.serving.shared_run import Run
 
 Array = npt.NDArray[Any]
@@ -31,9 +31,11 @@ class Gate:
         self.begun = threading.Semaphore(0)
         self.allowed = threading.Semaphore(0)
         self.threads: set[str] = set()
+        self.idents: list[int] = []
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self.threads.add(threading.current_thread().name)
+        self.idents.append(threading.get_ident())
         self.batches.append(inputs["x"])
         self.begun.release()
         assert self.allowed.acquire(timeout=10)
@@ -82,6 +84,11 @@ async def make(gate: Gate) -> AsyncIterator[Make]:
 
 def soon(milliseconds: float = 10_000) -> Deadline:
     return Deadline.after(milliseconds, now_s=time.monotonic())
+
+
+async def two_running(batcher: Batcher, gate: Gate) -> list[asyncio.Task[BatchResult]]:
+    """Occupies both lanes of `batcher`, each with one request."""
+    return [await busy(batcher, gate), await busy(batcher, gate)]
 
 
 def rows(*values: float, width: int = 1) -> dict[str, Array]:
@@ -313,9 +320,13 @@ class Callers:
             self.left.add(number)
 
 
-@pytest.mark.parametrize("engine_s", [1e-6, 0.01], ids=["on the event loop", "in a thread"])
+@pytest.mark.parametrize(
+    ("engine_s", "lanes"),
+    [(1e-6, 1), (0.01, 1), (0.01, 3)],
+    ids=["on the event loop", "in a thread", "in three threads"],
+)
 @pytest.mark.parametrize("seed", range(15))
-async def test_whatever_happens_each_is_told_once_or_has_left(seed: int, engine_s: float) -> None:
+async def test_whatever_happens_each_is_told_once_or_has_left(seed: int, engine_s: float, lanes: int) -> None:
     random = Random(seed)
 
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -323,7 +334,7 @@ async def test_whatever_happens_each_is_told_once_or_has_left(seed: int, engine_
             raise random.choice([FoothillError("internal", "it fails"), ZeroDivisionError("a bug")])
         return {"y": inputs["x"] * 2}
 
-    batcher = batcher_of(run, max_waiting=random.choice([2, 8, 64]))
+    batcher = batcher_of(run, max_waiting=random.choice([2, 8, 64]), lanes=lanes, turns=Turns(random.choice([1, 3])))
     for size in batcher.schedule.times.sizes:
         batcher.schedule.times.measured(size, engine_s)
     callers = Callers(batcher, random)
@@ -454,3 +465,90 @@ async def test_a_closed_batcher_leaves_no_alarm_behind(make: Make, gate: Gate) -
     await first
     assert batcher._alarm is not None
     assert batcher._alarm.cancelled()
+
+
+async def test_on_two_lanes_two_runs_are_under_way_and_a_third_waits_for_the_first_to_end(
+    make: Make, gate: Gate
+) -> None:
+    batcher = make(lanes=2, turns=Turns(2))
+    running = await two_running(batcher, gate)
+    third = send(batcher, rows(3))
+    await queued(batcher, 1)
+    assert len(gate.batches) == 2
+    gate.let()
+    await gate.running()
+    assert sum(task.done() for task in running) <= 1
+    gate.let(2)
+    assert [(await task).outputs["y"].item() for task in (*running, third)] == [0, 0, 6]
+
+
+async def test_who_comes_together_is_spread_over_idle_lanes(make: Make, gate: Gate) -> None:
+    batcher = make(lanes=2, turns=Turns(2))
+    for size in batcher.schedule.times.sizes:
+        batcher.schedule.times.measured(size, 0.004 + 0.01 * size)
+    tasks = [send(batcher, rows(value)) for value in (1, 2, 3, 4)]
+    await gate.running()
+    await gate.running()
+    assert [len(batch) for batch in gate.batches] == [2, 2]
+    gate.let(2)
+    assert [(await task).batch for task in tasks] == [2, 2, 2, 2]
+
+
+async def test_a_lane_whose_turn_is_not_at_hand_is_not_counted_on(make: Make, gate: Gate) -> None:
+    """Another model has the other slot: what waits makes one batch, as if there were one lane."""
+    turns, other = Turns(2), Share(lambda: None)
+    turns.ask(other)
+    batcher = make(lanes=2, turns=turns)
+    for size in batcher.schedule.times.sizes:
+        batcher.schedule.times.measured(size, 0.004 + 0.01 * size)
+    tasks = [send(batcher, rows(value)) for value in (1, 2, 3, 4)]
+    await gate.running()
+    assert [len(batch) for batch in gate.batches] == [4]
+    gate.let()
+    await asyncio.gather(*tasks)
+
+
+async def test_only_the_run_that_nobody_waits_for_is_given_up(make: Make, gate: Gate) -> None:
+    given_up: list[int] = []
+    batcher = make(lanes=2, turns=Turns(2), interrupt=given_up.append)
+    gone, stays = await two_running(batcher, gate)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert given_up == gate.idents[:1]
+    gate.let(2)
+    assert (await stays).outputs["y"].item() == 0
+    assert len(given_up) == 1
+
+
+async def test_closing_waits_for_the_runs_on_all_lanes(make: Make, gate: Gate) -> None:
+    batcher = make(lanes=2, turns=Turns(2))
+    running = await two_running(batcher, gate)
+    closing = asyncio.create_task(batcher.close())
+    gate.let()
+    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    assert not closing.done()
+    gate.let()
+    await closing
+    assert [(await task).outputs["y"].item() for task in running] == [0, 0]
+
+
+async def test_what_is_short_runs_on_the_event_loop_beside_a_long_run(make: Make) -> None:
+    started, go = threading.Event(), threading.Event()
+
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if len(inputs["x"]) == 4:
+            started.set()
+            assert go.wait(10)
+        return {"y": inputs["x"]}
+
+    batcher = batcher_of(run, lanes=2)
+    for size, seconds in zip(batcher.schedule.times.sizes, (0.0001, 0.0002, 1.0), strict=True):
+        batcher.schedule.times.measured(size, seconds)
+    long = send(batcher, rows(1, 2, 3, 4))
+    assert await asyncio.to_thread(started.wait, 10)
+    assert (await batcher.submit(rows(5), soon())).outputs["y"].item() == 5
+    assert not long.done()
+    go.set()
+    await long
+    await batcher.close()

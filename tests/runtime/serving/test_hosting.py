@@ -11,8 +11,10 @@ import pytest
 
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from runtime.serving.hosting import LoadFigures, ModelHost, Served, engine_slots
+from runtime.serving.hosting import LoadFigures, ModelHost, Served, own_cores, slots_of
+from tests.runtime.serving.bundle_factory import make_lookup
 from tests.runtime.serving.conftest import Load
+from tests.runtime.serving.scripted import Scripted, scripted
 
 IMAGE = {"image": np.zeros((1, 1, 8, 8), np.float32)}
 
@@ -157,7 +159,26 @@ async def test_reports_and_load_tell_what_runs(host: ModelHost, load: Load) -> N
     assert host.load().header() == "in_flight=0;queue_ms=2.000;service_ms=5.000"
 
 
-def test_every_model_of_one_thread_has_a_core_and_there_are_two_slots_at_least() -> None:
+@pytest.mark.parametrize(
+    ("cores", "threads", "lanes", "slots"), [(1, 1, 1, 2), (2, 1, 2, 2), (2, 2, 1, 2), (8, 3, 2, 2), (8, 1, 8, 8)]
+)
+async def test_a_model_on_cpus_has_lanes_for_all_cores(
+    load: Load, cores: int, threads: int, lanes: int, slots: int
+) -> None:
+    assert slots_of(cores, threads) == slots
+    host = ModelHost(threads=threads, cores=cores)
+    await host.activate("digits", load())
+    assert host.get("digits").batcher.schedule.lanes == lanes
+    await host.close()
+
+
+async def test_an_engine_that_runs_once_at_a_time_has_one_lane(load: Load) -> None:
+    host = ModelHost(cores=8)
+    await host.activate("lookup", scripted(load(make_lookup), Scripted(), seconds=0.01))
+    assert host.get("lookup").batcher.schedule.lanes == 1
+    await host.close()
+
+
+def test_the_cores_of_a_process_are_those_it_may_use() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    assert engine_slots(1) == max(2, cores)
-    assert engine_slots(1000) == 2
+    assert own_cores() == cores

@@ -21,6 +21,7 @@ class Timed:
     """An engine that takes as long as its curve says, on a clock of its own; it fails above `most` rows."""
 
     provider = "timed"
+    concurrent = False
 
     def __init__(self, *, base_s: float, row_s: float, most: int = 1000) -> None:
         self.now_s = 0.0

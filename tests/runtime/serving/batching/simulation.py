@@ -1,4 +1,4 @@
-"""One engine and its schedule on a clock that only jumps: what the rules make of a load, without a machine's noise."""
+"""An engine and its schedule on a clock that only jumps: what the rules make of a load, without a machine's noise."""
 
 from __future__ import annotations
 
@@ -44,8 +44,20 @@ class Request(Entry, kw_only=True, eq=False):
     arrival: Arrival
 
 
+class Under(NamedTuple):
+    """A run that is under way; the one that ends first comes first."""
+
+    ends_s: float
+    number: int
+    began_s: float
+    batch: list[Request]
+
+
 class Simulated:
-    """As the batcher does it: a request whose deadline comes while it waits or runs is refused at its deadline."""
+    """As the batcher does it: a request whose deadline comes while it waits or runs is refused at its deadline.
+
+    One run at a time on each of the schedule's lanes.
+    """
 
     def __init__(self, schedule: Schedule[Request], engine: EngineTime) -> None:
         self.schedule = schedule
@@ -53,9 +65,7 @@ class Simulated:
         self.batches: list[list[Request]] = []
         self.idle_with_work = 0
         self._engine = engine
-        self._ends_s = float("inf")
-        self._running: list[Request] = []
-        self._began_s = 0.0
+        self._running: list[Under] = []
         self._alarms: list[tuple[float, int, Request]] = []
 
     def run(self, arrivals: Iterable[Arrival]) -> list[Fate]:
@@ -63,8 +73,8 @@ class Simulated:
         at = 0
         while at < len(ahead) or self._running:
             next_s = ahead[at].at_s if at < len(ahead) else float("inf")
-            if self._ends_s <= next_s:
-                self._end(self._ends_s)
+            if self._running and self._running[0].ends_s <= next_s:
+                self._end()
             else:
                 self._arrive(ahead[at])
                 at += 1
@@ -92,23 +102,22 @@ class Simulated:
         self._begin(now_s)
 
     def _begin(self, now_s: float) -> None:
-        if self._running:
-            return
-        batch, late = self.schedule.next(now_s)
-        for request, refusal in late:
-            self._refuse(request, refusal, now_s)
-        if not batch:
-            self.idle_with_work += self.schedule.line.waiting
-            return
-        self.schedule.begin(batch, now_s)
-        self.batches.append(batch)
-        self._running, self._began_s = batch, now_s
-        self._ends_s = now_s + self._engine(sum(request.rows for request in batch), now_s)
+        while idle := self.schedule.lanes - len(self._running):
+            batch, late = self.schedule.next(now_s, lanes=idle)
+            for request, refusal in late:
+                self._refuse(request, refusal, now_s)
+            if not batch:
+                self.idle_with_work += self.schedule.line.waiting
+                return
+            self.schedule.begin(batch, now_s)
+            ends_s = now_s + self._engine(sum(request.rows for request in batch), now_s)
+            heapq.heappush(self._running, Under(ends_s, len(self.batches), now_s, batch))
+            self.batches.append(batch)
 
-    def _end(self, now_s: float) -> None:
+    def _end(self) -> None:
+        now_s, _, began_s, batch = heapq.heappop(self._running)
         self._expire(now_s)
-        batch, self._running, self._ends_s = self._running, [], float("inf")
-        taken_s = now_s - self._began_s
+        taken_s = now_s - began_s
         self.schedule.end(batch, engine_s=taken_s, whole_s=taken_s, now_s=now_s, sound=True)
         for request in batch:
             late = now_s > request.expires_at_s

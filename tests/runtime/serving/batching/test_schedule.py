@@ -46,18 +46,22 @@ def request(level: int = 2, *, expires_at_s: float, rows: int = 1) -> Request:
 
 @pytest.mark.parametrize("name", CURVES)
 @pytest.mark.parametrize("deadline_s", [0.1, 0.5])
-def test_at_twice_the_load_nearly_all_capacity_answers_in_time_and_it_recovers(name: str, deadline_s: float) -> None:
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_at_twice_the_load_nearly_all_capacity_answers_in_time_and_it_recovers(
+    name: str, deadline_s: float, lanes: int
+) -> None:
     curve, rng = CURVES[name], random.Random(1)
 
     def engine(rows: int, _: float) -> float:
         return curve(rows) * rng.lognormvariate(0.0, 0.1)
 
-    rate = capacity(curve)
+    rate = lanes * capacity(curve)
     load = merged(
         poisson(2 * rate, OVERLOAD_S, deadline_s=deadline_s, rng=rng),
         poisson(0.5 * rate, AFTER_S, deadline_s=deadline_s, rng=rng, from_s=OVERLOAD_S),
     )
-    fates = Simulated(Schedule(known(32, lambda rows, _: curve(rows)), max_waiting=256), engine).run(load)
+    schedule: Schedule[Request] = Schedule(known(32, lambda rows, _: curve(rows)), max_waiting=256, lanes=lanes)
+    fates = Simulated(schedule, engine).run(load)
     assert len(fates) == len(load)
     assert all(fate.in_time for fate in fates if fate.answered)
     in_overload = [fate for fate in fates if fate.answered and fate.arrival.at_s < OVERLOAD_S]
@@ -83,15 +87,18 @@ def test_it_learns_without_a_warm_up_that_batching_pays() -> None:
     assert len([fate for fate in fates if fate.answered]) >= 0.9 * rate * 4.0
 
 
-@given(st.integers(0, 1000), st.integers(1, 40), st.sampled_from(sorted(CURVES)), st.floats(0.3, 4.0))
+@given(
+    st.integers(0, 1000), st.integers(1, 40), st.sampled_from(sorted(CURVES)), st.floats(0.3, 4.0), st.integers(1, 3)
+)
 @settings(max_examples=25)
 def test_bounds_work_conservation_and_no_late_answer_under_any_load(
-    seed: int, max_waiting: int, name: str, load: float
+    seed: int, max_waiting: int, name: str, load: float, lanes: int
 ) -> None:
     curve, rng = CURVES[name], random.Random(seed)
-    schedule: Schedule[Request] = Schedule(known(8, lambda rows, _: curve(rows)), max_waiting=max_waiting)
+    times = known(8, lambda rows, _: curve(rows))
+    schedule: Schedule[Request] = Schedule(times, max_waiting=max_waiting, lanes=lanes)
     simulated = Simulated(schedule, jittered(curve, rng, spread=0.5))
-    rate = load * capacity(curve) / 3
+    rate = load * lanes * capacity(curve) / 3
     arrivals = merged(
         *(poisson(rate, 0.5, deadline_s=rng.uniform(0.01, 1.0), rng=rng, level=level) for level in (1, 2, 3))
     )
@@ -119,6 +126,61 @@ def test_retry_after_is_when_the_same_request_would_be_taken() -> None:
         schedule.admit(request(3, expires_at_s=0.5), 0.0)
     assert (refused.value.reason, refused.value.code) == ("late", "overloaded")
     assert refused.value.retry_after_s == pytest.approx(0.1 + 6 * 0.1 + 0.15 - 0.5)
+
+
+def test_with_lanes_a_newcomer_is_taken_by_when_one_of_them_is_free() -> None:
+    schedule: Schedule[Request] = Schedule(known(1, lambda rows, _: 0.1), max_waiting=100, lanes=2)
+    for began_s in (0.0, 0.06):
+        schedule.admit(request(expires_at_s=10), began_s)
+        schedule.begin(schedule.next(began_s)[0], began_s)
+    # The lanes are free at 0.1 and 0.16, and to be sure of its own run it takes 0.15.
+    with pytest.raises(Refused) as refused:
+        schedule.admit(request(expires_at_s=0.24), 0.06)
+    assert refused.value.reason == "late"
+    schedule.admit(request(expires_at_s=0.26), 0.06)
+    # Behind that one the first is free at 0.2: until 0.18, where both are equally full, it would have taken the work.
+    with pytest.raises(Refused) as refused:
+        schedule.admit(request(expires_at_s=0.32), 0.06)
+    assert refused.value.retry_after_s == pytest.approx(0.18 + 0.15 - 0.32)
+    schedule.admit(request(expires_at_s=0.34), 0.06)
+
+
+def test_a_lane_that_is_free_makes_a_newcomer_wait_for_nobody() -> None:
+    schedule: Schedule[Request] = Schedule(known(1, lambda rows, _: 0.1), max_waiting=100, lanes=2)
+    schedule.admit(request(expires_at_s=10), 0.0)
+    first = schedule.next(0.0)[0]
+    schedule.begin(first, 0.0)
+    schedule.admit(request(expires_at_s=0.11), 0.0)
+    schedule.begin(schedule.next(0.0)[0], 0.0)
+    with pytest.raises(Refused, match="would answer in about 250 ms"):
+        schedule.admit(request(expires_at_s=0.2), 0.0)
+    schedule.end(first, engine_s=0.1, whole_s=0.1, now_s=0.1, sound=True)
+    schedule.admit(request(expires_at_s=0.21), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("curve", "waiting", "sizes"),
+    [
+        pytest.param(lambda rows: 0.008 + 0.01 * rows, 2, [1, 1], id="two"),
+        pytest.param(lambda rows: 0.008 + 0.01 * rows, 7, [4, 3], id="seven"),
+        pytest.param(lambda rows: 0.01 + 0.001 * rows, 2, [2], id="together they hardly take longer than one"),
+        pytest.param(lambda rows: 0.01 + 0.001 * rows, 16, [16], id="16 take less than one and a half times as long"),
+        pytest.param(lambda rows: 0.01 + 0.001 * rows, 32, [16, 16], id="32 take one and a half times as long"),
+    ],
+)
+def test_what_waits_is_spread_over_idle_lanes_where_it_then_ends_clearly_sooner(
+    curve: Curve, waiting: int, sizes: list[int]
+) -> None:
+    schedule: Schedule[Request] = Schedule(known(32, lambda rows, _: curve(rows)), max_waiting=100, lanes=2)
+    for _ in range(waiting):
+        schedule.admit(request(expires_at_s=10), 0.0)
+    batches = []
+    for lanes in (2, 1):
+        batch, _ = schedule.next(0.0, lanes=lanes)
+        if batch:
+            schedule.begin(batch, 0.0)
+            batches.append(len(batch))
+    assert batches == sizes
 
 
 def test_what_no_engine_could_do_in_time_is_told_apart_from_a_queue() -> None:
