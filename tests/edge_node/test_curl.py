@@ -26,6 +26,7 @@ pytestmark = [
 ]
 
 PREDICT, INFER, NOBODY = "/v1/predict/digits", "/v2/models/digits/infer", "/v1/predict/nobody"
+SIDE = 1200
 JPEG, JSON = "Content-Type: image/jpeg", "Content-Type: application/json"
 OPTIONS: dict[str, tuple[str, ...]] = {
     "plain": (),
@@ -38,14 +39,15 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 class Site(NamedTuple):
-    """A node's configuration, who vouches for its certificate, and what its callers send: small, above 1 MB, above
-    what the node takes."""
+    """A node's configuration, who vouches for its certificate, and what its callers send: small, above 1 MB, and above
+    the bytes and the pixels that the node takes."""
 
     config: Path
     authority: Authority
     small: Path
     large: Path
     too_large: Path
+    too_wide: Path
     tensors: Path
 
 
@@ -97,6 +99,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         pack(directory / "bundle")
         fleet.publish(directory / "bundle")
         config = node_config(directory)
+        config.write_text(f"{config.read_text()}max_pixels = {SIDE * SIDE}\n")
         node = Process(*EDGE, "run", str(config))
         node.url()
         fleet.roll_out("digits-edge@1")
@@ -107,12 +110,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def sent(directory: Path) -> Iterator[Path]:
-    noise = np.random.default_rng(0).integers(0, 255, (1200, 1200, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
     tensor = {"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": np.linspace(-1, 1, 64).tolist()}
     bodies = {
         "small.jpg": picture(),
         "large.jpg": bytes(simplejpeg.encode_jpeg(noise, quality=85)),
         "too-large.jpg": bytes((16 << 20) + 1),
+        "too-wide.jpg": bytes(simplejpeg.encode_jpeg(np.zeros((SIDE, SIDE + 1, 3), np.uint8))),
         "tensors.json": json.dumps({"inputs": [tensor]}).encode(),
     }
     for name, body in bodies.items():
@@ -186,6 +190,7 @@ def test_a_body_packed_by_its_caller_is_unpacked(node: Node, tmp_path: Path) -> 
 def test_a_refusal_reaches_who_sends_too_much_or_to_nobody(node: Node, options: tuple[str, ...]) -> None:
     refusals = (
         (PREDICT, node.site.too_large, "413", "body_too_large"),
+        (PREDICT, node.site.too_wide, "400", "bad_image"),
         (NOBODY, node.site.large, "404", "model_not_found"),
     )
     for path, body, status, code in refusals:
