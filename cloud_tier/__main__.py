@@ -144,6 +144,7 @@ def _serving_settings(config: Config) -> ServingSettings:
         tier="cloud",
         region=config.region,
         max_body_bytes=config.max_body_bytes,
+        max_pixels=config.max_pixels,
         default_deadline_ms=config.default_deadline_ms,
         hop_key=read_hop_key(Path(hop_key_file)) if hop_key_file else None,
         admin_token=read_token(Path(config.admin_token_file)) if config.admin_token_file else "",

@@ -45,6 +45,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     provider: Choice = "auto"
     provider_fallback: bool = False
     max_body_bytes: Positive = 16 << 20
+    max_pixels: Annotated[int, msgspec.Meta(gt=0, le=200_000_000)] = 50_000_000
     max_waiting: Positive = 256
     default_deadline_ms: Annotated[float, msgspec.Meta(gt=0, le=MAX_DEADLINE_MS)] = 10_000.0
     hop_key_file: str = ""

@@ -220,6 +220,7 @@ def _serving_settings(ground: _Ground) -> ServingSettings:
         tier="edge",
         region=enrolment.region,
         max_body_bytes=config.max_body_bytes,
+        max_pixels=config.max_pixels,
         default_deadline_ms=config.default_deadline_ms,
         hop_key=ground.hop_key,
         admin_token=read_token(Path(config.admin_token_file)) if config.admin_token_file else "",

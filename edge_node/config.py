@@ -34,6 +34,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provider: Choice = "auto"
     provider_fallback: bool = False
     max_body_bytes: Annotated[int, Meta(ge=1)] = 16 << 20
+    max_pixels: Annotated[int, Meta(ge=1, le=200_000_000)] = 50_000_000
     default_deadline_ms: Annotated[float, Meta(gt=0)] = 10_000.0
     max_waiting: Annotated[int, Meta(ge=1)] = 256
     audit_rate: Annotated[float, Meta(ge=0, le=1)] = 0.05

@@ -129,10 +129,18 @@ async def _restored(bench: Bench, found: FleetNode, model: str, faults: list[str
             checks.append(await guarded("golden", model, _previous(bench, model)))
         if fault:
             faults.append(f"{model}: {fault}; {_command(reference, bench.name)}")
-    served = await served_by(bench, model, bench.board.limits.update_s)
-    if served != before.current:
-        faults.append(f"{model} is served from {served}, and was from {before.current}")
+    fault = await _served(bench, model, before.current)
+    faults += [fault] if fault else []
     return checks
+
+
+async def _served(bench: Bench, model: str, wanted: str) -> str:
+    """What is wrong with it, "" when nothing is."""
+    try:
+        served = await served_by(bench, model, bench.board.limits.update_s)
+    except FoothillError as error:
+        return plain(error.message)
+    return "" if served == wanted else f"{model} is served from {served}, and was from {wanted}"
 
 
 async def _previous(bench: Bench, model: str) -> Check:

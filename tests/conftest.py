@@ -18,6 +18,14 @@ from model_compiler.progress import Step
 settings.register_profile("foothill", deadline=None)
 settings.load_profile("foothill")
 
+_LONGEST_FIRST = ("story", "integration")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: one of them left for last would keep one worker busy and the others waiting."""
+    files = [{item.path for item in items if item.get_closest_marker(mark)} for mark in _LONGEST_FIRST]
+    items.sort(key=lambda item: [item.path not in each for each in files])
+
 
 class Compiled(NamedTuple):
     """The digits bundles after little training, and every step that was told while they were made."""

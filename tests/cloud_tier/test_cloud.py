@@ -127,6 +127,16 @@ async def test_it_serves_what_the_fleet_has_signed(fleet: Fleet, config: Config)
     assert "Foothill-Answer" not in answer.headers
 
 
+async def test_a_picture_has_no_more_pixels_than_configured(fleet: Fleet, config: Config) -> None:
+    fleet.publish(label=4)
+    async with Running(msgspec.structs.replace(config, max_pixels=64)) as cloud:
+        await asyncio.wait_for(cloud.ready(), 10)
+        await cloud.predict()
+        larger = bytes(cv2.imencode(".png", np.zeros((8, 9), np.uint8))[1])
+        async with cloud.session.post("/v1/predict/digits", data=larger, headers=PNG) as answer:
+            assert (answer.status, "9x8 pixels, and 1 to 64 are taken" in await answer.text()) == (400, True)
+
+
 async def test_a_verified_hop_gets_the_comparable_answer(fleet: Fleet, config: Config) -> None:
     fleet.publish(label=4)
     async with Running(config) as cloud:

@@ -6,11 +6,13 @@ import pytest
 
 from cloud_tier.config import Config
 from runtime.links.settings import SettingsError, load
+from runtime.serving.images import MAX_PIXELS
 
 
 def test_the_defaults_are_a_working_cloud_tier() -> None:
     config = load(None, Config)
     assert (config.host, config.port, config.models) == ("127.0.0.1", 8090, {"digits": "digits-cloud@1"})
+    assert config.max_pixels == MAX_PIXELS
 
 
 def test_models_may_be_named_by_digest(tmp_path: Path) -> None:
@@ -29,6 +31,8 @@ def test_models_may_be_named_by_digest(tmp_path: Path) -> None:
         ('name = "My Cloud"', "lower-case"),
         ('region = "Ireland!"', "region 'Ireland!' is not lower-case"),
         ("threads = 0", "threads"),
+        ("max_pixels = 0", r"`int` >= 1 - at `\$.max_pixels`. Correct that value"),
+        ("max_pixels = 200000001", r"`int` <= 200000000 - at `\$.max_pixels`. Correct that value"),
         ("port = 70000", "port"),
         ("thread = 1", "Did you mean `threads`"),
     ],

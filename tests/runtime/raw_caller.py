@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -26,8 +27,9 @@ class RawCaller:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, url: str) -> RawCaller:
-        return cls(*await asyncio.open_connection("127.0.0.1", urlsplit(url).port))
+    async def connect(cls, url: str, trust: ssl.SSLContext | None = None) -> RawCaller:
+        """With TLS where there is a context to trust."""
+        return cls(*await asyncio.open_connection("127.0.0.1", urlsplit(url).port, ssl=trust))
 
     async def send(self, data: bytes, *, pieces: int = 0) -> None:
         """In pieces of so many bytes, each given time to arrive by itself; 0: at once."""

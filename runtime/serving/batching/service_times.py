@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 
-PAYS = 0.95
+PAYS = 0.9
 """A larger batch must bring the time of a row down to this share: in it everybody waits for the last."""
-OWN, SHARED = 0.1, 0.15
+OWN, SHARED = 0.05, 0.15
 """How far one run moves its own size, and all sizes with it, towards what was measured: what slows a machine down slows
 every size, so that sizes which are not run now do not go stale."""
 _CLIP = math.log(2.0)
@@ -16,7 +16,8 @@ SURE = 0.95
 _MARGIN_STEP = 0.05
 _MARGIN_MAX = 4.0
 _OVERHEAD_GAIN = 0.1
-_STALE_RUNS, _NEARLY = 256, 1.2
+_STALE_RUNS, _STALE_MOST, _NEARLY = 256, 1 << 16, 1.2
+"""After so many runs a size that did not pay is tried again, after twice as many each time that it still does not."""
 
 
 def sizes_up_to(max_rows: int) -> tuple[int, ...]:
@@ -39,6 +40,7 @@ class ServiceTimes:
         self._curve_s = [0.0] * len(self.sizes)
         self._paces_s = [0.0] * len(self.sizes)
         self._last_run = [0] * len(self.sizes)
+        self._stale_runs = [_STALE_RUNS] * len(self.sizes)
         self._runs = 0
         self._overhead_s = 0.0
         self._margin = 1.5
@@ -83,7 +85,7 @@ class ServiceTimes:
         at = self.sizes.index(size)
         if not self._measured_s[at]:
             return True
-        return self._runs - self._last_run[at] >= _STALE_RUNS and self.run_s(size) < _NEARLY * best_s * size
+        return self._is_stale(at) and self.run_s(size) < _NEARLY * best_s * size
 
     def measured(self, size: int, seconds: float) -> None:
         """Takes what a warm-up has measured for one of `sizes`."""
@@ -96,10 +98,18 @@ class ServiceTimes:
         if engine_s <= 0.0:
             return
         expected_s = self.engine_s(rows)
+        at = bisect_left(self.sizes, min(rows, self.sizes[-1]))
+        tried = self._is_stale(at)
         self._correct(min(rows, self.sizes[-1]), engine_s, expected_s)
         self._draw()
+        if tried:
+            paid = at == 0 or self._paces_s[at] <= PAYS * self._paces_s[at - 1]
+            self._stale_runs[at] = _STALE_RUNS if paid else min(_STALE_MOST, 2 * self._stale_runs[at])
         if expected_s:
             self._judge(whole_s, expected_s, engine_s)
+
+    def _is_stale(self, at: int) -> bool:
+        return self._runs - self._last_run[at] >= self._stale_runs[at]
 
     def _correct(self, rows: int, engine_s: float, expected_s: float) -> None:
         at = bisect_left(self.sizes, rows)

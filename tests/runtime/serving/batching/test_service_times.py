@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -96,3 +97,18 @@ def test_a_larger_size_is_due_when_unknown_and_again_after_long() -> None:
     assert times.due(2, times.run_s(1))
     times.observe(2, 0.021, 0.021)
     assert not times.due(2, times.run_s(1))
+
+
+def test_a_size_that_never_pays_is_tried_ever_more_rarely() -> None:
+    times = ServiceTimes(2)
+    times.measured(1, 0.010)
+    times.measured(2, 0.021)
+    tries = []
+    for run in range(20_000):
+        rows = 2 if times.due(2, times.run_s(1)) else 1
+        seconds = 0.021 if rows == 2 else 0.010
+        times.observe(rows, seconds, seconds)
+        tries += [run] if rows == 2 else []
+    gaps = [after - before for before, after in pairwise(tries)]
+    assert 4 <= len(tries) <= 7
+    assert all(later >= 1.9 * sooner for sooner, later in pairwise(gaps))
