@@ -18,7 +18,7 @@ from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
 from contracts.messages import Audit, Certificate
-from runtime.links.holder import Certificates, Holder, outward_headers
+from runtime.links.holder import Certificates, Evidence, Holder, outward_headers
 from runtime.links.hop import verify_hop
 from runtime.links.telemetry import Telemetry
 from runtime.links.upstream import Answer, Request, Upstreams, answer_headers
@@ -111,6 +111,7 @@ class Held:
         cloud_region: str = "",
         rng: random.Random | None = None,
         max_audits_in_flight: int = 64,
+        max_escalations_in_flight: int = 256,
     ) -> None:
         self.audits: list[Audit] = []
         self.published = asyncio.Event()
@@ -129,6 +130,7 @@ class Held:
             audit_rate=audit_rate,
             cloud_region=cloud_region,
             max_audits_in_flight=max_audits_in_flight,
+            max_escalations_in_flight=max_escalations_in_flight,
         )
 
     def _publish(self, audit: Audit) -> None:
@@ -208,6 +210,19 @@ async def test_a_late_cloud_leaves_the_edge_answer_before_the_deadline(held: Hel
     assert (again.reason, again.degraded) == ("no-time", True)
     assert len(cloud.seen) == 1
     cloud.hold.set()
+
+
+async def test_of_those_judged_together_no_more_are_escalated_than_there_is_room_for(
+    upstreams: Upstreams, serve_handler: ServeHandler, cloud: Cloud
+) -> None:
+    held = Held(upstreams, [await serve_handler(cloud.answer)], max_escalations_in_flight=2)
+    evidence, deadline = Evidence(0.5, STRATUM, "", "3"), within(5000)
+    judged = [held.holder.judge(evidence, TERMS, deadline) for _ in range(5)]
+    settled = await asyncio.gather(
+        *(held.holder.settle(ASK, edge(0.5), TERMS, deadline, model="digits", judged=each) for each in judged)
+    )
+    assert sorted((each.tier, each.degraded) for each in settled) == [*[("cloud", False)] * 2, *[("edge", True)] * 3]
+    assert len(cloud.seen) == 2
 
 
 async def test_a_cloud_that_keeps_failing_is_left_alone_for_a_while(upstreams: Upstreams, closed_url: str) -> None:
