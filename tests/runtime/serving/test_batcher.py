@@ -485,7 +485,7 @@ async def test_on_two_lanes_two_runs_are_under_way_and_a_third_waits_for_the_fir
 async def test_who_comes_together_is_spread_over_idle_lanes(make: Make, gate: Gate) -> None:
     batcher = make(lanes=2, turns=Turns(2))
     for size in batcher.schedule.times.sizes:
-        batcher.schedule.times.measured(size, 0.004 + 0.01 * size)
+        batcher.schedule.times.measured(size, 0.008 + 0.01 * size)
     tasks = [send(batcher, rows(value)) for value in (1, 2, 3, 4)]
     await gate.running()
     await gate.running()
@@ -500,12 +500,21 @@ async def test_a_lane_whose_turn_is_not_at_hand_is_not_counted_on(make: Make, ga
     turns.ask(other)
     batcher = make(lanes=2, turns=turns)
     for size in batcher.schedule.times.sizes:
-        batcher.schedule.times.measured(size, 0.004 + 0.01 * size)
+        batcher.schedule.times.measured(size, 0.008 + 0.01 * size)
     tasks = [send(batcher, rows(value)) for value in (1, 2, 3, 4)]
     await gate.running()
     assert [len(batch) for batch in gate.batches] == [4]
     gate.let()
     await asyncio.gather(*tasks)
+
+
+async def test_a_model_asks_for_its_next_lane_before_another_model_can(make: Make, gate: Gate) -> None:
+    turns = Turns(2)
+    batcher = make(lanes=2, turns=turns)
+    for value in range(8):
+        batcher.enter(rows(value), soon(), lambda _: None)
+    await asyncio.sleep(0)
+    assert turns.free == 0
 
 
 async def test_only_the_run_that_nobody_waits_for_is_given_up(make: Make, gate: Gate) -> None:
