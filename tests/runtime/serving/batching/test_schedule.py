@@ -162,7 +162,7 @@ def test_a_lane_that_is_free_makes_a_newcomer_wait_for_nobody() -> None:
     ("curve", "waiting", "sizes"),
     [
         pytest.param(lambda rows: 0.008 + 0.01 * rows, 2, [1, 1], id="two"),
-        pytest.param(lambda rows: 0.008 + 0.01 * rows, 7, [4, 3], id="seven"),
+        pytest.param(lambda rows: 0.015 + 0.01 * rows, 7, [4, 3], id="seven"),
         pytest.param(lambda rows: 0.01 + 0.001 * rows, 2, [2], id="together they hardly take longer than one"),
         pytest.param(lambda rows: 0.01 + 0.001 * rows, 16, [16], id="16 take less than one and a half times as long"),
         pytest.param(lambda rows: 0.01 + 0.001 * rows, 32, [16, 16], id="32 take one and a half times as long"),
