@@ -1,6 +1,6 @@
 """Requests for one model, in the batches that keep the most deadlines, through one engine: answered in time or refused.
 
-What is decided stands in `batching/`; here is the event loop, the engine's thread, and who waits for what.
+What is decided stands in `batching/`; here is the event loop, the engine's threads, and who waits for what.
 """
 
 from __future__ import annotations
