@@ -81,7 +81,7 @@ _LIMIT = _Question(LIMIT, "", max(CONCURRENCIES))
 
 async def measure(stage: Stage, profile: Profile) -> Report:
     models = (
-        Model("tiny, 28 convolutions", bundles.tiny(stage.work), 32),
+        Model("tiny, 59 µs a call", bundles.tiny(stage.work), 32),
         Model("MobileNetV2 size, 224 px", bundles.mobilenet(stage.work), 8),
     )
     return await compare(stage, profile, models, PEERS)

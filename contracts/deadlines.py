@@ -25,7 +25,12 @@ class Deadline(msgspec.Struct, frozen=True):
     def check(self, now_s: float, doing: str) -> None:
         """Raises FoothillError `deadline_exceeded` when no time is left for the step named by `doing`."""
         if now_s >= self.expires_at_s:
-            raise FoothillError(
-                "deadline_exceeded",
-                f"The deadline passed before {doing}. Send a larger Foothill-Deadline-Ms, or ask a nearer node.",
-            )
+            raise passed(doing)
+
+
+def passed(doing: str) -> FoothillError:
+    """No time is left for the step named by `doing`."""
+    return FoothillError(
+        "deadline_exceeded",
+        f"The deadline passed before {doing}. Send a larger Foothill-Deadline-Ms, or ask a nearer node.",
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
@@ -13,6 +14,8 @@ from runtime.serving.engine import Engine, Interrupted, Interruptible
 from runtime.serving.tensors import Array
 
 Verdict = Literal["wait", "confirm", "revert"]
+
+_WATCH_EVERY_S = 0.05
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -36,6 +39,15 @@ def judge(elapsed_s: float, health: Health, rule: Rule) -> Verdict:
     if elapsed_s >= rule.seconds or health.runs >= rule.requests:
         return "confirm"
     return "wait"
+
+
+async def watch(health: Callable[[], Health], rule: Rule, clock: Callable[[], float]) -> Health:
+    """Waits for the end of probation; how the engine stood then. `clock` is monotonic, in seconds."""
+    started_s, now = clock(), health()
+    while judge(clock() - started_s, now, rule) == "wait":
+        await asyncio.sleep(_WATCH_EVERY_S)
+        now = health()
+    return now
 
 
 class WatchedEngine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from multidict import CIMultiDictProxy
@@ -36,17 +36,20 @@ class Incoming(Protocol):
     def params(self) -> Mapping[str, str]: ...
 
     @property
-    def notes(self) -> dict[str, Any]:
-        """For what follows from method, target and headers alone: kept where the next request has the very same."""
-        ...
-
-    @property
     def request_id(self) -> str:
         """The caller's when it is in form, else a new one; always the same."""
         ...
 
     async def read(self, limit: int, deadline: Deadline, clock: Clock) -> bytes:
         """The whole body, decompressed. Raises as `runtime.links.bodies.read_body`."""
+        ...
+
+
+class Known(Incoming, Protocol):
+    """One whose head others may have too."""
+
+    def again(self, request_id: str) -> Incoming:
+        """Another one with the same head."""
         ...
 
 

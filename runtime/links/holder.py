@@ -157,10 +157,17 @@ class Holder:
             wall=wall,
         )
 
-    def judge(self, evidence: Evidence, terms: Terms, deadline: Deadline) -> Judged:
+    def glance(self, confidence: float | None, stratum: str, terms: Terms) -> tuple[Verdict, bool]:
+        """Whether an edge answer is kept, as far as that can be said without the cloud, and whether it was drawn for an
+        audit. One that is accepted and not drawn stands as it is; `judge` is told of the draw of any other."""
+        drawn = terms.escalation != "never" and self._rng.random() < self._audit_rate
+        return wish_of(confidence, self._certificates.get(stratum), terms.escalation), drawn
+
+    def judge(self, evidence: Evidence, terms: Terms, deadline: Deadline, *, drawn: bool | None = None) -> Judged:
         """What is to become of an edge answer; `settle` does it, once, where it is not simply kept."""
-        audited = self._draws_audit(evidence, terms)
-        return Judged(self._decide(evidence, terms, deadline), audited)
+        wish, draw = self.glance(evidence.confidence, evidence.stratum, terms)
+        audited = self._has_pair(evidence) if (draw if drawn is None else drawn) else False
+        return Judged(wish if wish.action == "accept" else self._decide(evidence, terms, deadline), audited)
 
     async def settle(
         self,
@@ -283,9 +290,6 @@ class Holder:
 
     def _decide(self, evidence: Evidence, terms: Terms, deadline: Deadline) -> Verdict:
         certificate = self._certificates.get(evidence.stratum)
-        wish = wish_of(evidence.confidence, certificate, terms.escalation)
-        if wish.action == "accept":
-            return wish
         now_s = self._clock()
         policy = Policy(
             asked=terms.escalation,
@@ -303,15 +307,14 @@ class Holder:
         left_ms = deadline.left_ms(self._clock())
         return Deadline(deadline.expires_at_s - min(_RESERVE_MOST_MS, _RESERVE_SHARE * left_ms) / 1000.0)
 
-    def _draws_audit(self, evidence: Evidence, terms: Terms) -> bool:
-        """Drawn before the verdict and apart from it, so that audits say something of all requests.
+    def _has_pair(self, evidence: Evidence) -> bool:
+        """Whether a request that was drawn can be audited.
 
-        Of all that an edge has answered, that is. What asks a router for `always` goes to the cloud first: there is no
-        pair, and nothing is kept that could be wrong. Under a claim that shuts the cloud out no pair can be had
-        either: what is kept there stands under a certificate that was found on the other requests.
+        It is drawn before the verdict and apart from it, so that audits say something of all requests. Of all that an
+        edge has answered, that is. What asks a router for `always` goes to the cloud first: there is no pair, and
+        nothing is kept that could be wrong. Under a claim that shuts the cloud out no pair can be had either: what is
+        kept there stands under a certificate that was found on the other requests.
         """
-        if terms.escalation == "never" or self._rng.random() >= self._audit_rate:
-            return False
         whole = evidence.confidence is not None and evidence.stratum and evidence.answer
         if not whole:
             self._telemetry.audit("unpaired")

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from multidict import CIMultiDictProxy
 
@@ -15,7 +15,7 @@ from contracts.deadlines import Deadline
 from runtime.links.bodies import too_large, too_slow
 from runtime.links.exchanges import Clock, Outgoing, header_lines
 from runtime.links.grants import Grant
-from runtime.links.hot_routes import Hot, HotRoutes
+from runtime.links.hot_routes import Hot, HotRoutes, Start
 from runtime.links.http_date import HttpDate
 from runtime.links.http_errors import callers_id
 from runtime.links.http_framing import Framing, Head
@@ -34,7 +34,7 @@ _FIRST_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for s
 class HotRequest:
     """One request, whose body may still be on its way: `runtime.links.exchanges.Incoming`."""
 
-    __slots__ = ("_arrived", "_head", "_parts", "_wanted", "grant", "left", "notes", "params", "request_id")
+    __slots__ = ("_arrived", "_head", "_parts", "_wanted", "grant", "left", "params", "request_id")
 
     def __init__(self, head: Head, params: Mapping[str, str], request_id: str) -> None:
         self._head = head
@@ -44,8 +44,10 @@ class HotRequest:
         self.left = head.content_length
         self.params = params
         self.request_id = request_id
-        self.notes = head.notes
         self.grant: Grant | None = None
+
+    def again(self, request_id: str) -> HotRequest:
+        return HotRequest(self._head, self.params, request_id)
 
     @property
     def method(self) -> str:
@@ -91,6 +93,16 @@ class HotRequest:
             self._arrived.set_result(None)
 
 
+class _Last(NamedTuple):
+    """What is known of requests with the head of the last one that was ours."""
+
+    head: Head
+    hot: Hot
+    sent_id: str
+    start: Start | None
+    whole_bytes: int
+
+
 class HotConnection:
     """`theirs` gets the bytes of requests for other routes, and calls `their_answer_ended` behind each of its answers.
 
@@ -124,7 +136,7 @@ class HotConnection:
         self._request: HotRequest | None = None
         self._give_up: Callable[[], None] | None = None
         self._advancing = False
-        self._matched: tuple[Head | None, Hot | None, str] = (None, None, "")
+        self._last: _Last | None = None
 
     @property
     def answering(self) -> bool:
@@ -132,25 +144,16 @@ class HotConnection:
         return self._owner == "ours" and not self._answered
 
     def received(self, data: bytes) -> None:
+        last, free = self._last, not (self._owner or self._advancing or self._framing.held)
+        if free and last is not None and len(data) == last.whole_bytes and data.startswith(last.head.raw):
+            # One whole request, whose head is in the very bytes of the last one's: most are.
+            self._start(last, data[len(last.head.raw) :])
+            return
         if self._owner == "theirs for good":
             self._theirs(data)
-        elif not self._is_like_the_last(data):
+        else:
             self._framing.add(data)
             self._advance()
-
-    def _is_like_the_last(self, data: bytes) -> bool:
-        """Starts one whole request whose head is in the very bytes of the last one's: most are, and take this way."""
-        head, hot, sent_id = self._matched
-        if self._owner or self._advancing or hot is None or head is None or self._framing.held:
-            return False
-        raw = head.raw
-        whole = len(data) == len(raw) + head.content_length and data.startswith(raw)
-        if not whole or self._transport.is_closing():
-            return False
-        self._owner, self._left, self._answered = "ours", 0, False
-        self._busy(True)
-        self._start(hot, head, sent_id or self._ids.new(), data[len(raw) :])
-        return True
 
     def their_answer_ended(self) -> None:
         if self._owner == "theirs":
@@ -212,38 +215,44 @@ class HotConnection:
             self._theirs(head)
             return False
         self._left, self._answered = head.content_length, False
-        hot, sent_id = self._match(head)
-        if hot is None:
+        last = self._last
+        if last is None or last.head is not head:
+            last = self._last = self._met(head)
+        if last is None:
             self._owner = "theirs"
             self._theirs(head.raw)
-        else:
-            self._owner = "ours"
-            self._busy(True)
-            body = None
-            if self._left <= self._framing.held:
-                body, self._left = self._framing.take(self._left), 0
-            self._start(hot, head, sent_id or self._ids.new(), body)
+            return True
+        body = self._framing.take(self._left) if self._left <= self._framing.held else None
+        self._start(last, body)
         return True
 
-    def _start(self, hot: Hot, head: Head, request_id: str, body: bytes | None) -> None:
+    def _met(self, head: Head) -> _Last | None:
+        """What there is to know of requests with this head; None where they are not for a hot route."""
+        hot = self._routes.match(head)
+        if hot is None:
+            return None
+        sent_id = callers_id(head.headers)
+        start = hot.route.prepare(HotRequest(head, hot.params, sent_id))
+        return _Last(head, hot, sent_id, start, len(head.raw) + head.content_length)
+
+    def _start(self, last: _Last, body: bytes | None) -> None:
         """The swift way where the body is here already, else the story that waits for it."""
-        request = self._request = HotRequest(head, hot.params, request_id)
-        if body is not None:
-            self._give_up = hot.route.swift(request, body, self._done)
-            if self._give_up is not None or self._answered:
+        self._owner, self._answered, self._left = "ours", False, 0 if body is not None else last.head.content_length
+        self._busy(True)
+        request_id = last.sent_id or self._ids.new()
+        if body is not None and last.start is not None:
+            give_up = last.start(body, request_id, self._done)
+            if self._answered:
                 return
+            if give_up is not None:
+                self._give_up = give_up
+                return
+        request = self._request = HotRequest(last.head, last.hot.params, request_id)
+        if body is not None:
             request.take(body, wanted=True)
         request.on_read(self._advance)
-        task = self._loop.create_task(self._tell(hot, request))
+        task = self._loop.create_task(self._tell(last.hot, request))
         self._give_up = partial(_cancel, task)
-
-    def _match(self, head: Head) -> tuple[Hot | None, str]:
-        """The route of a request, and the id that its caller has given it."""
-        known, hot, sent_id = self._matched
-        if known is not head:
-            hot, sent_id = self._routes.match(head), callers_id(head.headers)
-            self._matched = (head, hot, sent_id)
-        return hot, sent_id
 
     def _pass_body(self) -> bool:
         """Whether there was some of it that could go on. What nobody has asked for yet waits, up to the bound."""

@@ -8,15 +8,23 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from runtime.links.exchanges import Incoming, Outgoing, Story
+from runtime.links.exchanges import Known, Outgoing, Story
 from runtime.links.http_framing import Head
 
 _PARAMETER = re.compile(r"{([a-z_]+)}")
 
 
-Swift = Callable[[Incoming, bytes, Callable[[Outgoing], None]], Callable[[], None] | None]
-"""Answers a request whose whole body is there without a task of its own: calls back once with the answer, at once or
-later. It returns what gives the request up, after which nobody is called; or None, and leaves it to the story."""
+Start = Callable[[bytes, str, Callable[[Outgoing], None]], Callable[[], None] | None]
+"""Answers a request whose whole body is there, under that request id, without a task of its own: calls back once with
+the answer, at once or later. It returns what gives the request up, after which nobody is called; or None, and leaves it
+to the story."""
+
+Prepare = Callable[[Known], Start | None]
+"""What is done once for all requests whose heads are in the very same bytes; None leaves them to the story."""
+
+
+def _unprepared(_: Known) -> None:
+    """For routes that have a story alone."""
 
 
 class Route(NamedTuple):
@@ -25,7 +33,7 @@ class Route(NamedTuple):
     method: str
     pattern: str
     story: Story
-    swift: Swift
+    prepare: Prepare = _unprepared
 
 
 class Hot(NamedTuple):

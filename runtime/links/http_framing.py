@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -25,10 +24,10 @@ _STAYS = "keep-alive"
 class Head:
     """The head of one plain request. `target` is the path as it was sent, `raw` all its bytes.
 
-    `content_length`: so many bytes of body follow it. `notes` are the readers': what they make of the head.
+    `content_length`: so many bytes of body follow it.
     """
 
-    __slots__ = ("content_length", "headers", "method", "notes", "raw", "target")
+    __slots__ = ("content_length", "headers", "method", "raw", "target")
 
     def __init__(self, raw: bytes, method: str, target: str, headers: CIMultiDictProxy[str], length: int) -> None:
         self.raw = raw
@@ -36,7 +35,6 @@ class Head:
         self.target = target
         self.headers = headers
         self.content_length = length
-        self.notes: dict[str, Any] = {}
 
 
 class Framing:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from itertools import accumulate
-from typing import Literal
+from collections import Counter as Counted
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, repeat
+from typing import Literal, NamedTuple
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
@@ -26,8 +27,15 @@ _BUCKETS_MS = tuple(1000.0 * bound for bound in _BUCKETS_S)
 _BOUNDS = (*map(str, _BUCKETS_S), "+Inf")
 
 
-_Labels = tuple[str, str, str, str, str, int]
-"""Part, route, model, tier, reason and status of a request."""
+class Labels(NamedTuple):
+    """Of a request. `route` and `reason` come from fixed sets."""
+
+    part: str
+    route: str
+    model: str
+    tier: str
+    reason: str
+    status: int
 
 
 class Telemetry:
@@ -69,9 +77,14 @@ class Telemetry:
 
         Call it on the event loop only.
         """
-        if model not in self._models:
-            model = self._bounded(model)
-        self._answered.note((part, route, model, tier, reason, status), phases_ms)
+        labels = Labels(part, route, model, tier, reason, status)
+        self.observe_all(labels, tuple(phases_ms), [tuple(phases_ms.values())])
+
+    def observe_all(self, labels: Labels, phases: tuple[str, ...], times_ms: Sequence[tuple[float, ...]]) -> None:
+        """Counts answered requests of the same labels, with the times of these phases."""
+        if labels.model not in self._models:
+            labels = labels._replace(model=self._bounded(labels.model))
+        self._answered.note(labels, phases, times_ms)
 
     def in_flight(self, part: str) -> InFlight:
         """Count with it on the event loop only."""
@@ -132,43 +145,38 @@ class _Answered(Collector):
     """
 
     def __init__(self) -> None:
-        self._noted: list[tuple[_Labels, Mapping[str, float]]] = []
-        self._requests: dict[_Labels, int] = {}
+        self._noted: dict[tuple[Labels, tuple[str, ...]], list[tuple[float, ...]]] = {}
+        self._requests: dict[Labels, int] = {}
         self._phases: dict[tuple[str, str, str], dict[str, _Times]] = {}
 
-    def note(self, labels: _Labels, phases_ms: Mapping[str, float]) -> None:
-        """`phases_ms` must not change any more."""
-        self._noted.append((labels, phases_ms))
-        if len(self._noted) >= _AT_ONCE:
-            self._count_noted()
+    def note(self, labels: Labels, phases: tuple[str, ...], times_ms: Sequence[tuple[float, ...]]) -> None:
+        noted = self._noted.setdefault((labels, phases), [])
+        noted.extend(times_ms)
+        if len(noted) >= _AT_ONCE:
+            self._count(labels, phases, noted)
+            noted.clear()
 
-    def _count_noted(self) -> None:
-        noted, self._noted = self._noted, []
-        for labels, phases_ms in noted:
-            self._count(labels, phases_ms)
-
-    def _count(self, labels: _Labels, phases_ms: Mapping[str, float]) -> None:
-        self._requests[labels] = self._requests.get(labels, 0) + 1
-        part, _, model, tier, _, _ = labels
-        phases = self._phases.get((part, tier, model))
-        if phases is None:
-            phases = self._phases[part, tier, model] = {}
-        for phase, milliseconds in phases_ms.items():
-            times = phases.get(phase)
+    def _count(self, labels: Labels, phases: tuple[str, ...], times_ms: Sequence[tuple[float, ...]]) -> None:
+        self._requests[labels] = self._requests.get(labels, 0) + len(times_ms)
+        by_phase = self._phases.setdefault((labels.part, labels.tier, labels.model), {})
+        for phase, column in zip(phases, zip(*times_ms, strict=True), strict=True):
+            times = by_phase.get(phase)
             if times is None:
-                times = phases[phase] = _Times()
-            times.by_bucket[bisect_left(_BUCKETS_MS, milliseconds)] += 1
-            times.sum_ms += milliseconds
+                times = by_phase[phase] = _Times()
+            times.add(column)
 
     def collect(self) -> Iterator[Metric]:
-        self._count_noted()
+        for (labels, phases), noted in self._noted.items():
+            if noted:
+                self._count(labels, phases, noted)
+                noted.clear()
         seconds = HistogramMetricFamily(
             "foothill_phase_seconds",
             "Time of one phase of a request, as in Server-Timing; `total` is the whole of it",
             labels=("part", "phase", "tier", "model"),
         )
-        for (part, tier, model), phases in self._phases.items():
-            for phase, times in phases.items():
+        for (part, tier, model), by_phase in self._phases.items():
+            for phase, times in by_phase.items():
                 buckets = list(zip(_BOUNDS, accumulate(times.by_bucket), strict=True))
                 seconds.add_metric((part, phase, tier, model), buckets, times.sum_ms / 1000.0)
         yield seconds
@@ -188,3 +196,8 @@ class _Times:
     def __init__(self) -> None:
         self.by_bucket = [0] * len(_BOUNDS)
         self.sum_ms = 0.0
+
+    def add(self, times_ms: Sequence[float]) -> None:
+        for bucket, count in Counted(map(bisect_left, repeat(_BUCKETS_MS), times_ms)).items():
+            self.by_bucket[bucket] += count
+        self.sum_ms += sum(times_ms)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from aiohttp import web
 
@@ -17,7 +16,7 @@ from runtime.links.http_errors import request_id_of
 class _Incoming:
     """A request that came through aiohttp."""
 
-    __slots__ = ("_request", "grant", "headers", "method", "notes", "params", "request_id", "target")
+    __slots__ = ("_request", "grant", "headers", "method", "params", "request_id", "target")
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
@@ -26,7 +25,6 @@ class _Incoming:
         self.headers = request.headers
         self.params = request.match_info
         self.request_id = request_id_of(request)
-        self.notes: dict[str, Any] = {}
         self.grant: Grant | None = None
 
     async def read(self, limit: int, deadline: Deadline, clock: Clock) -> bytes:

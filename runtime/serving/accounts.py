@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -14,8 +14,9 @@ from contracts.timing import TOTAL, format_server_timing
 from runtime.links.exchanges import Clock, Incoming, Outgoing
 from runtime.links.http_errors import hidden, refused
 from runtime.links.oip_errors import with_error
-from runtime.links.telemetry import Telemetry
+from runtime.links.telemetry import Labels, Telemetry
 from runtime.serving.settings import ServingSettings
+from runtime.serving.statistics import PHASES, Times
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,7 @@ class Account(msgspec.Struct):
         self.reason, self.status = code, status
 
 
-GiveUp = Callable[[], None]
 Story = Callable[[Incoming, Account], Awaitable[Outgoing]]
-SwiftStory = Callable[[Incoming, bytes, Account, Callable[[Outgoing | Exception], None]], GiveUp | None]
-"""As `runtime.links.hot_routes.Swift`, with an account that it fills, and with failures in place of their answers."""
 
 
 class Accounts:
@@ -56,52 +54,28 @@ class Accounts:
         self._route = route
         self._settings = settings
         self._telemetry = telemetry
-        self._in_flight = telemetry.in_flight(settings.tier)
+        self.in_flight = telemetry.in_flight(settings.tier)
         self._clock = clock
 
     async def tell(self, story: Story, request: Incoming) -> Outgoing:
         """The story's answer, or what its failure is to the caller."""
         account = Account(self._settings.tier, self._clock())
-        self._in_flight.count += 1
+        self.in_flight.count += 1
         try:
             return await story(request, account)
         except asyncio.CancelledError:
             account.failed("client-gone", CLIENT_GONE)
             raise
         except Exception as error:  # noqa: BLE001 - none of them may leave here
-            return self._refusal(error, request, account)
+            return self.refusal(error, request, account)
         finally:
-            self._close(account)
+            self.close(account)
 
-    def tell_swiftly(
-        self, story: SwiftStory, request: Incoming, body: bytes, done: Callable[[Outgoing], None]
-    ) -> GiveUp | None:
-        """As `tell`, by a story that may have none for this request: then None."""
-        account = Account(self._settings.tier, self._clock())
+    def account(self, started_s: float, model: str, phases_ms: dict[str, float]) -> Account:
+        """Of a request that is not told here. Count it `in_flight`; `close` its account, or have it `answered`."""
+        return Account(self._settings.tier, started_s, model, phases_ms=phases_ms)
 
-        def end(outcome: Outgoing | Exception) -> None:
-            answer = outcome if isinstance(outcome, Outgoing) else self._refusal(outcome, request, account)
-            self._close(account)
-            done(answer)
-
-        self._in_flight.count += 1
-        try:
-            give_up = story(request, body, account, end)
-        except Exception as error:  # noqa: BLE001 - none of them may leave here
-            end(error)
-            return _nothing
-        if give_up is None:
-            self._in_flight.count -= 1
-            return None
-
-        def gone() -> None:
-            account.failed("client-gone", CLIENT_GONE)
-            self._close(account)
-            give_up()
-
-        return gone
-
-    def _refusal(self, error: Exception, request: Incoming, account: Account) -> Outgoing:
+    def refusal(self, error: Exception, request: Incoming, account: Account) -> Outgoing:
         """An error as the answer of this route."""
         if not isinstance(error, FoothillError):
             log.error("%s %s failed, request id %s", request.method, request.target, request.request_id, exc_info=error)
@@ -116,8 +90,9 @@ class Accounts:
             answer.body = with_error(answer.body)
         return answer
 
-    def _close(self, account: Account) -> None:
-        self._in_flight.count -= 1
+    def close(self, account: Account) -> None:
+        """Nothing more comes of this request."""
+        self.in_flight.count -= 1
         if TOTAL not in account.phases_ms:
             account.phases_ms[TOTAL] = (self._clock() - account.started_s) * 1000.0
         self._telemetry.observe(
@@ -130,6 +105,8 @@ class Accounts:
             phases_ms=account.phases_ms,
         )
 
-
-def _nothing() -> None:
-    """Nothing is left to give up."""
+    def answered(self, model: str, reason: str, times_ms: Sequence[Times]) -> None:
+        """As `close`, for many that this server has answered alike."""
+        self.in_flight.count -= len(times_ms)
+        labels = Labels(self._settings.tier, self._route, model, self._settings.tier, reason, 200)
+        self._telemetry.observe_all(labels, PHASES, times_ms)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from contracts import headers, oip
 from contracts.deadlines import Deadline
@@ -12,9 +10,8 @@ from contracts.errors import FoothillError
 from contracts.headers import Terms
 from contracts.timing import TOTAL, format_server_timing
 from runtime.links.admission import Admission
-from runtime.links.bodies import too_large
 from runtime.links.exchanges import Clock, Fixed, Incoming, Outgoing
-from runtime.links.grants import ANYBODY
+from runtime.links.grants import ANYBODY, Grant
 from runtime.links.holder import Evidence, Holder, Judged, outward_headers
 from runtime.links.hop import Hop, verify_hop
 from runtime.links.upstream import Answer, Request, answer_headers
@@ -25,20 +22,16 @@ from runtime.serving.hosting import ModelHost, Served
 from runtime.serving.oip import Encoded
 from runtime.serving.postprocess import Reading
 from runtime.serving.settings import ServingSettings
+from runtime.serving.statistics import PHASES, Times
 from runtime.serving.work import Later, Work
 from runtime.serving.workers import Workers
 
 UNSETTLED = "unsettled"
 """The reason on an answer whose holder has yet to decide."""
 
-_TOLD = "told"
 
-End = Callable[[Outgoing | Exception], None]
-GiveUp = Callable[[], None]
-
-
-class _Told(NamedTuple):
-    """`marked`: whether it bears a hop's mark, which holds for one request only."""
+class Told(NamedTuple):
+    """What the head of a request says. `marked`: whether it bears a hop's mark, which holds for one request only."""
 
     terms: Terms
     model: str
@@ -81,7 +74,7 @@ class Answers:
         self._holder = holder
         self._clock = clock
         self._wall = wall
-        self._reason = "cloud" if settings.tier == "cloud" else UNSETTLED
+        self.reason = "cloud" if settings.tier == "cloud" else UNSETTLED
 
     async def answer(self, request: Incoming, account: Account) -> Outgoing:
         """The whole story. Raises FoothillError."""
@@ -107,32 +100,34 @@ class Answers:
                 raise
         return await self.finish(call, result, self.judge(call, result))
 
-    def answer_swiftly(self, request: Incoming, body: bytes, account: Account, end: End) -> GiveUp | None:
-        """The same story without a task of its own, for a request that is here as a whole and quickly read.
+    def told(self, request: Incoming) -> Told:
+        """Raises FoothillError `bad_request` or `residency_denied`."""
+        terms = headers.parse_terms(request.headers)
+        self._check_residency(terms)
+        deadline_ms = terms.deadline_ms or self._settings.default_deadline_ms
+        model, version = request.params["model"], request.params.get("version", "")
+        return Told(terms, model, version, deadline_ms / 1000.0, headers.HOP in request.headers)
 
-        None for any other. Else `end` gets the answer, or what `answer` would raise. Raises what is to be said at once.
+    def narrowed(self, terms: Terms, grant: Grant) -> Terms:
+        """The request's terms within what its caller was granted. Raises FoothillError `residency_denied`."""
+        if not grant.residency:
+            return terms
+        terms = grant.narrow(terms)
+        self._check_residency(terms)
+        return terms
+
+    def hop(self, request: Incoming) -> Hop | None:
+        """Who verifiably sent it on."""
+        mark = request.headers.get(headers.HOP)
+        if self._settings.hop_key is None or mark is None:
+            return None
+        return verify_hop(self._settings.hop_key, mark, request.request_id, self._wall())
+
+    def judge(self, call: Call, result: BatchResult, *, drawn: bool | None = None) -> Judged | None:
+        """What becomes of an answer; None where that is not settled here: another hop holds it, or nobody does.
+
+        `drawn`: whether it was drawn for an audit, where that is known.
         """
-        if self._admission is not None:
-            model = request.params["model"]
-            request.grant = self._admission.check_now(request.headers, request.request_id, model)
-            if request.grant is None:
-                return None
-        call = self._begin(request, account)
-        if len(body) > self._settings.max_body_bytes:
-            raise too_large(self._settings.max_body_bytes)
-        call.take(body, self._clock())
-        try:
-            asked = self._work.read(call)
-            if isinstance(asked, Later):
-                return None
-            call.grant.count_body(len(body))
-        finally:
-            call.decoded(self._clock())
-        call.ask(asked)
-        return _Swift(self, call, end).start()
-
-    def judge(self, call: Call, result: BatchResult) -> Judged | None:
-        """What becomes of an answer; None where that is not settled here: another hop holds it, or nobody does."""
         call.ran_s = self._clock()
         call.phases_ms["queue"] = result.queue_ms
         call.phases_ms["infer"] = result.infer_ms
@@ -141,7 +136,7 @@ class Answers:
             return None
         loaded, reading = call.served.loaded, result.reading
         evidence = Evidence(reading.confidence, loaded.stratum, loaded.digest, reading.answer)
-        return self._holder.judge(evidence, call.terms, call.deadline)
+        return self._holder.judge(evidence, call.terms, call.deadline, drawn=drawn)
 
     async def finish(self, call: Call, result: BatchResult, judged: Judged | None) -> Outgoing:
         """The answer to what the model has said. Raises FoothillError."""
@@ -151,14 +146,28 @@ class Answers:
         local = self._local(call, result.reading, body, judged)
         if judged is None or judged.kept:
             return local
-        return await self._settle(call, _for_hop(local, result.reading, self._host), judged)
+        return await self._settle(call, for_hop(local, result.reading.answer, self._host), judged)
 
-    def finish_swiftly(self, call: Call, result: BatchResult, judged: Judged | None) -> Outgoing | None:
-        """As `finish` where nothing has to be waited for, else None."""
-        if judged is not None and not judged.kept:
-            return None
-        body = self._work.write(call, result, self._reason_of(judged))
-        return None if isinstance(body, Later) else self._local(call, result.reading, body, judged)
+    def fixed(
+        self, served: Served, content_type: str, header_length: int | None, reason: str, certified: bool
+    ) -> Fixed:
+        """The headers of which a model has few sets."""
+        key = (content_type, header_length, reason, certified)
+        fixed = served.fixed.get(key)
+        if fixed is None:
+            named = {
+                "Content-Type": content_type,
+                headers.TIER: self._settings.tier,
+                headers.NODE: self._settings.node,
+                headers.REASON: reason,
+                headers.CERTIFIED: "true" if certified else "false",
+                headers.DEGRADED: "false",
+                **served.named,
+            }
+            if header_length is not None:
+                named[oip.HEADER_LENGTH] = str(header_length)
+            fixed = served.fixed.put(key, Fixed(named))
+        return fixed
 
     def refused(self, call: Call) -> None:
         call.served.statistics.failed((self._clock() - call.started_s) * 1000.0)
@@ -166,28 +175,14 @@ class Answers:
     def _begin(self, request: Incoming, account: Account) -> Call:
         """Everything about a request that is known before its body."""
         arrived_s = self._clock()
-        told = request.notes.get(_TOLD)
-        if told is None:
-            told = request.notes[_TOLD] = self._told(request)
-        terms, model, version, deadline_s, marked = told
-        grant, hop = request.grant or ANYBODY, None
-        if grant.residency:
-            terms = grant.narrow(terms)
-            self._check_residency(terms)
+        terms, model, version, deadline_s, marked = self.told(request)
+        grant = request.grant or ANYBODY
+        terms = self.narrowed(terms, grant)
         served = self._host.get(model, version)
         account.model = model
-        if marked:
-            hop = self._hop(request)
+        hop = self.hop(request) if marked else None
         deadline = Deadline(arrived_s + deadline_s)
         return Call(request, model, version, terms, deadline, hop, grant, served, account, account.phases_ms)
-
-    def _told(self, request: Incoming) -> _Told:
-        """What the head of a request says, once for all that have the very same."""
-        terms = headers.parse_terms(request.headers)
-        self._check_residency(terms)
-        deadline_ms = terms.deadline_ms or self._settings.default_deadline_ms
-        model, version = request.params["model"], request.params.get("version", "")
-        return _Told(terms, model, version, deadline_ms / 1000.0, headers.HOP in request.headers)
 
     def _check_residency(self, terms: Terms) -> None:
         """Before the body is read, and whoever sent it here: a router's table may be older than this node's place."""
@@ -198,23 +193,18 @@ class Answers:
                 f"{', '.join(terms.residency)}. Ask a server there, or widen Foothill-Residency.",
             )
 
-    def _hop(self, request: Incoming) -> Hop | None:
-        mark = request.headers.get(headers.HOP)
-        if self._settings.hop_key is None or mark is None:
-            return None
-        return verify_hop(self._settings.hop_key, mark, request.request_id, self._wall())
-
     def _reason_of(self, judged: Judged | None) -> str:
-        return judged.verdict.reason if judged is not None and judged.kept else self._reason
+        return judged.verdict.reason if judged is not None and judged.kept else self.reason
 
     def _local(self, call: Call, reading: Reading, body: Encoded, judged: Judged | None) -> Outgoing:
         """The answer as this server gives it by itself."""
         now_s = self._clock()
         call.phases_ms["encode"] = (now_s - call.ran_s) * 1000.0
         call.deadline.check(now_s, "the answer was written")
-        call.served.statistics.succeeded(call.phases_ms, rows=call.rows, now_s=self._wall())
         phases_ms = call.phases_ms
         phases_ms[TOTAL] = (now_s - call.started_s) * 1000.0
+        times_ms = cast(Times, tuple([phases_ms[phase] for phase in PHASES]))
+        call.served.statistics.succeeded([times_ms], rows=call.rows, now_s=self._wall())
         reason = self._reason_of(judged)
         call.account.answered(self._settings.tier, reason, phases_ms)
         certified = judged is not None and judged.kept and judged.verdict.certified
@@ -223,27 +213,10 @@ class Answers:
         )
         if reading.confidence is not None:
             lines += f"{headers.CONFIDENCE}: {reading.confidence!r}\r\n"
-        answer = Outgoing(200, {}, body.body, self._fixed(call.served, body, reason, certified), lines)
-        return answer if call.hop is None else _for_hop(answer, reading, self._host)
-
-    def _fixed(self, served: Served, body: Encoded, reason: str, certified: bool) -> Fixed:
-        """The headers of which a model has few sets."""
-        key = (body.content_type, body.header_length, reason, certified)
-        fixed = served.fixed.get(key)
-        if fixed is None:
-            named = {
-                "Content-Type": body.content_type,
-                headers.TIER: self._settings.tier,
-                headers.NODE: self._settings.node,
-                headers.REASON: reason,
-                headers.CERTIFIED: "true" if certified else "false",
-                headers.DEGRADED: "false",
-                **served.named,
-            }
-            if body.header_length is not None:
-                named[oip.HEADER_LENGTH] = str(body.header_length)
-            fixed = served.fixed.put(key, Fixed(named))
-        return fixed
+        answer = Outgoing(
+            200, {}, body.body, self.fixed(call.served, body.content_type, body.header_length, reason, certified), lines
+        )
+        return answer if call.hop is None else for_hop(answer, reading.answer, self._host)
 
     async def _settle(self, call: Call, local: Outgoing, judged: Judged) -> Outgoing:
         """What the holder makes of it, where that is this server."""
@@ -270,72 +243,9 @@ class Answers:
         return Outgoing(200, outward, settled.answer.body)
 
 
-class _Swift:
-    """One request on its swift way, between its entry into the batcher and its end."""
-
-    __slots__ = ("_answers", "_call", "_end", "_task", "_waiting")
-
-    def __init__(self, answers: Answers, call: Call, end: End) -> None:
-        self._answers = answers
-        self._call = call
-        self._end = end
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> GiveUp:
-        call = self._call
-        call.served.enter()
-        try:
-            batcher, asked = call.served.batcher, call.asked
-            self._waiting = batcher.enter(asked.inputs, call.deadline, self._ran, priority=asked.priority)
-        except BaseException:
-            call.served.leave()
-            self._answers.refused(call)
-            raise
-        return self.give_up
-
-    def give_up(self) -> None:
-        """Nobody is told of an end any more, whatever a task that is cancelled makes of that."""
-        self._end = _told_nobody
-        if self._task is not None:
-            self._task.cancel()
-        elif self._call.served.batcher.leave(self._waiting):
-            self._call.served.leave()
-
-    def _ran(self, outcome: BatchResult | Exception) -> None:
-        """The model has answered, or refused."""
-        self._call.served.leave()
-        if not isinstance(outcome, BatchResult):
-            if isinstance(outcome, FoothillError):
-                self._answers.refused(self._call)
-            self._end(outcome)
-            return
-        try:
-            judged = self._answers.judge(self._call, outcome)
-            answer = self._answers.finish_swiftly(self._call, outcome, judged)
-        except Exception as error:  # noqa: BLE001 - whoever waits is told of defects too
-            self._end(error)
-            return
-        if answer is None:
-            self._task = asyncio.create_task(self._finish(outcome, judged))
-        else:
-            self._end(answer)
-
-    async def _finish(self, result: BatchResult, judged: Judged | None) -> None:
-        outcome: Outgoing | Exception
-        try:
-            outcome = await self._answers.finish(self._call, result, judged)
-        except Exception as error:  # noqa: BLE001 - whoever waits is told of defects too
-            outcome = error
-        self._end(outcome)
-
-
-def _told_nobody(_: Outgoing | Exception) -> None:
-    """The caller is gone."""
-
-
-def _for_hop(answer: Outgoing, reading: Reading, host: ModelHost) -> Outgoing:
-    """With the headers that only a hop may see."""
-    if reading.answer:
-        answer.headers[headers.ANSWER] = reading.answer
+def for_hop(answer: Outgoing, essence: str, host: ModelHost) -> Outgoing:
+    """With the headers that only a hop may see; `essence` is what can be compared of it."""
+    if essence:
+        answer.headers[headers.ANSWER] = essence
     answer.headers[headers.LOAD] = host.load().header()
     return answer

@@ -27,6 +27,7 @@ from runtime.serving.hosting import ModelHost
 from runtime.serving.model_metrics import ModelMetrics
 from runtime.serving.repository import Repository
 from runtime.serving.settings import ServingSettings
+from runtime.serving.swift import Swift
 from runtime.serving.work import Infer, Predict, Work
 from runtime.serving.workers import Workers
 
@@ -57,8 +58,11 @@ def create_app(
     def route(pattern: str, name: str, work: Work) -> Route:
         answers = Answers(work, host, settings, workers, holder, clock, wall, admission=admission, spool=spool)
         account = accounts(name)
-        swift = partial(account.tell_swiftly, answers.answer_swiftly)
-        return Route("POST", pattern, partial(account.tell, answers.answer), swift)
+        story = partial(account.tell, answers.answer)
+        if name != "infer":
+            return Route("POST", pattern, story)
+        swift = Swift(answers, account, host, holder, admission, clock, wall)
+        return Route("POST", pattern, story, swift.prepare)
 
     hot = [
         route(INFER, "infer", Infer()),

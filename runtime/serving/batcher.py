@@ -9,8 +9,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
@@ -22,7 +23,7 @@ from runtime.serving.batching.service_times import ServiceTimes
 from runtime.serving.batching.turns import Share, Turns
 from runtime.serving.engine_thread import EngineThread
 from runtime.serving.postprocess import Reading
-from runtime.serving.shared_run import Part, Ran, Read, Run, read_nothing, run_shared
+from runtime.serving.shared_run import Ran, Read, Run, Whole, read_nothing, run_shared
 from runtime.serving.tensors import Array
 
 log = logging.getLogger(__name__)
@@ -43,15 +44,39 @@ class BatchResult(msgspec.Struct, frozen=True):
     batch: int
 
 
-Then = Callable[[BatchResult | Exception], None]
-"""Called once, on the event loop, with what the batcher or the engine has to say. Must not raise: that is a defect,
-which is logged, since others wait for their answers behind it."""
+class Answered(msgspec.Struct, frozen=True):
+    """A run that has ended, of `batch` rows. `started_s` is when it began; its time in ms."""
+
+    whole: Whole
+    started_s: float
+    infer_ms: float
+    batch: int
+
+    def result(self, waiting: Waiting, at: int) -> BatchResult:
+        """For the request at that place in it."""
+        queue_ms = (self.started_s - waiting.since_s) * 1000.0
+        return BatchResult(self.whole.part(at), self.whole.readings.of(at), queue_ms, self.infer_ms, self.batch)
+
+
+class Asker(Protocol):
+    """Who waits for answers, maybe for many at once: told of each one once, on the event loop, never before `join`
+    returns. Must not raise: that is a defect, which is logged, since others wait for their answers behind it."""
+
+    def answered(self, run: Answered, mine: Sequence[tuple[Waiting, int]]) -> None:
+        """The requests of this asker in a run, each with its place in it."""
+        ...
+
+    def failed(self, waiting: Waiting, error: Exception) -> None:
+        """What the batcher or the engine has to say instead of an answer."""
+        ...
 
 
 class Waiting(Entry, kw_only=True, eq=False):
+    """One request: `inputs` for the engine, of whose answer `asker` is told."""
+
     inputs: Mapping[str, Array]
-    then: Then
-    answered: bool = False
+    asker: Asker
+    done: bool = False
 
 
 class Lane:
@@ -113,28 +138,43 @@ class Batcher:
         Raises Refused, or what the engine raised.
         """
         answer: asyncio.Future[BatchResult] = self._loop.create_future()
-        waiting = self.enter(inputs, deadline, partial(_settle, answer), priority=priority)
+        waiting = Waiting(
+            rows=len(next(iter(inputs.values()))) if self._batches else 1,
+            key=key_of(inputs),
+            level=level_of(priority),
+            since_s=self._clock(),
+            expires_at_s=deadline.expires_at_s,
+            inputs=inputs,
+            asker=_Single(answer),
+        )
+        self.join(waiting)
         try:
             return await answer
         except asyncio.CancelledError:
             self.leave(waiting)
             raise
 
-    def enter(self, inputs: Mapping[str, Array], deadline: Deadline, then: Then, *, priority: int = 0) -> Waiting:
-        """As `submit`, for whom `then` is called, never before this returns. Raises Refused for who is not let in."""
-        waiting = self._admit(inputs, deadline, then, priority)
+    def join(self, waiting: Waiting) -> None:
+        """Lets a request in that has come just now. Raises Refused for one that is not let in."""
+        if self._closed:
+            raise self.schedule.count(refusals.closed())
+        displaced = self.schedule.admit(waiting, waiting.since_s)
+        if displaced is not None:
+            # Later: who is told may come again at once, and would be let in before the one whose place this is.
+            self._loop.call_soon(self._fail, *displaced)
         self._open.add(waiting)
         if waiting.expires_at_s < self._alarm_s:
             self._set_alarm(waiting.expires_at_s)
-        self._wake()
-        return waiting
+        if self._idle and not (self._woken or self._asked):
+            self._woken = True
+            self._loop.call_soon(self._start)
 
     def leave(self, waiting: Waiting) -> bool:
         """Nobody waits for this answer any more, and nobody is called. Whether anybody would still have been."""
-        if waiting.answered:
+        if waiting.done:
             return False
         self.schedule.refused["gone"] += 1
-        waiting.answered = True
+        waiting.done = True
         self._drop(waiting)
         return True
 
@@ -143,7 +183,7 @@ class Batcher:
         self._closed = True
         for waiting in [*self.schedule.line.ordered()]:
             self.schedule.line.discard(waiting)
-            self._answer_one(waiting, self.schedule.count(refusals.closed()))
+            self._fail(waiting, self.schedule.count(refusals.closed()))
         if self._asked:
             self._turns.withdraw(self._share)
         await self._loop.run_in_executor(None, self._stop)
@@ -153,25 +193,6 @@ class Batcher:
     def _stop(self) -> None:
         for lane in self._lanes:
             lane.thread.stop()
-
-    def _admit(self, inputs: Mapping[str, Array], deadline: Deadline, then: Then, priority: int) -> Waiting:
-        if self._closed:
-            raise self.schedule.count(refusals.closed())
-        now_s = self._clock()
-        waiting = Waiting(
-            rows=len(next(iter(inputs.values()))) if self._batches else 1,
-            key=tuple([(name, array.dtype, array.shape[1:]) for name, array in inputs.items()]),
-            level=level_of(priority),
-            since_s=now_s,
-            expires_at_s=deadline.expires_at_s,
-            inputs=inputs,
-            then=then,
-        )
-        displaced = self.schedule.admit(waiting, now_s)
-        if displaced is not None:
-            # Later: who is told may come again at once, and would be let in before the one whose place this is.
-            self._loop.call_soon(self._answer_one, *displaced)
-        return waiting
 
     def _start(self) -> None:
         """Runs the next batch here when it is short, else asks for a turn of the machine."""
@@ -195,7 +216,7 @@ class Batcher:
             return []
         batch, late = self.schedule.next(self._clock(), lanes=lanes)
         for waiting, refusal in late:
-            self._answer_one(waiting, refusal)
+            self._fail(waiting, refusal)
         return batch
 
     def _is_short(self, batch: Sequence[Waiting]) -> bool:
@@ -255,32 +276,49 @@ class Batcher:
 
     def _end(self, lane: Lane, ran: Ran) -> None:
         now_s = self._clock()
-        sound = all(isinstance(result, Part) for result in ran.results)
-        self.schedule.end(lane.batch, engine_s=ran.engine_s, whole_s=now_s - lane.wanted_s, now_s=now_s, sound=sound)
+        whole_s = now_s - lane.wanted_s
+        self.schedule.end(lane.batch, engine_s=ran.engine_s, whole_s=whole_s, now_s=now_s, sound=ran.sound)
         lane.batch = ()
         self._idle.append(lane)
 
     def _answer(self, batch: Sequence[Waiting], ran: Ran) -> None:
-        rows, infer_ms, now_s = sum(waiting.rows for waiting in batch), ran.engine_s * 1000.0, self._clock()
-        for waiting, result in zip(batch, ran.results, strict=True):
-            if waiting.answered:
-                continue
-            if not isinstance(result, Part):
-                self._answer_one(waiting, result)
-            elif now_s > waiting.expires_at_s:
-                self._expire(waiting)
+        infer_ms = ran.engine_s * 1000.0
+        if ran.together is not None:
+            rows = sum([waiting.rows for waiting in batch])
+            self._tell(Answered(ran.together, ran.started_s, infer_ms, rows), batch)
+            return
+        for waiting, alone in zip(batch, ran.apart, strict=True):
+            if isinstance(alone, Whole):
+                self._tell(Answered(alone, ran.started_s, infer_ms, waiting.rows), [waiting])
             else:
-                queue_ms = (ran.started_s - waiting.since_s) * 1000.0
-                self._answer_one(waiting, BatchResult(result.outputs, result.reading, queue_ms, infer_ms, rows))
+                self._fail(waiting, alone)
 
-    def _answer_one(self, waiting: Waiting, outcome: BatchResult | Exception) -> None:
-        if not waiting.answered:
-            waiting.answered = True
+    def _tell(self, run: Answered, batch: Sequence[Waiting]) -> None:
+        """Each asker of its requests that are in time."""
+        now_s, shares = self._clock(), dict[Asker, list[tuple[Waiting, int]]]()
+        for at, waiting in enumerate(batch):
+            if waiting.done:
+                continue
+            if now_s > waiting.expires_at_s:
+                self._expire(waiting)
+                continue
+            waiting.done = True
             self._open.discard(waiting)
-            try:
-                waiting.then(outcome)
-            except Exception:
-                log.exception("an answer could not be handed over")
+            shares.setdefault(waiting.asker, []).append((waiting, at))
+        for asker, mine in shares.items():
+            self._hand_over(partial(asker.answered, run, mine))
+
+    def _fail(self, waiting: Waiting, error: Exception) -> None:
+        if not waiting.done:
+            waiting.done = True
+            self._open.discard(waiting)
+            self._hand_over(partial(waiting.asker.failed, waiting, error))
+
+    def _hand_over(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except Exception:
+            log.exception("an answer could not be handed over")
 
     def _wake(self) -> None:
         if self.waiting and self._idle and not (self._woken or self._asked or self._closed):
@@ -297,14 +335,14 @@ class Batcher:
     def _ring(self) -> None:
         now_s, self._alarm, self._alarm_s = self._clock(), None, math.inf
         for waiting in [*self._open]:
-            if waiting.expires_at_s <= now_s and not waiting.answered:
+            if waiting.expires_at_s <= now_s and not waiting.done:
                 self._expire(waiting)
         if self._open:
             self._set_alarm(min(waiting.expires_at_s for waiting in self._open))
 
     def _expire(self, waiting: Waiting) -> None:
         refusal = self.schedule.count(refusals.expired("the model had answered"))
-        self._answer_one(waiting, refusal)
+        self._fail(waiting, refusal)
         self._drop(waiting)
 
     def _drop(self, waiting: Waiting) -> None:
@@ -313,14 +351,25 @@ class Batcher:
         if self.schedule.line.discard(waiting):
             return
         for lane in self._lanes:
-            if waiting in lane.batch and all(each.answered for each in lane.batch):
+            if waiting in lane.batch and all(each.done for each in lane.batch):
                 self._interrupt(lane.thread.ident)
 
 
-def _settle(answer: asyncio.Future[BatchResult], outcome: BatchResult | Exception) -> None:
-    if answer.done():
-        return
-    if isinstance(outcome, BatchResult):
-        answer.set_result(outcome)
-    else:
-        answer.set_exception(outcome)
+class _Single:
+    """Waits for one answer."""
+
+    def __init__(self, answer: asyncio.Future[BatchResult]) -> None:
+        self._answer = answer
+
+    def answered(self, run: Answered, mine: Sequence[tuple[Waiting, int]]) -> None:
+        if not self._answer.done():
+            self._answer.set_result(run.result(*mine[0]))
+
+    def failed(self, waiting: Waiting, error: Exception) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(error)
+
+
+def key_of(inputs: Mapping[str, Array]) -> Hashable:
+    """What may share a run: tensors of the same names and types, alike but for their rows."""
+    return tuple([(name, array.dtype, array.shape[1:]) for name, array in inputs.items()])

@@ -5,7 +5,7 @@ A caller asks again and again with the same names, shapes and wishes: what diffe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from contracts import oip as protocol
 from contracts.manifest import Manifest
 from runtime.serving import oip, tensors
+from runtime.serving.batcher import key_of
 from runtime.serving.few import Few
 from runtime.serving.oip import Asked, Encoded, Wanted
 from runtime.serving.tensors import Array
@@ -29,33 +30,51 @@ class _Input(NamedTuple):
     offset: int
 
 
-class _Form(NamedTuple):
-    """A request but for its tensors, in a body of `body_bytes`; `wishes` is what it asks besides."""
+class Form(NamedTuple):
+    """A request but for its tensors: its JSON, and how long its body is. `wishes` is what it asks besides.
 
+    `rows` of its tensors, where they have rows; `key` is what may share a run.
+    """
+
+    json: bytes
+    body_bytes: int
     inputs: Sequence[_Input]
     wishes: tuple[tuple[Wanted, ...], str, int, int]
-    body_bytes: int
+    rows: int
+    key: Hashable
+
+    def tensors(self, body: bytes) -> dict[str, Array]:
+        """Views of those in a body of this form."""
+        return {name: np.ndarray(shape, dtype, body, offset) for name, dtype, shape, offset in self.inputs}
 
 
 class Forms:
-    """For one model. Reads and writes as `runtime.serving.oip` does, which is asked about every form that is new."""
+    """For one model, which `batches` or not.
 
-    def __init__(self, manifest: Manifest) -> None:
+    Reads and writes as `runtime.serving.oip` does, which is asked about every form that is new.
+    """
+
+    def __init__(self, manifest: Manifest, *, batches: bool) -> None:
         self._manifest = manifest
-        self._forms: Few[bytes, _Form] = Few()
+        self._batches = batches
+        self._forms: Few[bytes, Form] = Few()
         self._heads: Few[tuple[object, ...], bytes] = Few()
+
+    def find(self, body: bytes, json_bytes: int) -> Form | None:
+        """Of a request that is like one that was read before."""
+        form = self._forms.get(body[:json_bytes])
+        return form if form is not None and form.body_bytes == len(body) else None
 
     def read(self, body: bytes, header_length: str | None) -> Asked:
         """A whole request. Raises FoothillError `bad_request` or `bad_tensor`."""
-        json_bytes = _short_length(header_length)
-        form = self._forms.get(body[:json_bytes]) if json_bytes else None
-        if form is not None and form.body_bytes == len(body):
-            inputs = {name: np.ndarray(shape, dtype, body, offset) for name, dtype, shape, offset in form.inputs}
-            return Asked(inputs, *form.wishes)
+        json_bytes = short_length(header_length)
+        form = self.find(body, json_bytes) if json_bytes else None
+        if form is not None:
+            return Asked(form.tensors(body), *form.wishes)
         asked = oip.read(body, header_length, self._manifest)
-        new = _form(body, header_length, asked) if json_bytes and not asked.id else None
+        new = self._form(body, header_length, asked) if json_bytes and not asked.id else None
         if new is not None:
-            self._forms.put(body[:json_bytes], new)
+            self._forms.put(new.json, new)
         return asked
 
     def write(self, asked: Asked, outputs: Mapping[str, Array]) -> Encoded:
@@ -63,34 +82,40 @@ class Forms:
         if asked.id:
             return self._written(asked, outputs)
         arrays = [outputs[want.name] for want in asked.wanted]
-        key = (asked.wanted, *[(array.dtype, array.shape) for array in arrays])
-        head = self._heads.get(key)
+        shapes = [(array.dtype, array.shape) for array in arrays]
+        head = self.head(asked.wanted, shapes)
         if head is not None:
             return Encoded(b"".join((head, *[array.tobytes() for array in arrays])), oip.OCTETS, len(head))
         written = self._written(asked, outputs)
         plain = all(want.binary and not want.classes for want in asked.wanted)
         if plain and not any(array.dtype.hasobject for array in arrays):
-            self._heads.put(key, written.body[: written.header_length])
+            self._heads.put((asked.wanted, *shapes), written.body[: written.header_length])
         return written
+
+    def head(self, wanted: tuple[Wanted, ...], shapes: Sequence[tuple[np.dtype[Any], tuple[int, ...]]]) -> bytes | None:
+        """The JSON before binary outputs of these types and shapes, where such an answer was written before."""
+        return self._heads.get((wanted, *shapes))
 
     def _written(self, asked: Asked, outputs: Mapping[str, Array]) -> Encoded:
         return oip.write_response(outputs, asked.wanted, self._manifest, self._manifest.model, asked.id)
 
+    def _form(self, body: bytes, header_length: str | None, asked: Asked) -> Form | None:
+        """Of a request that was read; None where its JSON has values in it, or a tensor is no view of its bytes."""
+        request, _ = protocol.parse_request(body, header_length)
+        json_bytes = offset = short_length(header_length)
+        found = {}
+        for tensor in request.inputs:
+            size, dtype = tensor.parameters.binary_data_size, tensors.NUMPY[tensor.datatype]
+            if size is None or dtype.kind in "Ob":
+                return None
+            found[tensor.name] = _Input(tensor.name, dtype, tensor.shape, offset)
+            offset += size
+        inputs = [found[name] for name in asked.inputs]
+        rows = inputs[0].shape[0] if self._batches else 1
+        return Form(body[:json_bytes], len(body), inputs, asked[1:], rows, key_of(asked.inputs))
 
-def _short_length(told: str | None) -> int:
+
+def short_length(told: str | None) -> int:
     """Of the JSON in bytes; 0 where nobody says, or where it is long."""
     short = told is not None and len(told) <= _MAX_LENGTH_DIGITS and told.isascii() and told.isdigit()
     return int(told or "") if short else 0
-
-
-def _form(body: bytes, header_length: str | None, asked: Asked) -> _Form | None:
-    """Of a request that was read; None where its JSON has values in it, or a tensor is no mere view of its bytes."""
-    request, _ = protocol.parse_request(body, header_length)
-    offset, found = _short_length(header_length), {}
-    for tensor in request.inputs:
-        size, dtype = tensor.parameters.binary_data_size, tensors.NUMPY[tensor.datatype]
-        if size is None or dtype.kind in "Ob":
-            return None
-        found[tensor.name] = _Input(tensor.name, dtype, tensor.shape, offset)
-        offset += size
-    return _Form([found[name] for name in asked.inputs], asked[1:], len(body))

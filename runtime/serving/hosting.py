@@ -94,7 +94,7 @@ class Served:
         self.loaded = loaded
         self.batcher = batcher
         self.statistics = ModelStatistics(loaded.manifest.model, loaded.manifest.version)
-        self.forms = Forms(loaded.manifest)
+        self.forms = Forms(loaded.manifest, batches=loaded.batches)
         self.batches = loaded.batches
         self.named = _named(loaded)
         self.fixed: Few[tuple[str, int | None, str, bool], Fixed] = Few()
@@ -108,8 +108,8 @@ class Served:
         if self.in_flight == 1:
             self._idle.clear()
 
-    def leave(self) -> None:
-        self.in_flight -= 1
+    def leave(self, count: int = 1) -> None:
+        self.in_flight -= count
         if self.in_flight == 0:
             self._idle.set()
 
@@ -252,10 +252,11 @@ class ModelHost:
         in_flight = sum(served.in_flight for served in self._served.values())
         return LoadFigures(in_flight, self._queue_ms, self._service_ms)
 
-    def note(self, queue_ms: float, service_ms: float) -> None:
-        """Takes one answered request into the recent means."""
-        self._queue_ms = _MEMORY * self._queue_ms + (1 - _MEMORY) * queue_ms
-        self._service_ms = _MEMORY * self._service_ms + (1 - _MEMORY) * service_ms
+    def note(self, queue_ms: float, service_ms: float, count: int = 1) -> None:
+        """Takes so many answered requests, with their mean times, into the recent means."""
+        before = _MEMORY**count
+        self._queue_ms = before * self._queue_ms + (1 - before) * queue_ms
+        self._service_ms = before * self._service_ms + (1 - before) * service_ms
 
     async def close(self) -> None:
         """Retires every model."""

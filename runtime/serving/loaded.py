@@ -16,7 +16,7 @@ from runtime.serving.batching.service_times import ServiceTimes
 from runtime.serving.engine import Engine, Interruptible
 from runtime.serving.onnx_engine import OnnxEngine
 from runtime.serving.opening import Opening
-from runtime.serving.postprocess import Reading
+from runtime.serving.postprocess import Reading, Readings
 from runtime.serving.preprocess import Preprocessor
 from runtime.serving.provider_cache import room_for
 from runtime.serving.providers import COMPILERS, Placement, Wish
@@ -111,7 +111,7 @@ class LoadedModel:
         """Confidence and comparable answer of the outputs, under this artifact's own rule."""
         return postprocess.read(outputs, self.manifest, self.artifact)
 
-    def read_each(self, outputs: Mapping[str, Array], ends: Sequence[int]) -> Sequence[Reading]:
+    def read_each(self, outputs: Mapping[str, Array], ends: Sequence[int]) -> Readings:
         """As `read`, for each of the requests whose rows end at `ends`; without any, for one alone."""
         return postprocess.read_each(outputs, ends, self.manifest, self.artifact)
 

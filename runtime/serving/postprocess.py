@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -38,35 +39,61 @@ class Stamp(msgspec.Struct, frozen=True):
     request_id: str
 
 
-NOTHING = Reading()
-"""What the outputs of a model say that has no labels to compare."""
+class Readings:
+    """What a run says to each of its requests, whose rows end at `ends`; what few ask for is worked out when asked.
+
+    `confidences` has one entry for each, None without a rule; `probabilities` are those of all rows.
+    """
+
+    def __init__(
+        self, ends: Sequence[int], confidences: Sequence[float | None], probabilities: Array | None = None
+    ) -> None:
+        self.confidences = confidences
+        self._ends = ends
+        self._probabilities = probabilities
+        self._labels: list[int] | None = None
+
+    def answer(self, at: int) -> str:
+        """The comparable essence for one of them."""
+        if self._probabilities is None:
+            return ""
+        if self._labels is None:
+            self._labels = cast(list[int], np.argmax(self._probabilities, axis=1).tolist())
+        start, end = self._rows(at)
+        return str(self._labels[start]) if end - start == 1 else label_answer(self._labels[start:end])
+
+    def of(self, at: int) -> Reading:
+        """All that it says to one of them."""
+        start, end = self._rows(at)
+        probabilities = None if self._probabilities is None else self._probabilities[start:end]
+        return Reading(self.confidences[at], self.answer(at), probabilities)
+
+    def _rows(self, at: int) -> tuple[int, int]:
+        return self._ends[at - 1] if at else 0, self._ends[at]
+
+
+def nothing(ends: Sequence[int]) -> Readings:
+    """What the outputs of a model say that has no labels to compare."""
+    return Readings(ends or [0], [None] * max(1, len(ends)))
 
 
 def read(outputs: Mapping[str, Array], manifest: Manifest, artifact: Artifact) -> Reading:
     """Probabilities, confidence under the artifact's rule, and the top labels of all rows."""
-    return read_each(outputs, (), manifest, artifact)[0]
+    return read_each(outputs, (), manifest, artifact).of(0)
 
 
-def read_each(
-    outputs: Mapping[str, Array], ends: Sequence[int], manifest: Manifest, artifact: Artifact
-) -> list[Reading]:
+def read_each(outputs: Mapping[str, Array], ends: Sequence[int], manifest: Manifest, artifact: Artifact) -> Readings:
     """What `outputs` say to each of the requests whose rows end at `ends`; without any, to one that has all rows."""
     head = manifest.postprocess
-    ends = ends or [len(outputs[head.output]) if head.scores_classes else 0]
     if not head.scores_classes:
-        return [NOTHING] * len(ends)
+        return nothing(ends)
+    ends = ends or [len(outputs[head.output])]
     rule = artifact.confidence
     temperature = rule.temperature if rule is not None else 1.0
     soften = confidence.softmax if head.kind == "logits" else confidence.sharpen
     probabilities = soften(outputs[head.output], temperature)
-    labels = np.argmax(probabilities, axis=1).tolist()
     sure = confidence.of_each(probabilities, ends, rule.isotonic) if rule is not None else [None] * len(ends)
-    readings, start = [], 0
-    for each, end in zip(sure, ends, strict=True):
-        answer = str(labels[start]) if end - start == 1 else label_answer(labels[start:end])
-        readings.append(Reading(each, answer, probabilities[start:end]))
-        start = end
-    return readings
+    return Readings(ends, sure, probabilities)
 
 
 def predict(outputs: Mapping[str, Array], reading: Reading, manifest: Manifest, stamp: Stamp) -> Prediction:

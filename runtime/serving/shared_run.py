@@ -4,41 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from contracts.errors import FoothillError
 from runtime.serving.engine import Interrupted
-from runtime.serving.postprocess import NOTHING, Reading
+from runtime.serving.postprocess import Readings, nothing
 from runtime.serving.tensors import Array
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
-Read = Callable[[Mapping[str, Array], Sequence[int]], Sequence[Reading]]
+Read = Callable[[Mapping[str, Array], Sequence[int]], Readings]
 """What the outputs of a run say to each request in it, given where the rows of each end; nowhere, for one alone."""
 
 Clock = Callable[[], float]
 
 
-class Part(NamedTuple):
-    """One request's share of a run: its outputs are views into those of the run."""
+class Whole(msgspec.Struct, frozen=True):
+    """What one run has said to its requests. `ends`: where the rows of each end in the outputs; empty for one alone,
+    which has all of them."""
 
     outputs: dict[str, Array]
-    reading: Reading
+    ends: Sequence[int]
+    readings: Readings
+
+    def part(self, at: int) -> dict[str, Array]:
+        """The outputs of one request: views into those of the run."""
+        if not self.ends:
+            return self.outputs
+        start, end = self.ends[at - 1] if at else 0, self.ends[at]
+        return {name: array[start:end] for name, array in self.outputs.items()}
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """What became of each request, in their order: its part, or what was raised. `engine_s`: without the reading."""
+    """What became of the requests: `together`, or, where that failed, of each alone. `engine_s` is without reading."""
 
-    results: Sequence[Part | Exception]
+    together: Whole | None
+    apart: Sequence[Whole | Exception]
     started_s: float
     engine_s: float
 
+    @property
+    def sound(self) -> bool:
+        return self.together is not None
 
-def read_nothing(outputs: Mapping[str, Array], ends: Sequence[int]) -> Sequence[Reading]:
+
+def read_nothing(outputs: Mapping[str, Array], ends: Sequence[int]) -> Readings:
     """For outputs that say nothing."""
-    return [NOTHING] * max(1, len(ends))
+    return nothing(ends)
 
 
 def run_shared(run: Run, read: Read, requests: Sequence[Mapping[str, Array]], clock: Clock) -> Ran:
@@ -50,11 +63,11 @@ def run_shared(run: Run, read: Read, requests: Sequence[Mapping[str, Array]], cl
     try:
         outputs, ends = _together(run, requests)
         engine_s = clock() - started_s
-        return Ran(_parts(outputs, ends, read(outputs, ends)), started_s, engine_s)
+        return Ran(Whole(outputs, ends, read(outputs, ends)), (), started_s, engine_s)
     except Exception as error:  # noqa: BLE001 - whoever waits is told of defects too
         again = len(requests) > 1 and isinstance(error, FoothillError) and not isinstance(error, Interrupted)
-        results = [_alone(run, read, inputs) for inputs in requests] if again else [error] * len(requests)
-        return Ran(results, started_s, clock() - started_s)
+        apart = [_alone(run, read, inputs) for inputs in requests] if again else [error] * len(requests)
+        return Ran(None, apart, started_s, clock() - started_s)
 
 
 def _together(run: Run, requests: Sequence[Mapping[str, Array]]) -> tuple[dict[str, Array], list[int]]:
@@ -68,20 +81,10 @@ def _together(run: Run, requests: Sequence[Mapping[str, Array]]) -> tuple[dict[s
     return outputs, ends
 
 
-def _parts(outputs: dict[str, Array], ends: Sequence[int], readings: Sequence[Reading]) -> list[Part]:
-    if not ends:
-        return [Part(outputs, readings[0])]
-    parts, start = [], 0
-    for end, reading in zip(ends, readings, strict=True):
-        parts.append(Part({name: array[start:end] for name, array in outputs.items()}, reading))
-        start = end
-    return parts
-
-
-def _alone(run: Run, read: Read, inputs: Mapping[str, Array]) -> Part | Exception:
+def _alone(run: Run, read: Read, inputs: Mapping[str, Array]) -> Whole | Exception:
     try:
         outputs, ends = _together(run, [inputs])
-        return Part(outputs, read(outputs, ends)[0])
+        return Whole(outputs, ends, read(outputs, ends))
     except Exception as error:  # noqa: BLE001 - whoever waits is told of defects too
         return error
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from contracts.timing import TOTAL
 from runtime.serving.batching.schedule import Runs
 
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
+
+
+PHASES = ("decode", "queue", "infer", "encode", TOTAL)
+Times = tuple[float, float, float, float, float]
+"""Of one request: those of its PHASES, in ms."""
 
 
 class Duration(msgspec.Struct):
@@ -58,20 +64,17 @@ class ModelStatistics(msgspec.Struct):
     inference_stats: InferStatistics = msgspec.field(default_factory=InferStatistics)
     batch_stats: tuple[BatchStatistics, ...] = ()
 
-    def succeeded(self, phases_ms: Mapping[str, float], *, rows: int, now_s: float) -> None:
-        """Counts one answered request of `rows` rows, with the times of its phases in ms; `now_s` is unix time."""
-        stats = self.inference_stats
+    def succeeded(self, times_ms: Sequence[Times], *, rows: int, now_s: float) -> None:
+        """Counts answered requests, of so many rows in all; `now_s` is unix time."""
+        stats, count = self.inference_stats, len(times_ms)
         self.last_inference = int(now_s * 1000)
         self.inference_count += rows
-        for duration, milliseconds in (
-            (stats.success, sum(phases_ms.values())),
-            (stats.queue, phases_ms.get("queue", 0.0)),
-            (stats.compute_input, phases_ms.get("decode", 0.0)),
-            (stats.compute_infer, phases_ms.get("infer", 0.0)),
-            (stats.compute_output, phases_ms.get("encode", 0.0)),
-        ):
-            duration.count += 1
-            duration.ns += int(milliseconds * _NS_PER_MS)
+        decode, queue, infer, encode, _ = map(sum, zip(*times_ms, strict=True))
+        stats.success.add(decode + queue + infer + encode, count)
+        stats.queue.add(queue, count)
+        stats.compute_input.add(decode, count)
+        stats.compute_infer.add(infer, count)
+        stats.compute_output.add(encode, count)
 
     def with_runs(self, runs: Mapping[int, Runs]) -> ModelStatistics:
         """These, and the engine's sound runs by their number of rows."""

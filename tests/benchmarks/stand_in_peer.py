@@ -43,12 +43,16 @@ class Answering(BaseHTTPRequestHandler):
         self.wfile.write(head.encode() + body)
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+
 def serve(config: dict[str, Any]) -> None:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     Answering.session = ort.InferenceSession(config["onnx"], options, providers=["CPUExecutionProvider"])
     Answering.config = config
-    with ThreadingHTTPServer(("127.0.0.1", config["port"]), Answering) as server:
+    with Server(("127.0.0.1", config["port"]), Answering) as server:
         subprocess.Popen([sys.executable, "-c", _STUBBORN], start_new_session=True)
         server.serve_forever()
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import FoothillError
-from edge_node.probation import Health, Rule, WatchedEngine, judge
+from edge_node.probation import Health, Rule, WatchedEngine, judge, watch
 from runtime.serving.engine import Interrupted
 from runtime.serving.tensors import Array
 
@@ -33,6 +33,13 @@ def test_probation_ends_by_time_by_requests_or_by_an_error(elapsed_s: float, hea
 @given(st.floats(0, 1e6), st.integers(0, 10**6), st.integers(1, 100))
 def test_an_engine_error_always_reverts(elapsed_s: float, runs: int, errors: int) -> None:
     assert judge(elapsed_s, Health(runs, errors), RULE) == "revert"
+
+
+async def test_probation_is_watched_until_it_ends_and_tells_how_the_engine_stood_then() -> None:
+    looks = iter([Health(runs=1), Health(runs=99), Health(runs=100)])
+    assert await watch(lambda: next(looks), RULE, lambda: 0.0) == Health(runs=100)
+    seconds = iter([0.0, 4.9, 5.0])
+    assert await watch(Health, RULE, lambda: next(seconds)) == Health()
 
 
 class Moody:

@@ -15,7 +15,6 @@ from edge_node.latency import LatencyRule
 from edge_node.probation import Rule
 from edge_node.room import Room
 from edge_node.slots import Slot, Trial
-from edge_node.updater import order_of, refusal
 from runtime.links.disk import RealDisk, Writing
 from runtime.serving.engine import Engine
 from runtime.serving.golden import open_tested
@@ -228,29 +227,6 @@ async def test_a_bundle_of_another_model_is_never_served_under_this_one(live: Li
     assert (bench.report().phase, bench.report().serving) == ("failed", digits)
     assert bench.serving() == digits
     assert bench.slots.get("digits").current == digits
-
-
-@pytest.mark.parametrize(
-    ("node", "sequence", "expires_in_s", "taken", "reason"),
-    [
-        ("tokyo", 8, 60.0, {}, "node 'tokyo'"),
-        ("frankfurt", 6, 60.0, {}, "below 7"),
-        ("frankfurt", 8, -1.0, {}, "expired"),
-        ("frankfurt", 7, 60.0, {}, ""),
-        ("frankfurt", 7, 60.0, None, ""),
-        ("frankfurt", 7, 60.0, {"digits": "sha256:" + "0" * 64}, "asks for something else"),
-        ("frankfurt", 8, 60.0, {"digits": "sha256:" + "0" * 64}, ""),
-    ],
-)
-def test_only_ones_own_fresh_documents_are_followed(
-    node: str, sequence: int, expires_in_s: float, taken: dict[str, str] | None, reason: str
-) -> None:
-    """`taken`: what the document with sequence 7 had asked for; None where that is not known any more."""
-    document = desired(sequence, {}, node=node, expires_in_s=expires_in_s)
-    known = "" if taken is None else order_of(desired(7, taken))
-    why = refusal(document, node="frankfurt", taken=7, document=known, now_s=document.issued_at_s)
-    assert reason in why
-    assert bool(why) == bool(reason)
 
 
 async def test_a_refused_document_changes_nothing_and_says_why(

@@ -14,12 +14,13 @@ import pytest
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.messages import Desired, ModelReport
+from edge_node.intake import Fetch
 from edge_node.latency import LatencyRule
 from edge_node.loader import Loader, OpenBundle
 from edge_node.probation import Rule, WatchedEngine
 from edge_node.room import Room
 from edge_node.slots import SlotFile
-from edge_node.updater import Fetch, Updater
+from edge_node.updater import Updater
 from runtime.links.bundles import BundleStore
 from runtime.links.disk import REAL_DISK, Disk
 from runtime.serving.engine import Engine

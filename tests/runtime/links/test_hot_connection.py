@@ -15,9 +15,9 @@ from aiohttp import web
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.links import hot_connection
-from runtime.links.exchanges import Fixed, Incoming, Outgoing, header_lines
+from runtime.links.exchanges import Fixed, Incoming, Known, Outgoing, header_lines
 from runtime.links.hot_connection import HotConnection, rendered
-from runtime.links.hot_routes import HOT_ROUTES, HotRoutes, Route
+from runtime.links.hot_routes import HOT_ROUTES, HotRoutes, Route, Start
 from runtime.links.http_errors import error_middleware, refused
 from runtime.links.http_protocol import Runner
 from runtime.links.serve import start_app
@@ -38,11 +38,18 @@ class Echo:
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.begun: list[str] = []
+        self.prepared = 0
         self.gone: list[str] = []
         self.answered: list[str] = []
         self.big = b"x" * (4 << 20)
 
-    def swift(self, request: Incoming, body: bytes, done: Done) -> Callable[[], None] | None:
+    def prepare(self, request: Known) -> Start | None:
+        self.prepared += 1
+        if request.params["name"].startswith("never"):
+            return None
+        return lambda body, request_id, done: self._swift(request.again(request_id), body, done)
+
+    def _swift(self, request: Incoming, body: bytes, done: Done) -> Callable[[], None] | None:
         name = request.params["name"]
         if name.startswith(("slow", "deaf", "late", "defect")):
             return None
@@ -104,7 +111,7 @@ def application(echo: Echo) -> web.Application:
     app.router.add_post("/cold/{name}", cold)
     app.router.add_post("/early/{name}", early)
     app.router.add_post("/hot/{name}", handler(echo.story))
-    app[HOT_ROUTES] = HotRoutes([Route("POST", "/hot/{name}", echo.story, echo.swift)])
+    app[HOT_ROUTES] = HotRoutes([Route("POST", "/hot/{name}", echo.story, echo.prepare)])
     return app
 
 

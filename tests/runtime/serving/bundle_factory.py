@@ -88,16 +88,6 @@ def make_classifier(
         [_value("logits", "FP32", ("n", 10))],
         {"weights": weights, "offset": offset},
     )
-    rule = ConfidenceRule(
-        temperature=1.0,
-        threshold=threshold,
-        epsilon=0.05,
-        delta=0.05,
-        n=100,
-        feasible=True,
-        stratum=stratum_of(digest_of(model), CLOUD_DIGEST, "classification"),
-        cloud_digest=CLOUD_DIGEST,
-    )
     fields: dict[str, Any] = {
         "name": name,
         "version": version,
@@ -110,7 +100,13 @@ def make_classifier(
         "max_batch": max_batch,
     }
     images = rng.uniform(-1, 1, size=(3, channels, size, size)).astype(np.float32)
-    return pack(directory, model, {"image": images}, rule=rule if tier == "edge" else None, **{**fields, **changes})
+    return pack(
+        directory,
+        model,
+        {"image": images},
+        rule=_rule(model, threshold) if tier == "edge" else None,
+        **{**fields, **changes},
+    )
 
 
 def make_echo(directory: Path, datatypes: Sequence[str] = NUMERIC, **changes: Any) -> str:
@@ -134,8 +130,11 @@ def make_echo(directory: Path, datatypes: Sequence[str] = NUMERIC, **changes: An
     return pack(directory, _model(nodes, ins, outs, {}), golden, **{**fields, **changes})
 
 
-def make_lookup(directory: Path, *, classes: int = 4, **changes: Any) -> str:
-    """The model `lookup`: row `index` of a table. An index out of range makes the engine fail."""
+def make_lookup(directory: Path, *, classes: int = 4, ruled: bool = False, **changes: Any) -> str:
+    """The model `lookup`: row `index` of a table. An index out of range makes the engine fail.
+
+    It tells its confidence where it is `ruled`.
+    """
     table = np.eye(classes, dtype=np.float32) * 10
     model = _model(
         [helper.make_node("Gather", ["table", "index"], ["rows"]), helper.make_node("Flatten", ["rows"], ["logits"])],
@@ -152,7 +151,21 @@ def make_lookup(directory: Path, *, classes: int = 4, **changes: Any) -> str:
         "postprocess": Postprocess("logits", "logits"),
         "labels": tuple("abcdefgh"[:classes]),
     }
-    return pack(directory, model, {"index": np.array([[0], [1]])}, **{**fields, **changes})
+    rule = _rule(model, 0.0) if ruled else None
+    return pack(directory, model, {"index": np.array([[0], [1]])}, rule=rule, **{**fields, **changes})
+
+
+def _rule(model: bytes, threshold: float) -> ConfidenceRule:
+    return ConfidenceRule(
+        temperature=1.0,
+        threshold=threshold,
+        epsilon=0.05,
+        delta=0.05,
+        n=100,
+        feasible=True,
+        stratum=stratum_of(digest_of(model), CLOUD_DIGEST, "classification"),
+        cloud_digest=CLOUD_DIGEST,
+    )
 
 
 def pack(

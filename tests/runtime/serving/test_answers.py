@@ -98,6 +98,27 @@ REQUESTS: dict[str, tuple[str, bytes, Named]] = {
 }  # fmt: skip
 
 
+KNOWN, LENGTH = binary(1, **AS_BINARY)
+"""What goes the swift way once it was asked before."""
+
+for _name in ("a hop's", "a forged hop's", "inside a claim", "repeated claims", "outside a claim", "another version",
+              "no such model", "no deadline", "no time", "no wish", "no text in a header", "not from here",
+              "nobody"):  # fmt: skip
+    _target, _, _named = REQUESTS[_name]
+    REQUESTS[f"{_name}, in a known form"] = (_target, KNOWN, LENGTH | _named)
+REQUESTS |= {
+    "its version, in a known form": ("/v2/models/lookup/versions/1/infer", KNOWN, LENGTH),
+    "a timeout, in a known form": (INFER, *binary(1, parameters={"timeout": 1, "binary_data_output": True})),
+    "time enough, in a known form": (INFER, *binary(1, parameters={"timeout": 9_000_000, "binary_data_output": True})),
+    "a priority, in a known form": (INFER, *binary(1, parameters={"priority": 1, "binary_data_output": True})),
+    "labels, in a known form": (INFER, *binary(1, outputs=[{"name": "logits", "parameters": {"classification": 2}}])),
+    "refused by the engine, in a known form": (INFER, *binary(99, **AS_BINARY)),
+    "another form of the same length": (INFER, KNOWN.replace(b"INT64", b"int64"), LENGTH),
+    "a body that is short": (INFER, KNOWN[:-1], LENGTH),
+    "a long deadline": (INFER, KNOWN, LENGTH | {"Foothill-Deadline-Ms": "9000"}),
+}
+
+
 @pytest.fixture
 async def telemetry() -> Telemetry:
     return Telemetry()
@@ -301,7 +322,21 @@ async def in_the_cloud(held: Held, caller: RawCaller, ask: bytes) -> None:
 STATES = [in_the_body, in_the_queue, in_the_run, in_the_cloud]
 
 
-@pytest.mark.parametrize("way", ["plain", "chunked", "plain, with another behind it"])
+def in_a_known_form(escalation: str) -> bytes:
+    length = LENGTH["Inference-Header-Content-Length"]
+    return post(INFER, KNOWN, Inference_Header_Content_Length=length, Foothill_Escalation=escalation)
+
+
+async def make_known(held: Held) -> None:
+    first = await RawCaller.connect(held.url)
+    held.engine.let()
+    await first.send(in_a_known_form("never"))
+    assert (await first.answer()).status == 200
+    held.engine.seen.clear()
+    held.others.append(first)
+
+
+@pytest.mark.parametrize("way", ["plain", "chunked", "plain, with another behind it", "in a known form"])
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("how", ["vanishes", "half-closes"])
 async def test_who_hangs_up_is_counted_once_and_leaves_nothing_behind(
@@ -310,6 +345,9 @@ async def test_who_hangs_up_is_counted_once_and_leaves_nothing_behind(
     node = await held()
     caller = await RawCaller.connect(node.url)
     ask = post(INFER, question(1), chunked=way == "chunked", Foothill_Escalation="always")
+    if way == "in a known form":
+        await make_known(node)
+        ask = in_a_known_form("always")
     behind = post(INFER, question(2)) if way.endswith("behind it") and state is not in_the_body else b""
     await state(node, caller, ask + behind)
     if how == "vanishes":
@@ -348,13 +386,17 @@ class Stubborn:
         return ""
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-async def test_who_is_gone_is_counted_once_even_when_the_work_for_it_goes_on(held: Build, chunked: bool) -> None:
+@pytest.mark.parametrize("way", ["plain", "chunked", "in a known form"])
+async def test_who_is_gone_is_counted_once_even_when_the_work_for_it_goes_on(held: Build, way: str) -> None:
     spool = Stubborn()
     node = await held(spool=spool)
     node.engine.let(10)
     caller = await RawCaller.connect(node.url)
-    await caller.send(post(INFER, question(1), chunked=chunked, Foothill_Escalation="always"))
+    ask = post(INFER, question(1), chunked=way == "chunked", Foothill_Escalation="always")
+    if way == "in a known form":
+        await make_known(node)
+        ask = in_a_known_form("always")
+    await caller.send(ask)
     await asyncio.wait_for(spool.asked.wait(), 30)
     caller.vanish()
     await asyncio.wait_for(spool.done.wait(), 30)
@@ -362,6 +404,6 @@ async def test_who_is_gone_is_counted_once_even_when_the_work_for_it_goes_on(hel
     fresh = await RawCaller.connect(node.url)
     await fresh.send(post(INFER, question(3), Foothill_Escalation="never"))
     assert (await fresh.answer()).status == 200
-    assert sum(node.reasons.values()) == 2
+    assert sum(node.reasons.values()) == 2 + len(node.others)
     assert node.left == (0, 0, 0, 0)
     fresh.vanish()

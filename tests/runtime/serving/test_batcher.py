@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -15,7 +15,8 @@ import pytest
 
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from runtime.serving.batcher import Batcher, BatchResult, Waiting
+from runtime.serving.batcher import Answered, Asker, Batcher, BatchResult, Waiting, key_of
+from runtime.serving.batching.line import level_of
 from runtime.serving.batching.service_times import ServiceTimes
 from runtime.serving.batching.turns import Share, Turns
 from runtime.serving.shared_run import Run
@@ -278,6 +279,41 @@ async def test_a_defect_of_the_engine_reaches_every_request_of_the_run(make: Mak
     await batcher.close()
 
 
+class Then:
+    """Has `then` called with what becomes of each request."""
+
+    def __init__(self, then: Callable[[BatchResult | Exception], None]) -> None:
+        self._then = then
+
+    def answered(self, run: Answered, mine: Sequence[tuple[Waiting, int]]) -> None:
+        for waiting, at in mine:
+            self._then(run.result(waiting, at))
+
+    def failed(self, waiting: Waiting, error: Exception) -> None:
+        self._then(error)
+
+
+def enter(
+    batcher: Batcher,
+    inputs: dict[str, Array],
+    deadline: Deadline,
+    asker: Asker | Callable[[BatchResult | Exception], None],
+    *,
+    priority: int = 0,
+) -> Waiting:
+    waiting = Waiting(
+        rows=len(inputs["x"]),
+        key=key_of(inputs),
+        level=level_of(priority),
+        since_s=time.monotonic(),
+        expires_at_s=deadline.expires_at_s,
+        inputs=inputs,
+        asker=Then(asker) if callable(asker) else asker,
+    )
+    batcher.join(waiting)
+    return waiting
+
+
 class Callers:
     """Who enters, leaves, comes again from within an answer, and fails to take one; told is what each was told."""
 
@@ -306,7 +342,7 @@ class Callers:
                 raise ZeroDivisionError("a bug of who was told")
 
         try:
-            waiting = self._batcher.enter(inputs, soon(milliseconds), then, priority=self._random.randrange(4))
+            waiting = enter(self._batcher, inputs, soon(milliseconds), then, priority=self._random.randrange(4))
         except FoothillError:
             del self.told[number]
             return
@@ -396,10 +432,10 @@ async def test_who_is_shed_and_comes_again_at_once_does_not_take_the_place_of_wh
     def shed(outcome: BatchResult | Exception) -> None:
         told.append("shed")
         with pytest.raises(FoothillError):
-            batcher.enter(rows(3), soon(), lambda _: told.append("came again"), priority=1)
+            enter(batcher, rows(3), soon(), lambda _: told.append("came again"), priority=1)
 
-    batcher.enter(rows(1), soon(), shed, priority=3)
-    batcher.enter(rows(2), soon(), lambda _: told.append("served"), priority=1)
+    enter(batcher, rows(1), soon(), shed, priority=3)
+    enter(batcher, rows(2), soon(), lambda _: told.append("served"), priority=1)
     assert told == []
     gate.let(2)
     await first
@@ -416,13 +452,43 @@ async def test_who_fails_to_take_an_answer_keeps_nobody_from_theirs(
     def fail(_: BatchResult | Exception) -> None:
         raise ZeroDivisionError("a bug")
 
-    batcher.enter(rows(1), soon(), fail)
+    enter(batcher, rows(1), soon(), fail)
     second = send(batcher, rows(2))
     await queued(batcher, 2)
     gate.let(2)
     await first
     assert (await second).outputs["y"].item() == 4
     assert "could not be handed over" in caplog.text
+
+
+class Together:
+    """Asks for many, and is told of many at once."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[int, list[tuple[float, int]]]] = []
+        self.errors: list[Exception] = []
+
+    def answered(self, run: Answered, mine: Sequence[tuple[Waiting, int]]) -> None:
+        results = [run.result(waiting, at) for waiting, at in mine]
+        self.runs.append((run.batch, [(result.outputs["y"][0].item(), len(result.outputs["y"])) for result in results]))
+
+    def failed(self, waiting: Waiting, error: Exception) -> None:
+        self.errors.append(error)
+
+
+async def test_each_asker_is_told_once_of_all_its_requests_in_a_run(make: Make, gate: Gate) -> None:
+    batcher = make(max_waiting=64)
+    first = await busy(batcher, gate)
+    one, other = Together(), Together()
+    asked = [enter(batcher, rows(*[number] * count), soon(), asker) for number, count, asker in (
+        (1, 1, one), (2, 1, other), (3, 2, one), (4, 1, one), (5, 1, other))]  # fmt: skip
+    assert batcher.leave(asked[3])
+    gate.let(3)
+    await first
+    await batcher.close()
+    assert one.runs == [(4, [(2, 1), (6, 2)])]
+    assert other.runs == [(4, [(4, 1)])]
+    assert [str(error) for error in (*one.errors, *other.errors)] == [str(other.errors[0])]
 
 
 async def test_an_engine_that_fails_in_two_ways_leaves_nobody_waiting(make: Make, gate: Gate) -> None:
@@ -512,7 +578,7 @@ async def test_a_model_asks_for_its_next_lane_before_another_model_can(make: Mak
     turns = Turns(2)
     batcher = make(lanes=2, turns=turns)
     for value in range(8):
-        batcher.enter(rows(value), soon(), lambda _: None)
+        enter(batcher, rows(value), soon(), lambda _: None)
     await asyncio.sleep(0)
     assert turns.free == 0
 

@@ -98,7 +98,7 @@ def outcome(read: Any, *given: Any) -> tuple[Any, ...]:
 def test_a_request_is_read_as_by_the_protocol_whatever_was_read_before(data: st.DataObject) -> None:
     types = data.draw(st.sampled_from([("FP32",), ("FP32", "INT64"), ("UINT8", "FP16"), ("BOOL",), ("FP32", "BYTES")]))
     described = manifest(types=types)
-    forms = Forms(described)
+    forms = Forms(described, batches=True)
     for body, length in data.draw(st.lists(requests(types), max_size=4)):
         # The second time from memory; then with another tensor, and with more and fewer bytes behind the same JSON.
         for each in (body, body, body[:-1] + b"\x01", body + b"\x00", body[:-1]):
@@ -112,7 +112,7 @@ def binary(name: str, rows: int, part: bytes, **wishes: Any) -> tuple[bytes, str
 
 
 def test_a_form_is_remembered_and_only_the_tensors_are_read_again() -> None:
-    forms = Forms(manifest(types=("FP32",)))
+    forms = Forms(manifest(types=("FP32",)), batches=True)
     body, length = binary("FP32", 1, np.array([1, 2], "<f4").tobytes())
     first = forms.read(body, length)
     other = body[: int(length)] + np.array([3, 4], "<f4").tobytes()
@@ -123,14 +123,14 @@ def test_a_form_is_remembered_and_only_the_tensors_are_read_again() -> None:
 
 def test_bytes_that_are_no_truth_values_become_some_every_time() -> None:
     """Compiled code takes any other byte in a bool for whatever it likes."""
-    forms = Forms(manifest(types=("BOOL",)))
+    forms = Forms(manifest(types=("BOOL",)), batches=True)
     body, length = binary("BOOL", 1, b"\x02\x00")
     for _ in range(3):
         assert forms.read(body, length).inputs["x_BOOL"].view(np.uint8).tolist() == [[1, 0]]
 
 
 def test_a_request_with_an_id_gets_its_own_id_back() -> None:
-    forms = Forms(manifest(types=("FP32",)))
+    forms = Forms(manifest(types=("FP32",)), batches=True)
     outputs = {"y_FP32": np.ones((1, 2), np.float32)}
     for sent in ("a", "b", "", "a"):
         body, length = binary("FP32", 1, bytes(8), id=sent, parameters={"binary_data_output": True})
@@ -170,7 +170,7 @@ def written(write: Any, *given: Any) -> Encoded | str:
 @given(st.lists(st.tuples(ASKED, st.sampled_from(["as they are", "one row", "turned", "strided"])), max_size=6))
 def test_an_answer_is_written_as_by_the_protocol_whatever_was_written_before(rounds: list[tuple[Asked, str]]) -> None:
     described = manifest()
-    forms = Forms(described)
+    forms = Forms(described, batches=True)
     ways: dict[str, Callable[[Array], Array]] = {
         "as they are": lambda array: array,
         "one row": lambda array: array[:1],
@@ -185,7 +185,10 @@ def test_an_answer_is_written_as_by_the_protocol_whatever_was_written_before(rou
 
 
 def test_what_one_bundle_remembers_is_not_said_of_another() -> None:
-    old, new = Forms(manifest(version="1", types=("FP32",))), Forms(manifest(version="2", types=("FP32",)))
+    old, new = (
+        Forms(manifest(version="1", types=("FP32",)), batches=True),
+        Forms(manifest(version="2", types=("FP32",)), batches=True),
+    )
     body, length = binary("FP32", 1, bytes(8), parameters={"binary_data_output": True})
     outputs = {"y_FP32": np.ones((1, 2), np.float32)}
     for _ in range(2):
@@ -195,7 +198,7 @@ def test_what_one_bundle_remembers_is_not_said_of_another() -> None:
 
 
 def test_forms_that_somebody_makes_up_are_forgotten_and_none_above_ten_thousand_bytes_is_kept() -> None:
-    forms = Forms(manifest(types=("FP32",)))
+    forms = Forms(manifest(types=("FP32",)), batches=True)
     outputs = {"y_FP32": np.ones((1, 2), np.float32)}
     for at in range(3 * MOST):
         asked = forms.read(*binary("FP32", 1, bytes(8), parameters={"timeout": at, "binary_data_output": True}))
@@ -222,7 +225,7 @@ def test_few_things_are_known_and_each_is_the_one_that_was_put_last(keys: list[i
 
 def test_a_length_in_other_digits_is_refused_even_when_its_form_is_known() -> None:
     described = manifest(types=("FP32",))
-    forms = Forms(described)
+    forms = Forms(described, batches=True)
     body, length = binary("FP32", 1, bytes(8))
     forms.read(body, length)
     for odd in (length.translate(str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")), f" {length}", f"+{length}", f"{length}.0"):

@@ -63,7 +63,8 @@ def test_each_of_a_shared_run_is_read_as_alone(
     manifest, rule = described(kind), artifact(ruled=ruled, isotonic=isotonic)
     ends = np.cumsum(rows).tolist()
     shared = postprocess.read_each({"y": values}, ends, manifest, rule)
-    for reading, start, end in zip(shared, [0, *ends[:-1]], ends, strict=True):
+    for at, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        reading = shared.of(at)
         alone = postprocess.read({"y": values[start:end]}, manifest, rule)
         assert (reading.confidence, reading.answer) == (alone.confidence, alone.answer)
         assert reading.probabilities is not None
@@ -75,7 +76,7 @@ def test_each_of_a_shared_run_is_read_as_alone(
 def test_who_is_alone_is_told_of_all_rows_however_many_its_input_had() -> None:
     """A model without a batch may make many rows of one."""
     values = np.array([[9, 0, 0], [0, 9, 0], [0, 0, 1]], np.float32)
-    (reading,) = postprocess.read_each({"y": values}, (), described("logits"), artifact(ruled=True, isotonic=False))
+    reading = postprocess.read_each({"y": values}, (), described("logits"), artifact(ruled=True, isotonic=False)).of(0)
     assert reading.probabilities is not None
     assert len(reading.probabilities) == 3
     assert reading.answer.count(",") == 2

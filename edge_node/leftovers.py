@@ -1,0 +1,37 @@
+"""What lies in a node's store and nobody needs any more."""
+
+from __future__ import annotations
+
+import asyncio
+
+from edge_node.records import attempt
+from edge_node.slots import SlotFile
+from runtime.links.bundles import BundleStore
+
+
+class Leftovers:
+    """`working` are the digests that updates are at, `waiting` those that will be tried again. That a disk does not let
+    go of something fails no update."""
+
+    def __init__(self, store: BundleStore, slots: SlotFile) -> None:
+        self.working: set[str] = set()
+        self.waiting: set[str] = set()
+        self._store = store
+        self._slots = slots
+        self._dropping = asyncio.Lock()
+
+    async def drop(self) -> None:
+        """Whatever no slot names and no update works on.
+
+        Not while the disk names other slots: the next life would miss what they name.
+        """
+        if not self._slots.written:
+            return
+        async with self._dropping:
+            used = self.working.union(*(slot.digests() for slot in self._slots.models.values()))
+            coming = self.working | self.waiting
+            await attempt(lambda: self._store.collect(used, coming))
+
+    async def sweep(self) -> None:
+        """What writes of an earlier life have left half-way. Before anything else is written."""
+        await attempt(self._store.sweep)
