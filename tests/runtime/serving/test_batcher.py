@@ -483,9 +483,12 @@ async def test_each_asker_is_told_once_of_all_its_requests_in_a_run(make: Make, 
     asked = [enter(batcher, rows(*[number] * count), soon(), asker) for number, count, asker in (
         (1, 1, one), (2, 1, other), (3, 2, one), (4, 1, one), (5, 1, other))]  # fmt: skip
     assert batcher.leave(asked[3])
-    gate.let(3)
+    gate.let()
     await first
-    await batcher.close()
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    gate.let()
+    await closing
     assert one.runs == [(4, [(2, 1), (6, 2)])]
     assert other.runs == [(4, [(4, 1)])]
     assert [str(error) for error in (*one.errors, *other.errors)] == [str(other.errors[0])]
