@@ -14,6 +14,7 @@ from runtime.links.exchanges import Clock, Fixed, Incoming, Outgoing
 from runtime.links.grants import ANYBODY, Grant
 from runtime.links.holder import Evidence, Holder, Judged, outward_headers
 from runtime.links.hop import Hop, verify_hop
+from runtime.links.loop_lag import LoopLag
 from runtime.links.upstream import Answer, Request, answer_headers
 from runtime.serving.accounts import Account
 from runtime.serving.batcher import BatchResult
@@ -26,6 +27,8 @@ from runtime.serving.statistics import PHASES, Times
 from runtime.serving.work import Later, Work
 from runtime.serving.workers import Workers
 
+_LAG_SHARE = 0.1
+"""Of its time, a request leaves at most so much to the event loop's lag: one that stood still once refuses nobody."""
 UNSETTLED = "unsettled"
 """The reason on an answer whose holder has yet to decide."""
 
@@ -62,12 +65,14 @@ class Answers:
         clock: Clock,
         wall: Clock,
         *,
+        lag: LoopLag,
         admission: Admission | None = None,
         spool: Spools | None = None,
     ) -> None:
         self._work = work
         self._admission = admission
         self._spool = spool
+        self._lag = lag
         self._host = host
         self._settings = settings
         self._workers = workers
@@ -107,6 +112,10 @@ class Answers:
         deadline_ms = terms.deadline_ms or self._settings.default_deadline_ms
         model, version = request.params["model"], request.params.get("version", "")
         return Told(terms, model, version, deadline_ms / 1000.0, headers.HOP in request.headers)
+
+    def expires_s(self, told: Told, arrived_s: float) -> float:
+        """The deadline of a request, less what its caller may lose before it is met here and after it is answered."""
+        return arrived_s + told.deadline_s - min(self._lag.seconds, _LAG_SHARE * told.deadline_s)
 
     def narrowed(self, terms: Terms, grant: Grant) -> Terms:
         """The request's terms within what its caller was granted. Raises FoothillError `residency_denied`."""
@@ -175,13 +184,14 @@ class Answers:
     def _begin(self, request: Incoming, account: Account) -> Call:
         """Everything about a request that is known before its body."""
         arrived_s = self._clock()
-        terms, model, version, deadline_s, marked = self.told(request)
+        told = self.told(request)
+        terms, model, version, _, marked = told
         grant = request.grant or ANYBODY
         terms = self.narrowed(terms, grant)
         served = self._host.get(model, version)
         account.model = model
         hop = self.hop(request) if marked else None
-        deadline = Deadline(arrived_s + deadline_s)
+        deadline = Deadline(self.expires_s(told, arrived_s))
         return Call(request, model, version, terms, deadline, hop, grant, served, account, account.phases_ms)
 
     def _check_residency(self, terms: Terms) -> None:

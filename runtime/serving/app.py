@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from functools import partial
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from prometheus_client import Gauge
 
 from contracts import headers
 from runtime.links.admission import Admission, admission_middleware
@@ -14,6 +16,7 @@ from runtime.links.exchanges import Clock
 from runtime.links.holder import Holder
 from runtime.links.hot_routes import HOT_ROUTES, HotRoutes, Route
 from runtime.links.http_errors import error_middleware
+from runtime.links.loop_lag import LoopLag
 from runtime.links.oip_errors import oip_error_middleware
 from runtime.links.telemetry import Telemetry
 from runtime.links.through_aiohttp import handler
@@ -54,9 +57,10 @@ def create_app(
     """
     workers = Workers(threads=settings.decode_threads, clock=clock)
     accounts = partial(Accounts, settings=settings, telemetry=telemetry, clock=clock)
+    lag = LoopLag()
 
     def route(pattern: str, name: str, work: Work) -> Route:
-        answers = Answers(work, host, settings, workers, holder, clock, wall, admission=admission, spool=spool)
+        answers = Answers(work, host, settings, workers, holder, clock, wall, lag=lag, admission=admission, spool=spool)
         account = accounts(name)
         story = partial(account.tell, answers.answer)
         if name != "infer":
@@ -70,6 +74,8 @@ def create_app(
         route(PREDICT, "predict", Predict(settings)),
     ]
     telemetry.registry.register(ModelMetrics(host))
+    late = Gauge("foothill_loop_lag_seconds", "How late the event loop was of late", registry=telemetry.registry)
+    late.set_function(lambda: lag.seconds)
     app = web.Application(
         middlewares=[
             timing_middleware(clock),
@@ -84,10 +90,13 @@ def create_app(
     app.add_routes(Facts(host, node=settings.node, tier=settings.tier, telemetry=telemetry).routes())
     app.add_routes([*Admin(repository, settings.admin_token).routes(), *unserved.routes()])
 
-    async def close_workers(_: web.Application) -> None:
+    async def live(_: web.Application) -> AsyncIterator[None]:
+        lag.start()
+        yield
+        lag.stop()
         workers.close()
 
-    app.on_cleanup.append(close_workers)
+    app.cleanup_ctx.append(live)
     return app
 
 

@@ -126,6 +126,7 @@ class Swift:
                 return None
             grant, hop = admitted, self._answers.hop(request)
         _, _, timeout_us, priority = form.wishes
+        expires_s = self._answers.expires_s(told, begun_s)
         inputs = form.tensors(body)
         self._accounts.in_flight.count += 1
         ask = Ask(
@@ -133,7 +134,7 @@ class Swift:
             key=form.key,
             level=level_of(priority),
             since_s=self._clock(),
-            expires_at_s=begun_s + (min(told.deadline_s, timeout_us / 1e6) if timeout_us else told.deadline_s),
+            expires_at_s=min(expires_s, begun_s + timeout_us / 1e6) if timeout_us else expires_s,
             inputs=inputs,
             asker=self,
             ready=ready,

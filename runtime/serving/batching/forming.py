@@ -12,7 +12,7 @@ T = TypeVar("T", bound=Entry)
 
 
 def form(ordered: Iterator[T], times: ServiceTimes, now_s: float) -> list[T]:
-    """The first of `ordered`, and those behind it that make a row cheaper and leave everyone in the batch in time.
+    """The first of `ordered`, and those behind it with whom it pays to share a run that leaves all of them in time.
 
     Among the splits of the requests in it no other keeps more deadlines: all its members are in time, and whoever comes
     behind begins no later than after smaller runs, which take more time for the same rows. Nobody waits for company
@@ -43,7 +43,7 @@ class _Growing(Generic[T]):
         self.best = 1
         self.done = False
         self._best_rows = head.rows
-        self._best_s = times.run_s(head.rows) / head.rows
+        self._best_s = times.run_s(head.rows)
         self._earliest_s = head.expires_at_s
         self._times = times
         self._now_s = now_s
@@ -62,11 +62,14 @@ class _Growing(Generic[T]):
             self._earliest_s = min(self._earliest_s, entry.expires_at_s)
 
     def weigh(self, size: int) -> None:
-        """Whether all members make a better batch than the best before: cheaper a row, or a size to be tried."""
-        if self.rows == self._best_rows:
+        """Whether all members make a better batch than the best before with the rest apart, or are a size to try."""
+        rest = self.rows - self._best_rows
+        if not rest:
             return
-        row_s = self._times.run_s(self.rows) / self.rows
-        tried = self.rows == size and self._best_rows * 2 >= size and self._times.due(size, self._best_s)
-        if tried or row_s <= PAYS * self._best_s:
-            self.best, self._best_rows, self._best_s = len(self.members), self.rows, row_s
+        run_s = self._times.run_s(self.rows)
+        apart_s = self._best_s + rest * self._times.pace_s(rest)
+        best_row_s = self._best_s / self._best_rows
+        tried = self.rows == size and self._best_rows * 2 >= size and self._times.due(size, best_row_s)
+        if tried or run_s <= PAYS * apart_s:
+            self.best, self._best_rows, self._best_s = len(self.members), self.rows, run_s
             self.done = self.done or tried
