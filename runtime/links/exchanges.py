@@ -40,6 +40,11 @@ class Incoming(Protocol):
         """The caller's when it is in form, else a new one; always the same."""
         ...
 
+    def expect(self, count: int) -> tuple[bytes, int]:
+        """The first `count` bytes of a body that is still on its way, as far as they are here, and how long it is to
+        be; nothing of one that is here, or that does not come plainly."""
+        ...
+
     async def read(self, limit: int, deadline: Deadline, clock: Clock) -> bytes:
         """The whole body, decompressed. Raises as `runtime.links.bodies.read_body`."""
         ...

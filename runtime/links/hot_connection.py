@@ -34,12 +34,13 @@ _FIRST_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for s
 class HotRequest:
     """One request, whose body may still be on its way: `runtime.links.exchanges.Incoming`."""
 
-    __slots__ = ("_arrived", "_head", "_parts", "_wanted", "grant", "left", "params", "request_id")
+    __slots__ = ("_arrived", "_head", "_parts", "_peek", "_wanted", "grant", "left", "params", "request_id")
 
     def __init__(self, head: Head, params: Mapping[str, str], request_id: str) -> None:
         self._head = head
         self._parts: list[bytes] = []
         self._arrived: asyncio.Future[None] | None = None
+        self._peek: Callable[[int], bytes] | None = None
         self._wanted: Callable[[], None] | None = None
         self.left = head.content_length
         self.params = params
@@ -61,6 +62,9 @@ class HotRequest:
     def headers(self) -> CIMultiDictProxy[str]:
         return self._head.headers
 
+    def expect(self, count: int) -> tuple[bytes, int]:
+        return (self._peek(count), self.left) if self._peek is not None else (b"", 0)
+
     async def read(self, limit: int, deadline: Deadline, clock: Clock) -> bytes:
         if self._head.content_length > limit:
             raise too_large(limit)
@@ -80,9 +84,9 @@ class HotRequest:
         """Whether anybody has asked for the body: before that it is not known how much of it may be kept."""
         return self._arrived is not None
 
-    def on_read(self, wanted: Callable[[], None]) -> None:
-        """Calls `wanted` when somebody asks for a body of which some has still to come."""
-        self._wanted = wanted
+    def comes(self, peek: Callable[[int], bytes], wanted: Callable[[], None]) -> None:
+        """Some of the body has still to come. `peek` shows what is here; `wanted` is called when it is asked for."""
+        self._peek, self._wanted = peek, wanted
 
     def take(self, part: bytes, *, wanted: bool) -> None:
         """The next bytes of the body."""
@@ -250,7 +254,8 @@ class HotConnection:
         request = self._request = HotRequest(last.head, last.hot.params, request_id)
         if body is not None:
             request.take(body, wanted=True)
-        request.on_read(self._advance)
+        else:
+            request.comes(self._framing.peek, self._advance)
         task = self._loop.create_task(self._tell(last.hot, request))
         self._give_up = partial(_cancel, task)
 

@@ -70,6 +70,10 @@ class Framing:
         self._bytes = self._bytes[end:]
         return self._last
 
+    def peek(self, count: int) -> bytes:
+        """As `take`, but they stay."""
+        return self._bytes[:count]
+
     def take(self, count: int) -> bytes:
         """Up to `count` bytes of what comes next."""
         if count >= len(self._bytes):

@@ -27,6 +27,9 @@ class _Incoming:
         self.request_id = request_id_of(request)
         self.grant: Grant | None = None
 
+    def expect(self, count: int) -> tuple[bytes, int]:
+        return b"", 0
+
     async def read(self, limit: int, deadline: Deadline, clock: Clock) -> bytes:
         return await read_body(self._request, limit, deadline, clock)
 

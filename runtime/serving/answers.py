@@ -86,6 +86,7 @@ class Answers:
         if self._admission is not None and request.grant is None:
             request.grant = await self._admission.check(request.headers, request.request_id, request.params["model"])
         call = self._begin(request, account)
+        self._foresee(call)
         body = await request.read(self._settings.max_body_bytes, call.deadline, self._clock)
         call.take(body, self._clock())
         # While the body was on its way, another bundle may have taken over.
@@ -105,6 +106,17 @@ class Answers:
                 raise
         return await self.finish(call, result, self.judge(call, result))
 
+    def _foresee(self, call: Call) -> None:
+        """Raises Refused before a body is read for nothing: its caller need not send the rest, nor anybody read it."""
+        foreseen = self._work.foresee(call)
+        if foreseen is not None:
+            try:
+                call.served.batcher.foresee(foreseen.rows, call.deadline, priority=foreseen.priority)
+            except FoothillError:
+                call.started_s = call.account.started_s
+                self.refused(call)
+                raise
+
     def told(self, request: Incoming) -> Told:
         """Raises FoothillError `bad_request` or `residency_denied`."""
         terms = headers.parse_terms(request.headers)
@@ -114,8 +126,8 @@ class Answers:
         return Told(terms, model, version, deadline_ms / 1000.0, headers.HOP in request.headers)
 
     def expires_s(self, told: Told, arrived_s: float) -> float:
-        """The deadline of a request, less what its caller may lose before it is met here and after it is answered."""
-        return arrived_s + told.deadline_s - min(self._lag.seconds, _LAG_SHARE * told.deadline_s)
+        """The deadline of a request, less what its caller may lose before it is met here and again after its answer."""
+        return arrived_s + told.deadline_s - min(2.0 * self._lag.seconds, _LAG_SHARE * told.deadline_s)
 
     def narrowed(self, terms: Terms, grant: Grant) -> Terms:
         """The request's terms within what its caller was granted. Raises FoothillError `residency_denied`."""

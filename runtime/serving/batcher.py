@@ -169,6 +169,14 @@ class Batcher:
             self._woken = True
             self._loop.call_soon(self._start)
 
+    def foresee(self, rows: int, deadline: Deadline, *, priority: int = 0) -> None:
+        """Raises Refused where such a request would not be let in if it came now."""
+        now_s = self._clock()
+        if self._closed:
+            raise self.schedule.count(refusals.closed())
+        entry = Entry(rows=rows, key=None, level=level_of(priority), since_s=now_s, expires_at_s=deadline.expires_at_s)
+        self.schedule.foresee(entry, now_s)
+
     def leave(self, waiting: Waiting) -> bool:
         """Nobody waits for this answer any more, and nobody is called. Whether anybody would still have been."""
         if waiting.done:

@@ -60,15 +60,15 @@ class Forms:
         self._forms: Few[bytes, Form] = Few()
         self._heads: Few[tuple[object, ...], bytes] = Few()
 
-    def find(self, body: bytes, json_bytes: int) -> Form | None:
-        """Of a request that is like one that was read before."""
-        form = self._forms.get(body[:json_bytes])
-        return form if form is not None and form.body_bytes == len(body) else None
+    def find(self, json: bytes, body_bytes: int) -> Form | None:
+        """Of a request with this JSON, in a body so long, that is like one that was read before."""
+        form = self._forms.get(json)
+        return form if form is not None and form.body_bytes == body_bytes else None
 
     def read(self, body: bytes, header_length: str | None) -> Asked:
         """A whole request. Raises FoothillError `bad_request` or `bad_tensor`."""
         json_bytes = short_length(header_length)
-        form = self.find(body, json_bytes) if json_bytes else None
+        form = self.find(body[:json_bytes], len(body)) if json_bytes else None
         if form is not None:
             return Asked(form.tensors(body), *form.wishes)
         asked = oip.read(body, header_length, self._manifest)

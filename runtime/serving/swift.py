@@ -66,7 +66,7 @@ class Ready:
         """None for what is new here, or is not served."""
         if served is None or self.told.version not in ("", served.loaded.manifest.version):
             return None
-        return served.forms.find(body, self._json_bytes)
+        return served.forms.find(body[: self._json_bytes], len(body))
 
 
 class Ask(Waiting, kw_only=True, eq=False):

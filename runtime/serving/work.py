@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ from contracts.manifest import Manifest
 from runtime.serving import images, oip, postprocess
 from runtime.serving.batcher import BatchResult
 from runtime.serving.calls import Call
+from runtime.serving.forms import short_length
 from runtime.serving.oip import Asked, Encoded
 from runtime.serving.postprocess import Stamp
 from runtime.serving.preprocess import INLINE_BYTES, glance
@@ -32,8 +33,17 @@ class Later(msgspec.Struct, Generic[T], frozen=True):
     run: Callable[[], T]
 
 
+class Foreseen(NamedTuple):
+    """What is known of a request before its body is here: the rows and the priority of what it asks to run."""
+
+    rows: int
+    priority: int
+
+
 class Work(Protocol):
-    """One route's. Both raise FoothillError, at once or when they are run."""
+    """One route's. `read` and `write` raise FoothillError, at once or when they are run."""
+
+    def foresee(self, call: Call) -> Foreseen | None: ...
 
     def read(self, call: Call) -> Asked | Later[Asked]: ...
 
@@ -42,6 +52,12 @@ class Work(Protocol):
 
 class Infer:
     """The Open Inference Protocol: tensors in, the tensors asked for out."""
+
+    def foresee(self, call: Call) -> Foreseen | None:
+        """What its JSON says, where others have said the same before."""
+        json, length = call.request.expect(short_length(call.request.headers.get(protocol.HEADER_LENGTH)))
+        form = call.served.forms.find(json, length) if json else None
+        return Foreseen(form.rows, form.wishes[-1]) if form is not None else None
 
     def read(self, call: Call) -> Asked | Later[Asked]:
         body, length, forms = call.body, call.request.headers.get(protocol.HEADER_LENGTH), call.served.forms
@@ -61,6 +77,10 @@ class Predict:
 
     def __init__(self, settings: ServingSettings) -> None:
         self._settings = settings
+
+    def foresee(self, call: Call) -> Foreseen | None:
+        _, length = call.request.expect(0)
+        return Foreseen(1, 0) if length else None
 
     def read(self, call: Call) -> Asked | Later[Asked]:
         loaded, body = call.served.loaded, call.body

@@ -77,21 +77,22 @@ class Schedule(Generic[T]):
 
     def admit(self, entry: T, now_s: float) -> tuple[T, Refused] | None:
         """Lets `entry` into the line; returns who had to leave it for that. Raises Refused."""
+        self.foresee(entry, now_s)
+        displaced = self._displace(now_s) if self.line.waiting >= self._max_waiting else None
+        self.line.add(entry)
+        return displaced
+
+    def foresee(self, entry: Entry, now_s: float) -> None:
+        """Raises Refused where `entry` would not be let in now."""
         self._last_end_s = min(self._last_end_s, now_s)
-        displaced, here = None, self.line.waiting + self._running
         try:
             self._check_time(entry, now_s)
-            if self.line.waiting >= self._max_waiting:
-                displaced = self._displaced_by(entry, now_s)
-            elif here >= self._least and here >= self.limit:
-                raise refusals.limited(self.limit, self._drained_s(now_s))
+            self._check_room(entry, now_s)
         except Refused as refusal:
             self.count(refusal)
             if refusal.code == "overloaded":
                 self._pressed_at_s = now_s
             raise
-        self.line.add(entry)
-        return displaced
 
     def next(self, now_s: float, *, lanes: int = 1) -> Next[T]:
         """The batch to run now, empty only when nobody waits; nothing changes but that the late leave the line.
@@ -140,7 +141,7 @@ class Schedule(Generic[T]):
         self.refused[refusal.reason] += 1
         return refusal
 
-    def _check_time(self, entry: T, now_s: float) -> None:
+    def _check_time(self, entry: Entry, now_s: float) -> None:
         left_s = entry.expires_at_s - now_s
         if left_s <= 0:
             raise refusals.expired("the model could run")
@@ -183,11 +184,21 @@ class Schedule(Generic[T]):
     def _probes(self, now_s: float) -> bool:
         return not self._running and now_s - self._last_end_s >= PROBE_S
 
-    def _displaced_by(self, entry: T, now_s: float) -> tuple[T, Refused]:
-        """Who makes room for `entry` in a full line: the last one of a lower level. Raises Refused."""
+    def _check_room(self, entry: Entry, now_s: float) -> None:
+        """In a full line there is only room for who comes before somebody of a lower level."""
+        waiting, last = self.line.waiting, self.line.lowest()
+        here = waiting + self._running
+        if waiting >= self._max_waiting:
+            if last is None or last.level <= entry.level:
+                raise refusals.full(waiting, self._drained_s(now_s))
+        elif here >= self._least and here >= self.limit:
+            raise refusals.limited(self.limit, self._drained_s(now_s))
+
+    def _displace(self, now_s: float) -> tuple[T, Refused] | None:
+        """The last one of the lowest level makes room."""
         last = self.line.lowest()
-        if last is None or last.level <= entry.level:
-            raise refusals.full(self.line.waiting, self._drained_s(now_s))
+        if last is None:
+            return None
         self.line.discard(last)
         return last, self.count(refusals.displaced(self._drained_s(now_s)))
 

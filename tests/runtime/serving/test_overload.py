@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,9 +15,12 @@ import pytest
 import tritonclient.http as triton
 
 from runtime.serving.hosting import ModelHost
+from tests.runtime.raw_caller import RawCaller, post
 from tests.runtime.serving.bundle_factory import make_lookup
 from tests.runtime.serving.conftest import Load, Serve
 from tests.runtime.serving.scripted import Scripted, scripted
+from tests.runtime.serving.test_answers import AS_BINARY, binary
+from tests.runtime.serving.test_app import PNG, picture
 
 INFER = "/v2/models/lookup/infer"
 
@@ -119,6 +123,39 @@ async def test_what_cannot_be_in_time_is_refused_at_once_and_never_runs(
     assert 'foothill_model_refusals_total{model="lookup",reason="no-time"} 1.0' in text
     assert 'foothill_model_batch_rows_bucket{le="1.0",model="lookup"} 1.0' in text
     assert 'foothill_model_waiting{model="lookup"} 0.0' in text
+
+
+@pytest.mark.parametrize("route", ["infer", "predict"])
+async def test_who_cannot_be_answered_in_time_need_not_send_the_rest_of_a_body(
+    host: ModelHost, load: Load, serve: Serve, route: str
+) -> None:
+    """A form that is known, and a picture: of both it is plain what they would ask of the engine."""
+    engine = Scripted(gated=True)
+    await host.activate("lookup", scripted(load(make_lookup), engine, seconds=0.01))
+    await host.activate("digits", load())
+    url = await serve()
+    model = host.models["lookup" if route == "infer" else "digits"]
+    body, named = binary(1, **AS_BINARY) if route == "infer" else (picture(), PNG)
+    path = INFER if route == "infer" else "/v1/predict/digits"
+    caller = await RawCaller.connect(url)
+    engine.let(1)
+    await caller.send(with_headers(post(path, body), named))
+    assert (await caller.answer()).status == 200
+    for size in model.batcher.schedule.times.sizes:
+        model.batcher.schedule.times.measured(size, 20.0)
+    await caller.send(with_headers(post(path, body, Foothill_Deadline_Ms="5000"), named)[:-1])
+    told = await caller.answer()
+    assert (told.status, json.loads(told.body)["code"]) == (504, "deadline_exceeded")
+    assert model.batcher.schedule.refused["no-time"] == 1
+    assert model.statistics.inference_stats.fail.count == 1
+    await caller.send(body[-1:] + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await caller.answer()).status == 200
+    await caller.close()
+
+
+def with_headers(request: bytes, named: Mapping[str, str]) -> bytes:
+    head, _, rest = request.partition(b"\r\n\r\n")
+    return b"\r\n".join([head, *[f"{name}: {value}".encode() for name, value in named.items()], b"", rest])
 
 
 async def test_a_caller_that_hangs_up_is_not_run_and_not_run_on(

@@ -220,6 +220,37 @@ def test_a_full_line_makes_room_for_a_higher_priority_only() -> None:
     assert schedule.refused["full"] == schedule.refused["displaced"] == 1
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3), st.floats(0.001, 0.5)), min_size=1, max_size=30),
+    st.integers(1, 8),
+    st.integers(1, 2),
+)
+def test_what_is_foreseen_is_what_happens_to_who_comes(
+    coming: list[tuple[int, int, float]], max_waiting: int, lanes: int
+) -> None:
+    schedule: Schedule[Request] = Schedule(
+        known(4, lambda rows, _: 0.01 + 0.02 * rows), max_waiting=max_waiting, lanes=lanes
+    )
+    for at, (rows, level, left_s) in enumerate(coming):
+        now_s = 0.005 * at
+        newcomer = request(level, rows=rows, expires_at_s=now_s + left_s)
+        foreseen = refusal_of(schedule.foresee, newcomer, now_s)
+        assert foreseen == refusal_of(schedule.admit, newcomer, now_s)
+        if at % 3 == 0:
+            batch, _ = schedule.next(now_s)
+            if batch:
+                schedule.begin(batch, now_s)
+                schedule.end(batch, engine_s=0.03, whole_s=0.03, now_s=now_s, sound=True)
+
+
+def refusal_of(ask: Callable[[Request, float], object], newcomer: Request, now_s: float) -> str:
+    try:
+        ask(newcomer, now_s)
+    except Refused as refusal:
+        return str(refusal)
+    return ""
+
+
 def test_high_priority_is_hardly_touched_by_a_flood_of_low() -> None:
     curve, rng = CURVES["batching gains nothing"], random.Random(5)
     rate = capacity(curve)
