@@ -11,7 +11,7 @@ import aiohttp
 from aiohttp import web
 
 from benchmarks.told import tell_ready
-from runtime.links.serve import run_loop, serve_app
+from runtime.links.http.serve import run_loop, serve_app
 
 _HOP_BY_HOP = frozenset({"connection", "content-length", "date", "host", "server", "transfer-encoding"})
 

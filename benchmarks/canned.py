@@ -11,7 +11,7 @@ import sys
 from typing import cast
 
 from benchmarks.told import tell_ready
-from runtime.links.serve import run_loop, stop_on_signals
+from runtime.links.http.serve import run_loop, stop_on_signals
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)

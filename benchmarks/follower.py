@@ -21,9 +21,9 @@ from benchmarks.told import tell_ready
 from contracts import topics
 from contracts.boards import Fingerprint
 from contracts.messages import Desired, Reported, Signed, decode, encode
-from runtime.links import signatures
-from runtime.links.mqtt import MqttPort
-from runtime.links.serve import run_loop, stop_on_signals
+from runtime.links.http.serve import run_loop, stop_on_signals
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.trust import signatures
 
 OnMessage = Callable[[Client, Any, MQTTMessage], None]
 

@@ -20,8 +20,8 @@ from benchmarks.stage import Stage
 from contracts import topics
 from contracts.messages import Desired, encode
 from fleet.broker import Broker, BrokerConfig
-from runtime.links import signatures
-from runtime.links.mqtt import MqttPort
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.trust import signatures
 
 NAME = "mqtt"
 OUTSTANDING = (1, 32)

@@ -19,10 +19,10 @@ from benchmarks.told import tell_ready
 from contracts.messages import Audit
 from edge_node.certificates import seed_certificate
 from model_compiler import pack
-from runtime.links.holder import Certificates, Holder
-from runtime.links.serve import configure_logging, run_loop, serve_app
-from runtime.links.telemetry import Telemetry
-from runtime.links.upstream import Upstreams
+from runtime.links.escalation.holder import Certificates, Holder
+from runtime.links.http.serve import configure_logging, run_loop, serve_app
+from runtime.links.http.upstream import Upstreams
+from runtime.links.process.telemetry import Telemetry
 from runtime.serving.app import create_app
 from runtime.serving.fingerprint import detect
 from runtime.serving.golden import open_tested

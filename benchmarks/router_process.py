@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmarks.told import tell_ready
 from router.__main__ import run
 from router.config import Config
-from runtime.links.serve import configure_logging, run_loop
-from runtime.links.settings import load
+from runtime.links.http.serve import configure_logging, run_loop
+from runtime.links.process.settings import load
 
 if __name__ == "__main__":
     configure_logging()

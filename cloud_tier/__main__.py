@@ -16,21 +16,21 @@ from aiohttp import web
 from cloud_tier.config import Config
 from cloud_tier.tier import Tier
 from contracts.tickets import CLOUD_AUDIENCE
-from runtime.links.admission import HOW_TO_ASK, open_admission
-from runtime.links.blob_http import http_ways
-from runtime.links.bundle_fetch import fetch_bundle
-from runtime.links.bundles import BundleStore
-from runtime.links.exposure import check_exposure
-from runtime.links.https import listener_context
-from runtime.links.key_files import find_hop_key_file, read_hop_key, read_token
-from runtime.links.roots import open_fleet
-from runtime.links.serve import configure_logging, run_loop, serve_app
-from runtime.links.settings import SettingsError, load
-from runtime.links.state_dir import held
-from runtime.links.telemetry import Telemetry
-from runtime.links.ticket_keys import TicketKeys
-from runtime.links.trust import TrustedFleet
-from runtime.links.upstream import Upstreams
+from runtime.links.access.admission import HOW_TO_ASK, open_admission
+from runtime.links.access.ticket_keys import TicketKeys
+from runtime.links.bundles.blob_http import http_ways
+from runtime.links.bundles.fetch import fetch_bundle
+from runtime.links.bundles.store import BundleStore
+from runtime.links.http.exposure import check_exposure
+from runtime.links.http.https import listener_context
+from runtime.links.http.serve import configure_logging, run_loop, serve_app
+from runtime.links.http.upstream import Upstreams
+from runtime.links.process.settings import SettingsError, load
+from runtime.links.process.state_dir import held
+from runtime.links.process.telemetry import Telemetry
+from runtime.links.trust.key_files import find_hop_key_file, read_hop_key, read_token
+from runtime.links.trust.roots import open_fleet
+from runtime.links.trust.tuf import TrustedFleet
 from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost
 from runtime.serving.providers import Wish

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from runtime.links.exposure import INSECURE
+from runtime.links.http.exposure import INSECURE
 
 app = typer.Typer(help="The cloud tier: serves the big models that edge nodes escalate to.", no_args_is_help=True)
 

@@ -12,9 +12,9 @@ from contracts.errors import FoothillError
 from contracts.headers import MAX_DEADLINE_MS
 from contracts.manifest import is_digest, parse_reference
 from contracts.topics import NODE_NAME
-from runtime.links.admission import AuthConfig
-from runtime.links.https import HttpsConfig
-from runtime.links.tls import TlsConfig
+from runtime.links.access.admission import AuthConfig
+from runtime.links.http.https import HttpsConfig
+from runtime.links.trust.tls import TlsConfig
 from runtime.serving.providers import Choice
 
 _URL = re.compile(r"https?://[^\s/]+(/\S*)?")

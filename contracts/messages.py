@@ -45,7 +45,7 @@ T = TypeVar("T")
 class Signed(msgspec.Struct, frozen=True):
     """A signature over `payload` (MessagePack of one message below) and its type, by the key `key_id`.
 
-    Ed25519, or for `key_id` "hop" HMAC-SHA256 with the fleet's shared hop key (`runtime/links/signatures.py`).
+    Ed25519, or for `key_id` "hop" HMAC-SHA256 with the fleet's shared hop key (`runtime/links/trust/signatures.py`).
     `attachments` are content-addressed (digest to bytes) and need no signature of their own: whoever uses one checks
     its digest against the signed payload.
     """

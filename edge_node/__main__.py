@@ -13,12 +13,12 @@ from contracts.errors import FoothillError
 from edge_node.assembly import build
 from edge_node.config import Config
 from edge_node.enrol import load_enrolment
-from runtime.links.admission import HOW_TO_ASK
-from runtime.links.exposure import check_exposure
-from runtime.links.https import listener_context
-from runtime.links.serve import configure_logging, run_loop, serve_app
-from runtime.links.settings import SettingsError, load
-from runtime.links.state_dir import held
+from runtime.links.access.admission import HOW_TO_ASK
+from runtime.links.http.exposure import check_exposure
+from runtime.links.http.https import listener_context
+from runtime.links.http.serve import configure_logging, run_loop, serve_app
+from runtime.links.process.settings import SettingsError, load
+from runtime.links.process.state_dir import held
 
 
 async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> None:

@@ -31,11 +31,11 @@ from contracts.messages import (
 from edge_node.certificates import NodeCertificates
 from edge_node.updater import Updater
 from edge_node.vitals import is_news
-from runtime.links import signatures
-from runtime.links.certificate_reader import CertificateReader
-from runtime.links.fleet_keys import FleetKeys
-from runtime.links.mqtt import MqttPort, Will
-from runtime.links.trust import TrustedFleet, TrustUnavailable
+from runtime.links.escalation.certificate_reader import CertificateReader
+from runtime.links.mqtt.port import MqttPort, Will
+from runtime.links.trust import signatures
+from runtime.links.trust.fleet_keys import FleetKeys
+from runtime.links.trust.tuf import TrustedFleet, TrustUnavailable
 from runtime.serving.hosting import LoadFigures
 
 log = logging.getLogger(__name__)

@@ -27,18 +27,18 @@ from edge_node.updater import Updater
 from edge_node.vitals import available_bytes, read_vitals
 from edge_node.way import open_way
 from edge_node.workshop import open_engines
-from runtime.links.admission import open_admission
-from runtime.links.bundle_fetch import Ways, fetch_bundle
-from runtime.links.bundles import BundleStore
-from runtime.links.holder import Holder
-from runtime.links.key_files import read_token
-from runtime.links.mqtt import MqttPort, Will
-from runtime.links.settings import SettingsError
-from runtime.links.telemetry import Telemetry
-from runtime.links.ticket_keys import TicketKeys
-from runtime.links.tls import TlsConfig, checked, own_context
-from runtime.links.trust import TrustedFleet
-from runtime.links.upstream import Upstreams
+from runtime.links.access.admission import open_admission
+from runtime.links.access.ticket_keys import TicketKeys
+from runtime.links.bundles.fetch import Ways, fetch_bundle
+from runtime.links.bundles.store import BundleStore
+from runtime.links.escalation.holder import Holder
+from runtime.links.http.upstream import Upstreams
+from runtime.links.mqtt.port import MqttPort, Will
+from runtime.links.process.settings import SettingsError
+from runtime.links.process.telemetry import Telemetry
+from runtime.links.trust.key_files import read_token
+from runtime.links.trust.tls import TlsConfig, checked, own_context
+from runtime.links.trust.tuf import TrustedFleet
 from runtime.serving.app import create_app
 from runtime.serving.fingerprint import detect
 from runtime.serving.golden import open_tested

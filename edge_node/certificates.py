@@ -14,9 +14,9 @@ from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from contracts.manifest import Artifact
 from contracts.messages import Certificate, Signed
-from runtime.links.durable import write_file
-from runtime.links.holder import Certificates
-from runtime.links.signatures import verify
+from runtime.links.escalation.holder import Certificates
+from runtime.links.process.durable import write_file
+from runtime.links.trust.signatures import verify
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from contracts.errors import FoothillError
-from runtime.links.exposure import INSECURE
+from runtime.links.http.exposure import INSECURE
 
 app = typer.Typer(help="An edge node: serves models next to the cameras and the users.", no_args_is_help=True)
 
@@ -38,7 +38,7 @@ def enrol(
 ) -> None:
     """Join a fleet with a one-time token."""
     from edge_node.enrol import enrol as join
-    from runtime.links.tls import TlsConfig
+    from runtime.links.trust.tls import TlsConfig
 
     if bool(cert_file) != bool(key_file):
         _fail(FoothillError("bad_request", "--cert-file and --key-file go together: name both, or neither."), json)

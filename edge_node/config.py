@@ -10,9 +10,9 @@ from msgspec import Meta
 from contracts.boards import BOARDS
 from edge_node.room import WhenShort
 from edge_node.spool_file import SpoolConfig
-from runtime.links.admission import AuthConfig
-from runtime.links.https import HttpsConfig
-from runtime.links.tls import TlsConfig
+from runtime.links.access.admission import AuthConfig
+from runtime.links.http.https import HttpsConfig
+from runtime.links.trust.tls import TlsConfig
 from runtime.serving.providers import Choice
 
 

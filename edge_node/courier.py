@@ -16,8 +16,8 @@ from contracts.headers import Terms
 from contracts.predictions import with_reason
 from edge_node.spool import Spool, SpoolAway
 from edge_node.spool_file import Doubtful, LateAnswer
-from runtime.links.holder import may_change
-from runtime.links.upstream import Answer, Request, UpstreamUnreachable
+from runtime.links.escalation.holder import may_change
+from runtime.links.http.upstream import Answer, Request, UpstreamUnreachable
 
 log = logging.getLogger(__name__)
 

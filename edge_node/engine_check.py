@@ -11,7 +11,7 @@ from contracts.engines import EngineRecord, Wanted, engine_artifact, wanted_of
 from contracts.errors import FoothillError
 from contracts.manifest import Artifact, Manifest, TensorSpec
 from edge_node.latency import SLACK_MS, fastest_ms, one_row, served_ms
-from runtime.links.bundles import BundleStore
+from runtime.links.bundles.store import BundleStore
 from runtime.serving.engine import Engine
 from runtime.serving.golden import check_golden
 from runtime.serving.hosting import ModelHost

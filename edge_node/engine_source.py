@@ -14,7 +14,7 @@ from contracts.engines import EngineRecord, Machine, Wanted
 from contracts.errors import FoothillError
 from contracts.messages import Signed
 from edge_node.whole import whole
-from runtime.links.engine_registry import SharedEngine
+from runtime.links.bundles.engine_registry import SharedEngine
 from runtime.serving.engine_store import EngineStore
 from runtime.serving.engine_trials import TrialFile
 from runtime.serving.tensorrt_build import BuiltFile

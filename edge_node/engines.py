@@ -21,7 +21,7 @@ from edge_node.engine_source import EngineSource
 from edge_node.guarded import GuardedEngine
 from edge_node.updater import Updater
 from edge_node.whole import whole
-from runtime.links.bundles import BundleStore
+from runtime.links.bundles.store import BundleStore
 from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel

@@ -17,11 +17,11 @@ from contracts.enrolment import EnrolAnswer, EnrolRequest
 from contracts.errors import KINDS, ErrorBody, FoothillError
 from contracts.messages import Identity, Signed, decode
 from contracts.topics import NODE_NAME
-from runtime.links import signatures
-from runtime.links.blob_http import aiohttp_tls
-from runtime.links.durable import write_file
-from runtime.links.tls import SYSTEM, TlsConfig, told
-from runtime.links.trust import HttpFetcher, TrustedFleet
+from runtime.links.bundles.blob_http import aiohttp_tls
+from runtime.links.process.durable import write_file
+from runtime.links.trust import signatures
+from runtime.links.trust.tls import SYSTEM, TlsConfig, told
+from runtime.links.trust.tuf import HttpFetcher, TrustedFleet
 from runtime.serving.fingerprint import detect
 
 FILE = "enrolment.json"

@@ -15,7 +15,7 @@ from edge_node.reports import Reports
 from edge_node.service import Service
 from edge_node.slots import SlotFile, crashes_of, tried
 from edge_node.whole import whole
-from runtime.links.bundles import BundleStore, NoSpace
+from runtime.links.bundles.store import BundleStore, NoSpace
 from runtime.serving.loaded import LoadedModel
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from contracts.errors import FoothillError
 from contracts.messages import Late
 from edge_node.spool import Spool, SpoolAway
 from edge_node.spool_file import Doubtful, LateAnswer
-from runtime.links.grants import grant_of
-from runtime.links.upstream import Answer, Request
+from runtime.links.access.grants import grant_of
+from runtime.links.http.upstream import Answer, Request
 from runtime.serving.calls import Call
 
 SPOOLED = "spooled"

@@ -6,7 +6,7 @@ import asyncio
 
 from edge_node.records import attempt
 from edge_node.slots import SlotFile
-from runtime.links.bundles import BundleStore
+from runtime.links.bundles.store import BundleStore
 
 
 class Leftovers:

@@ -13,7 +13,7 @@ from edge_node.latency import LatencyRule, measure, too_slow
 from edge_node.probation import WatchedEngine
 from edge_node.room import Room, Way, needed_bytes, way_in
 from edge_node.whole import whole
-from runtime.links.bundles import BundleStore
+from runtime.links.bundles.store import BundleStore
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel, pick_artifact
 from runtime.serving.providers import Wish

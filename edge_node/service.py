@@ -11,7 +11,7 @@ from edge_node.loader import Loader, watched
 from edge_node.probation import Health, WatchedEngine
 from edge_node.records import disk_fails
 from edge_node.whole import whole
-from runtime.links.bundles import BundleStore
+from runtime.links.bundles.store import BundleStore
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
 

@@ -12,8 +12,8 @@ import msgspec
 from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from contracts.manifest import digest_of
-from runtime.links.disk import REAL_DISK, Disk
-from runtime.links.durable import make_directories, write_file
+from runtime.links.process.disk import REAL_DISK, Disk
+from runtime.links.process.durable import make_directories, write_file
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from edge_node.spool_file import Doubtful, Kept, LateAnswer, SpoolConfig, SpoolFile
 from edge_node.spool_metrics import SpoolMetrics
-from runtime.links.disk import REAL_DISK, Disk
+from runtime.links.process.disk import REAL_DISK, Disk
 
 log = logging.getLogger(__name__)
 

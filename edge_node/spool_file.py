@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from contracts.decoding import UNREADABLE
-from runtime.links.upstream import Request
+from runtime.links.http.upstream import Request
 
 _K = TypeVar("_K")
 

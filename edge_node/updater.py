@@ -30,7 +30,7 @@ from edge_node.slots import (
     waiting,
 )
 from edge_node.whole import whole
-from runtime.links.bundles import BundleStore
+from runtime.links.bundles.store import BundleStore
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
 

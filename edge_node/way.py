@@ -11,15 +11,15 @@ from tuf.ngclient.fetcher import FetcherInterface
 from contracts.messages import MAX_CHUNK_MESSAGE_BYTES
 from edge_node.config import Config
 from edge_node.enrol import TRUST_DIR, Enrolment
-from runtime.links.blob_http import http_ways
-from runtime.links.bundle_fetch import Ways
-from runtime.links.chunk_fetcher import ChunkFetcher
-from runtime.links.chunk_line import ChunkLine
-from runtime.links.chunk_way import chunk_ways
-from runtime.links.mqtt import MqttPort
-from runtime.links.tls import TlsConfig
-from runtime.links.trust import HttpFetcher, known_keys
-from runtime.links.two_ways import Reach, TwoFetchers, two_ways
+from runtime.links.bundles.blob_http import http_ways
+from runtime.links.bundles.fetch import Ways
+from runtime.links.bundles.two_ways import Reach, TwoFetchers, two_ways
+from runtime.links.chunks.fetcher import ChunkFetcher
+from runtime.links.chunks.line import ChunkLine
+from runtime.links.chunks.way import chunk_ways
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.trust.tls import TlsConfig
+from runtime.links.trust.tuf import HttpFetcher, known_keys
 
 
 class FleetWay(NamedTuple):

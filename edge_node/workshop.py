@@ -15,10 +15,10 @@ from edge_node.engine_source import EngineSource, NoShared, SharedEngines, Vital
 from edge_node.engines import Engines
 from edge_node.updater import Updater
 from edge_node.vitals import available_bytes, hottest_c
-from runtime.links import signatures
-from runtime.links.bundles import BundleStore
-from runtime.links.engine_registry import EngineRegistry, open_endorsed
-from runtime.links.trust import TrustedFleet, TrustUnavailable
+from runtime.links.bundles.engine_registry import EngineRegistry, open_endorsed
+from runtime.links.bundles.store import BundleStore
+from runtime.links.trust import signatures
+from runtime.links.trust.tuf import TrustedFleet, TrustUnavailable
 from runtime.serving.engine_store import EngineStore
 from runtime.serving.engine_trials import TrialFile
 from runtime.serving.hosting import ModelHost

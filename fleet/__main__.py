@@ -13,9 +13,9 @@ from fleet.app import Parts, create_app
 from fleet.assembly import assembled
 from fleet.broker import Broker
 from fleet.config import FleetConfig
-from runtime.links.serve import configure_logging, run_loop, serve_app
-from runtime.links.settings import load
-from runtime.links.state_dir import held
+from runtime.links.http.serve import configure_logging, run_loop, serve_app
+from runtime.links.process.settings import load
+from runtime.links.process.state_dir import held
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from contracts.acceptance import Acceptance, differences
 from contracts.boards import BOARDS, Fingerprint
 from contracts.errors import FoothillError
 from fleet.state import State
-from runtime.links import acceptance_reports as reports
-from runtime.links.signatures import key_id
+from runtime.links.bundles import acceptance_reports as reports
+from runtime.links.trust.signatures import key_id
 
 log = logging.getLogger(__name__)
 

@@ -29,8 +29,8 @@ from fleet.oci import OciLayout
 from fleet.registry import Registry
 from fleet.signing import Signing
 from fleet.state import State, Worker
-from runtime.links.http_errors import error_middleware
-from runtime.links.telemetry import Telemetry
+from runtime.links.http.errors import error_middleware
+from runtime.links.process.telemetry import Telemetry
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

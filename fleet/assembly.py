@@ -24,10 +24,10 @@ from fleet.orders import Orders
 from fleet.registry import Registry
 from fleet.signing import Signing
 from fleet.state import State, Worker
-from runtime.links.mqtt import MqttPort
-from runtime.links.settings import SettingsError
-from runtime.links.telemetry import Telemetry
-from runtime.links.tls import checked
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.process.settings import SettingsError
+from runtime.links.process.telemetry import Telemetry
+from runtime.links.trust.tls import checked
 
 DATABASE, ADMIN_TOKEN, CLIENT_ID, CHUNKS_ID = "fleet.db", "admin.token", "fleet", "fleet-chunks"
 

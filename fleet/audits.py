@@ -9,7 +9,7 @@ from contracts.errors import FoothillError
 from contracts.messages import Audit, Signed, decode
 from contracts.topics import audit_topic
 from fleet.state import NodeRow
-from runtime.links.signatures import HOP, key_id, open_sealed, verify
+from runtime.links.trust.signatures import HOP, key_id, open_sealed, verify
 
 Refusal = Literal["unreadable", "node", "stratum", "signature"]
 

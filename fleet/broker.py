@@ -21,10 +21,10 @@ from typing import Literal
 
 import msgspec
 
-from runtime.links.exposure import check_exposure
-from runtime.links.mqtt_session import MAX_PACKET_BYTES
-from runtime.links.serve import configure_logging, run_loop, stop_on_signals
-from runtime.links.settings import SettingsError, load
+from runtime.links.http.exposure import check_exposure
+from runtime.links.http.serve import configure_logging, run_loop, stop_on_signals
+from runtime.links.mqtt.session import MAX_PACKET_BYTES
+from runtime.links.process.settings import SettingsError, load
 
 log = logging.getLogger(__name__)
 

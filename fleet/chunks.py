@@ -28,8 +28,8 @@ from fleet.metrics import Metrics
 from fleet.oci import OciLayout
 from fleet.signing import Signing
 from fleet.state import NodeRow, State, Worker
-from runtime.links import signatures
-from runtime.links.mqtt import MqttPort
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.trust import signatures
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from fleet.broker import run as run_broker
 from fleet.client import FleetClient
 from fleet.config import FleetConfig
 from fleet.terminal import DEFAULT_URL, AsJson, TokenFile, Url, client_of, fail, show, told
-from runtime.links.serve import configure_logging, run_loop
-from runtime.links.settings import SettingsError, load
+from runtime.links.http.serve import configure_logging, run_loop
+from runtime.links.process.settings import SettingsError, load
 
 app = typer.Typer(name="fleet", help="Manage models and edge nodes.", no_args_is_help=True)
 model_app = typer.Typer(help="Published bundles.", no_args_is_help=True)

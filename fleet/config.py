@@ -9,7 +9,7 @@ from fleet.chunks import ChunkSettings
 from fleet.engines import EngineSettings
 from fleet.gates import GateSettings
 from fleet.signing import Lifetimes
-from runtime.links.tls import TlsConfig
+from runtime.links.trust.tls import TlsConfig
 
 
 class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -46,7 +46,7 @@ from fleet.rollout import (
 from fleet.roster import Roster
 from fleet.signing import Signing
 from fleet.state import NodeRow, State, Worker
-from runtime.links.mqtt import MqttPort
+from runtime.links.mqtt.port import MqttPort
 
 log = logging.getLogger(__name__)
 

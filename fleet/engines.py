@@ -20,8 +20,8 @@ from contracts.messages import Signed, decode, encode
 from fleet.oci import OciLayout
 from fleet.signing import Signing
 from fleet.state import NodeRow, State
-from runtime.links import signatures
-from runtime.links.durable import write_file
+from runtime.links.process.durable import write_file
+from runtime.links.trust import signatures
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.links import signatures
-from runtime.links.settings import SettingsError
+from runtime.links.process.settings import SettingsError
+from runtime.links.trust import signatures
 
 CONTROL = "control"
 TICKET = "ticket"

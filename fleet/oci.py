@@ -14,7 +14,7 @@ import msgspec
 
 from contracts.errors import FoothillError
 from contracts.manifest import Manifest, digest_of, is_digest
-from runtime.links.durable import sync_directory, write_file
+from runtime.links.process.durable import sync_directory, write_file
 
 BUNDLE_TYPE = "application/vnd.foothill.bundle.v1+json"
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

@@ -32,8 +32,8 @@ from contracts.manifest import Manifest
 from contracts.messages import Signed
 from contracts.targets import CONTROL_KEYS, BundleFacts, ControlKey, ControlKeys, Use, bundle_path, role_of
 from fleet.keys import CONTROL, KeyFiles
-from runtime.links import signatures
-from runtime.links.durable import write_file
+from runtime.links.process.durable import write_file
+from runtime.links.trust import signatures
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 

@@ -128,7 +128,7 @@ def _failing_plainly(command: str) -> Iterator[None]:
     from foothill.processes import ProcessError
     from foothill.site import MachineError
     from model_compiler.errors import CompileError
-    from runtime.links.settings import SettingsError
+    from runtime.links.process.settings import SettingsError
 
     try:
         yield

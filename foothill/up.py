@@ -12,8 +12,8 @@ from fleet.api import RolloutRequest, RolloutView
 from foothill.demo.places import database_path
 from foothill.processes import Processes, terminate_as_interrupt
 from foothill.site import CLOUD_BUNDLE, EDGE_BUNDLE, EDGES, MODEL, Machine, MachineError
-from runtime.links.durable import write_file
-from runtime.links.state_dir import held
+from runtime.links.process.durable import write_file
+from runtime.links.process.state_dir import held
 
 _ROLLOUT_S = 120.0
 _WATCH_S = 0.5

@@ -21,7 +21,7 @@ from hil.load import Shoot
 from hil.node import FAULTS, Array, NodeUnderTest, Subject, blank
 from hil.plan import Plan
 from hil.sensors import Reading, read
-from runtime.links.upstream import Upstreams
+from runtime.links.http.upstream import Upstreams
 
 Say = Callable[[str], None]
 

@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Meta
 
 from contracts.boards import BOARDS
-from runtime.links.settings import SettingsError, load
-from runtime.links.tls import TlsConfig
+from runtime.links.process.settings import SettingsError, load
+from runtime.links.trust.tls import TlsConfig
 
 SensorKind = Literal["sysfs", "rapl", "tegrastats", "nvidia-smi"]
 

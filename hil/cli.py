@@ -15,9 +15,9 @@ from rich.text import Text
 
 from contracts.acceptance import Acceptance, Check
 from contracts.errors import FoothillError
-from runtime.links import acceptance_reports as reports
-from runtime.links.settings import SettingsError
-from runtime.links.signatures import key_id
+from runtime.links.bundles import acceptance_reports as reports
+from runtime.links.process.settings import SettingsError
+from runtime.links.trust.signatures import key_id
 
 app = typer.Typer(help="Acceptance of a live node on its own board.", no_args_is_help=True)
 
@@ -158,7 +158,7 @@ def _check_writable(report: Path | None) -> None:
 
 def _write(report: Path, data: bytes) -> None:
     from hil.page import page_of
-    from runtime.links.durable import write_file
+    from runtime.links.process.durable import write_file
 
     try:
         write_file(report, data)

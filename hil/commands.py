@@ -15,9 +15,9 @@ from typing import IO
 from contracts.errors import FoothillError
 from hil.boards import Action
 from hil.http_port import HttpPort, plain
-from runtime.links.key_files import read_token
-from runtime.links.settings import SettingsError
-from runtime.links.upstream import Upstreams
+from runtime.links.http.upstream import Upstreams
+from runtime.links.process.settings import SettingsError
+from runtime.links.trust.key_files import read_token
 
 _MAX_OUTPUT_BYTES = 1 << 20
 _SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10")

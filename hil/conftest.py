@@ -12,9 +12,9 @@ from hil.keys import read_private
 from hil.opening import Opened, Options, examine, opened, skipped
 from hil.page import page_of
 from hil.plan import Plan
-from runtime.links.acceptance_reports import seal
-from runtime.links.durable import write_file
-from runtime.links.settings import SettingsError
+from runtime.links.bundles.acceptance_reports import seal
+from runtime.links.process.durable import write_file
+from runtime.links.process.settings import SettingsError
 
 _WHAT = pytest.StashKey[Opened]()
 

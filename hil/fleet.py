@@ -14,7 +14,7 @@ from contracts.errors import FoothillError
 from contracts.manifest import Manifest
 from contracts.messages import ModelReport
 from hil.http_port import HttpPort
-from runtime.links.upstream import Request, Upstreams, UpstreamUnreachable
+from runtime.links.http.upstream import Request, Upstreams, UpstreamUnreachable
 
 _POLL_S = 0.1
 _FAILURES = 50

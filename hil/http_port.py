@@ -11,7 +11,7 @@ import msgspec
 from contracts.deadlines import Deadline
 from contracts.decoding import UNREADABLE
 from contracts.errors import KINDS, ErrorBody, FoothillError
-from runtime.links.upstream import Answer, Request, Upstreams, UpstreamUnreachable
+from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runtime.links import signatures
-from runtime.links.settings import SettingsError
+from runtime.links.process.settings import SettingsError
+from runtime.links.trust import signatures
 
 _BYTES = 32
 

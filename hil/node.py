@@ -19,7 +19,7 @@ from contracts.timing import parse_server_timing
 from hil.exposition import Vitals, vitals_of
 from hil.http_port import HttpPort, plain
 from hil.load import Shot
-from runtime.links.upstream import Answer, Request, Upstreams, UpstreamUnreachable
+from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
 
 Array = npt.NDArray[Any]
 

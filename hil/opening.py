@@ -21,10 +21,10 @@ from hil.fleet import FleetPort
 from hil.node import NodeUnderTest
 from hil.plan import Plan
 from hil.suite import Taken, Tell, accept
-from runtime.links.key_files import read_token
-from runtime.links.settings import SettingsError
-from runtime.links.tls import SYSTEM, TlsConfig, checked, client_context
-from runtime.links.upstream import Upstreams
+from runtime.links.http.upstream import Upstreams
+from runtime.links.process.settings import SettingsError
+from runtime.links.trust.key_files import read_token
+from runtime.links.trust.tls import SYSTEM, TlsConfig, checked, client_context
 
 BOARDS_FILE = Path("boards.toml")
 FLEET_TOKEN_FILE = Path("state/fleet/admin.token")

@@ -12,7 +12,7 @@ import msgspec
 from contracts.acceptance import Acceptance, BundleSeen, Check, Curve, Point, decode
 from hil.chart import chart
 from hil.http_port import plain
-from runtime.links.acceptance_reports import read
+from runtime.links.bundles.acceptance_reports import read
 
 _SENTENCES = {
     "passed": "Passed: every check of the full suite.",

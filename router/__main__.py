@@ -30,21 +30,21 @@ from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.proxy import Proxy
 from router.tickets import Tickets
-from runtime.links.admission import Admission
-from runtime.links.exposure import check_exposure
-from runtime.links.fleet_keys import FleetKeys
-from runtime.links.holder import Certificates, Holder
-from runtime.links.https import listener_context
-from runtime.links.key_files import find_hop_key_file, read_hop_key, read_ticket_key
-from runtime.links.mqtt import MqttPort
-from runtime.links.roots import open_fleet
-from runtime.links.serve import configure_logging, run_loop, serve_app
-from runtime.links.settings import SettingsError, load
-from runtime.links.state_dir import held
-from runtime.links.telemetry import Telemetry
-from runtime.links.tls import checked, own_context
-from runtime.links.tokens import TokenFile
-from runtime.links.upstream import Upstreams
+from runtime.links.access.admission import Admission
+from runtime.links.access.tokens import TokenFile
+from runtime.links.escalation.holder import Certificates, Holder
+from runtime.links.http.exposure import check_exposure
+from runtime.links.http.https import listener_context
+from runtime.links.http.serve import configure_logging, run_loop, serve_app
+from runtime.links.http.upstream import Upstreams
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.process.settings import SettingsError, load
+from runtime.links.process.state_dir import held
+from runtime.links.process.telemetry import Telemetry
+from runtime.links.trust.fleet_keys import FleetKeys
+from runtime.links.trust.key_files import find_hop_key_file, read_hop_key, read_ticket_key
+from runtime.links.trust.roots import open_fleet
+from runtime.links.trust.tls import checked, own_context
 
 log = logging.getLogger(__name__)
 

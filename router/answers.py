@@ -11,8 +11,8 @@ from contracts import headers
 from contracts.decoding import UNREADABLE
 from contracts.errors import KINDS, ErrorBody, FoothillError
 from contracts.timing import format_server_timing
-from runtime.links.holder import Settled, outward_headers
-from runtime.links.upstream import Answer
+from runtime.links.escalation.holder import Settled, outward_headers
+from runtime.links.http.upstream import Answer
 
 T = TypeVar("T")
 

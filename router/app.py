@@ -22,13 +22,13 @@ from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.proxy import Proxy
 from router.tickets import Tickets
-from runtime.links.admission import Admission, admission_middleware
-from runtime.links.grants import grant_of
-from runtime.links.holder import Holder
-from runtime.links.http_errors import error_middleware
-from runtime.links.oip_errors import oip_error_middleware
-from runtime.links.telemetry import Telemetry
-from runtime.links.timed import timing_middleware
+from runtime.links.access.admission import Admission, admission_middleware
+from runtime.links.access.grants import grant_of
+from runtime.links.escalation.holder import Holder
+from runtime.links.http.errors import error_middleware
+from runtime.links.http.oip_errors import oip_error_middleware
+from runtime.links.http.timed import timing_middleware
+from runtime.links.process.telemetry import Telemetry
 
 PART = "router"
 REDIRECT = "foothill-redirect"

@@ -14,11 +14,11 @@ from contracts.places import Place
 from router.client_address import Address, Network, client_address
 from router.geo import Geo
 from router.proxy import Call
-from runtime.links.bodies import read_body
-from runtime.links.grants import grant_of
-from runtime.links.hop import sign_hop
-from runtime.links.http_errors import request_id_of
-from runtime.links.upstream import Request
+from runtime.links.access.grants import grant_of
+from runtime.links.access.hop import sign_hop
+from runtime.links.http.bodies import read_body
+from runtime.links.http.errors import request_id_of
+from runtime.links.http.upstream import Request
 
 MAX_QUESTION_BYTES = 65_536
 

@@ -20,10 +20,10 @@ from contracts.errors import ErrorBody, FoothillError
 from router.__main__ import run as run_router
 from router.config import Config
 from router.explain import Candidate, Explanation
-from runtime.links.exposure import INSECURE
-from runtime.links.serve import configure_logging, run_loop
-from runtime.links.settings import SettingsError, load
-from runtime.links.upstream import Answer, Request, Upstreams, UpstreamUnreachable
+from runtime.links.http.exposure import INSECURE
+from runtime.links.http.serve import configure_logging, run_loop
+from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
+from runtime.links.process.settings import SettingsError, load
 
 app = typer.Typer(name="router", help="Send requests to the nearest good answer.", no_args_is_help=True)
 _TIMEOUT_MS = 10_000.0

@@ -10,8 +10,8 @@ from contracts.headers import MAX_DEADLINE_MS
 from contracts.places import Place
 from contracts.tickets import MAX_LIFE_S, Count
 from contracts.topics import NODE_NAME
-from runtime.links.https import HttpsConfig
-from runtime.links.tls import TlsConfig
+from runtime.links.http.https import HttpsConfig
+from runtime.links.trust.tls import TlsConfig
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]

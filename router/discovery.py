@@ -12,10 +12,10 @@ from contracts import topics
 from contracts.errors import FoothillError
 from contracts.messages import Audit, Certificate, Identity, Load, Reported, Signed, Status, decode, encode
 from router.nodes import Nodes
-from runtime.links.certificate_reader import CertificateReader, Keys
-from runtime.links.holder import Certificates
-from runtime.links.mqtt import MqttPort
-from runtime.links.signatures import seal, verify
+from runtime.links.escalation.certificate_reader import CertificateReader, Keys
+from runtime.links.escalation.holder import Certificates
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.trust.signatures import seal, verify
 
 log = logging.getLogger(__name__)
 

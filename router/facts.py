@@ -18,9 +18,9 @@ from router.answers import decoded, json_answer, relayed_answer, understood
 from router.calls import Calls
 from router.nodes import Nodes
 from router.proxy import Proxy
-from runtime.links.holder import Holder
-from runtime.links.http_errors import request_id_of
-from runtime.links.telemetry import Telemetry
+from runtime.links.escalation.holder import Holder
+from runtime.links.http.errors import request_id_of
+from runtime.links.process.telemetry import Telemetry
 
 READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")

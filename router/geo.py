@@ -9,7 +9,7 @@ import maxminddb
 
 from contracts.places import Place
 from router.client_address import Address
-from runtime.links.settings import SettingsError
+from runtime.links.process.settings import SettingsError
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from contracts.messages import Identity, Load, Reported, Status
 from contracts.places import Place, prior_rtt_ms
 from contracts.timing import TOTAL, parse_server_timing
 from router.config import StaticNode
-from runtime.links.estimates import Fading, Shrunk
-from runtime.links.upstream import Answer
+from runtime.links.escalation.estimates import Fading, Shrunk
+from runtime.links.http.upstream import Answer
 
 Ending = Literal["succeeded", "failed", "abandoned"]
 

@@ -18,8 +18,8 @@ from contracts.headers import Terms
 from router.metrics import RouterMetrics
 from router.nodes import Ending, Node, Nodes
 from router.selection import Query, pick, score
-from runtime.links.holder import CLOUD_FAILED, Holder, Settled
-from runtime.links.upstream import Answer, Request, Upstreams, UpstreamUnreachable
+from runtime.links.escalation.holder import CLOUD_FAILED, Holder, Settled
+from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
 
 log = logging.getLogger(__name__)
 

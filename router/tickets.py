@@ -10,7 +10,7 @@ import msgspec
 from contracts.headers import Terms
 from contracts.leases import Lease
 from contracts.tickets import CLOUD_AUDIENCE, Limits, Ticket
-from runtime.links.tickets import sign
+from runtime.links.access.tickets import sign
 
 
 class Tickets:

@@ -42,9 +42,9 @@ from model_compiler.quantizing.ranges import METHODS
 from model_compiler.recipe import Recipe
 from router.__main__ import wired
 from router.proxy import NO_EDGE, REFUSED
-from runtime.links.holder import CLOUD_FAILED
-from runtime.links.settings import load
-from runtime.links.telemetry import Telemetry
+from runtime.links.escalation.holder import CLOUD_FAILED
+from runtime.links.process.settings import load
+from runtime.links.process.telemetry import Telemetry
 from runtime.serving.answers import UNSETTLED
 from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost

@@ -11,10 +11,10 @@ import msgspec
 from contracts import headers
 from contracts.errors import FoothillError
 from contracts.timing import TOTAL, format_server_timing
-from runtime.links.exchanges import Clock, Incoming, Outgoing
-from runtime.links.http_errors import hidden, refused
-from runtime.links.oip_errors import with_error
-from runtime.links.telemetry import Labels, Telemetry
+from runtime.links.http.errors import hidden, refused
+from runtime.links.http.exchanges import Clock, Incoming, Outgoing
+from runtime.links.http.oip_errors import with_error
+from runtime.links.process.telemetry import Labels, Telemetry
 from runtime.serving.settings import ServingSettings
 from runtime.serving.statistics import PHASES, Times
 

@@ -9,13 +9,13 @@ from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
 from contracts.timing import TOTAL, format_server_timing
-from runtime.links.admission import Admission
-from runtime.links.exchanges import Clock, Fixed, Incoming, Outgoing
-from runtime.links.grants import ANYBODY, Grant
-from runtime.links.holder import Evidence, Holder, Judged, outward_headers
-from runtime.links.hop import Hop, verify_hop
-from runtime.links.loop_lag import LoopLag
-from runtime.links.upstream import Answer, Request, answer_headers
+from runtime.links.access.admission import Admission
+from runtime.links.access.grants import ANYBODY, Grant
+from runtime.links.access.hop import Hop, verify_hop
+from runtime.links.escalation.holder import Evidence, Holder, Judged, outward_headers
+from runtime.links.http.exchanges import Clock, Fixed, Incoming, Outgoing
+from runtime.links.http.upstream import Answer, Request, answer_headers
+from runtime.links.process.loop_lag import LoopLag
 from runtime.serving.accounts import Account
 from runtime.serving.batcher import BatchResult
 from runtime.serving.calls import Call

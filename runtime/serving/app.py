@@ -11,16 +11,16 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import Gauge
 
 from contracts import headers
-from runtime.links.admission import Admission, admission_middleware
-from runtime.links.exchanges import Clock
-from runtime.links.holder import Holder
-from runtime.links.hot_routes import HOT_ROUTES, HotRoutes, Route
-from runtime.links.http_errors import error_middleware
-from runtime.links.loop_lag import LoopLag
-from runtime.links.oip_errors import oip_error_middleware
-from runtime.links.telemetry import Telemetry
-from runtime.links.through_aiohttp import handler
-from runtime.links.timed import timing_middleware
+from runtime.links.access.admission import Admission, admission_middleware
+from runtime.links.escalation.holder import Holder
+from runtime.links.http.errors import error_middleware
+from runtime.links.http.exchanges import Clock
+from runtime.links.http.hot_routes import HOT_ROUTES, HotRoutes, Route
+from runtime.links.http.oip_errors import oip_error_middleware
+from runtime.links.http.through_aiohttp import handler
+from runtime.links.http.timed import timing_middleware
+from runtime.links.process.loop_lag import LoopLag
+from runtime.links.process.telemetry import Telemetry
 from runtime.serving import unserved
 from runtime.serving.accounts import Accounts
 from runtime.serving.admin import Admin

@@ -8,10 +8,10 @@ from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.headers import Terms
 from contracts.timing import TOTAL
-from runtime.links.exchanges import Incoming
-from runtime.links.grants import Grant
-from runtime.links.hop import Hop
-from runtime.links.upstream import Request
+from runtime.links.access.grants import Grant
+from runtime.links.access.hop import Hop
+from runtime.links.http.exchanges import Incoming
+from runtime.links.http.upstream import Request
 from runtime.serving.accounts import Account
 from runtime.serving.hosting import Served
 from runtime.serving.oip import Asked

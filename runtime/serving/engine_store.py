@@ -19,7 +19,7 @@ from contracts.engines import EngineRecord, Machine, TimingCacheRecord
 from contracts.errors import FoothillError
 from contracts.manifest import digest_of, is_digest
 from contracts.messages import Signed, decode, encode
-from runtime.links.durable import TEMPORARY_SUFFIX, sync_directory, write_file
+from runtime.links.process.durable import TEMPORARY_SUFFIX, sync_directory, write_file
 from runtime.serving.tensorrt_errors import EngineRefused
 
 log = logging.getLogger(__name__)

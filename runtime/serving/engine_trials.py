@@ -9,7 +9,7 @@ import msgspec
 
 from contracts.decoding import UNREADABLE
 from contracts.engines import Machine, Wanted
-from runtime.links.durable import write_file
+from runtime.links.process.durable import write_file
 
 log = logging.getLogger(__name__)
 

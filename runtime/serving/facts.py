@@ -10,7 +10,7 @@ from aiohttp import web
 from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from contracts.oip import IndexQuestion
-from runtime.links.telemetry import Telemetry
+from runtime.links.process.telemetry import Telemetry
 from runtime.serving import metadata
 from runtime.serving.hosting import ModelHost, Served
 from runtime.serving.statistics import ModelStatistics, Statistics

@@ -14,7 +14,7 @@ import msgspec
 
 from contracts import headers
 from contracts.errors import FoothillError
-from runtime.links.exchanges import Fixed
+from runtime.links.http.exchanges import Fixed
 from runtime.serving.batcher import Batcher
 from runtime.serving.batching.turns import Turns
 from runtime.serving.few import Few

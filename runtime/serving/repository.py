@@ -8,7 +8,7 @@ from typing import Protocol
 
 from contracts import manifest as manifests
 from contracts.errors import FoothillError
-from runtime.links.bundles import BundleStore
+from runtime.links.bundles.store import BundleStore
 from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost
 from runtime.serving.providers import Wish

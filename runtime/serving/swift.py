@@ -14,12 +14,12 @@ from contracts import headers, oip
 from contracts.deadlines import Deadline, passed
 from contracts.errors import FoothillError
 from contracts.headers import Terms
-from runtime.links.admission import Admission
-from runtime.links.exchanges import Clock, Incoming, Known, Outgoing
-from runtime.links.grants import ANYBODY, Grant
-from runtime.links.holder import Holder
-from runtime.links.hop import Hop
-from runtime.links.hot_routes import Start
+from runtime.links.access.admission import Admission
+from runtime.links.access.grants import ANYBODY, Grant
+from runtime.links.access.hop import Hop
+from runtime.links.escalation.holder import Holder
+from runtime.links.http.exchanges import Clock, Incoming, Known, Outgoing
+from runtime.links.http.hot_routes import Start
 from runtime.serving.accounts import CLIENT_GONE, Account, Accounts
 from runtime.serving.answers import Answers, Told, for_hop
 from runtime.serving.batcher import Answered, BatchResult, Waiting
@@ -53,7 +53,7 @@ class Ready:
         self.told = told
 
     def start(self, body: bytes, request_id: str, done: Done) -> GiveUp | None:
-        """`runtime.links.hot_routes.Start`."""
+        """`runtime.links.http.hot_routes.Start`."""
         served, form = self._swift.host.models.get(self.told.model), self._form
         if served is not self._served or form is None or len(body) != form.body_bytes or not body.startswith(form.json):
             self._served = served
@@ -107,7 +107,7 @@ class Swift:
         self._wall = wall
 
     def prepare(self, request: Known) -> Start | None:
-        """`runtime.links.hot_routes.Prepare`."""
+        """`runtime.links.http.hot_routes.Prepare`."""
         json_bytes = short_length(request.headers.get(oip.HEADER_LENGTH))
         try:
             told = self._answers.told(request)

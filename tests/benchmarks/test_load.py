@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from benchmarks.load import LoadError, drive, post
-from runtime.links.serve import start_app
+from runtime.links.http.serve import start_app
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ from cloud_tier.config import Config
 from contracts.manifest import FILE
 from contracts.predictions import Classification, Prediction
 from contracts.timing import parse_server_timing
-from runtime.links.hop import sign_hop
-from runtime.links.serve import start_app
-from runtime.links.settings import SettingsError
-from runtime.links.state_dir import held
+from runtime.links.access.hop import sign_hop
+from runtime.links.http.serve import start_app
+from runtime.links.process.settings import SettingsError
+from runtime.links.process.state_dir import held
 from tests.runtime.links.fleet_server import FleetServer
 from tests.runtime.links.tuf_repository import TufRepository
 from tests.runtime.serving.bundle_factory import make_classifier

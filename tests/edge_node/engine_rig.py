@@ -15,8 +15,8 @@ from contracts.manifest import FILE, Artifact, File, Golden, Manifest, digest_of
 from contracts.messages import Signed
 from edge_node.engine_source import EngineSource, NoShared, Vitals
 from edge_node.engines import Engines
-from runtime.links import signatures
-from runtime.links.engine_registry import SharedEngine
+from runtime.links.bundles.engine_registry import SharedEngine
+from runtime.links.trust import signatures
 from runtime.serving.cuda import Cuda
 from runtime.serving.engine_store import EngineStore, OpenRecord
 from runtime.serving.engine_trials import TrialFile

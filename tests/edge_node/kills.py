@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 from contracts.manifest import digest_of
 from edge_node.slots import SlotFile
-from runtime.links.blob_http import http_ways
-from runtime.links.bundle_fetch import fetch_bundle
-from runtime.links.bundles import BundleStore
-from runtime.links.trust import TrustedFleet
+from runtime.links.bundles.blob_http import http_ways
+from runtime.links.bundles.fetch import fetch_bundle
+from runtime.links.bundles.store import BundleStore
+from runtime.links.trust.tuf import TrustedFleet
 from runtime.serving.golden import open_tested
 from runtime.serving.loaded import LoadedModel
 from tests.edge_node.test_node_process import Fleet

@@ -28,10 +28,10 @@ from contracts.errors import FoothillError
 from contracts.manifest import FILE, File, decode, digest_of
 from edge_node.probation import Rule, WatchedEngine
 from edge_node.slots import SlotFile, Slots
-from runtime.links.blob_http import http_ways
-from runtime.links.bundle_fetch import Way, Ways, fetch_bundle
-from runtime.links.bundles import BundleStore, size_of
-from runtime.links.chunk_file import ChunkFile, leave_prefix
+from runtime.links.bundles.blob_http import http_ways
+from runtime.links.bundles.fetch import Way, Ways, fetch_bundle
+from runtime.links.bundles.store import BundleStore, size_of
+from runtime.links.chunks.file import ChunkFile, leave_prefix
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.tensors import Array
 from tests.edge_node.bundle_factory import contents_of, plain_manifest

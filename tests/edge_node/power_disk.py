@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from runtime.links.disk import Patching, RealDisk, Writing
+from runtime.links.process.disk import Patching, RealDisk, Writing
 
 Kind = Literal[
     "open", "patch", "write", "sync file", "close", "sync", "sync_directory", "seal", "replace", "link", "unlink",

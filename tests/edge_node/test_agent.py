@@ -34,12 +34,12 @@ from edge_node.agent import Agent
 from edge_node.certificates import NodeCertificates, seed_certificate
 from edge_node.probation import Rule
 from fleet.broker import Broker, BrokerConfig
-from runtime.links import signatures
-from runtime.links.blob_http import http_ways
-from runtime.links.bundle_fetch import fetch_bundle
-from runtime.links.bundles import BundleStore
-from runtime.links.mqtt import MqttPort, Will
-from runtime.links.trust import TrustedFleet
+from runtime.links.bundles.blob_http import http_ways
+from runtime.links.bundles.fetch import fetch_bundle
+from runtime.links.bundles.store import BundleStore
+from runtime.links.mqtt.port import MqttPort, Will
+from runtime.links.trust import signatures
+from runtime.links.trust.tuf import TrustedFleet
 from runtime.serving.hosting import LoadFigures
 from runtime.serving.loaded import LoadedModel
 from tests.edge_node.bundle_factory import MODEL_FILE, describe

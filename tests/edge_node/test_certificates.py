@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from contracts.errors import FoothillError
 from contracts.messages import Certificate, Signed, encode
 from edge_node.certificates import FILE, NodeCertificates, seed_certificate
-from runtime.links import signatures
+from runtime.links.trust import signatures
 from tests.edge_node.bundle_factory import describe, pack
 
 PRIVATE = signatures.generate()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_node.config import Config
-from runtime.links.settings import SettingsError, load
+from runtime.links.process.settings import SettingsError, load
 from runtime.serving.images import MAX_PIXELS
 
 

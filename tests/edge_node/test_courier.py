@@ -21,7 +21,7 @@ from edge_node.late_answers import MOST_BODY_BYTES, message
 from edge_node.spool import Spool, SpoolAway
 from edge_node.spool_file import LateAnswer, SpoolConfig, SpoolFile
 from edge_node.spool_metrics import SpoolMetrics
-from runtime.links.upstream import Answer, Request, UpstreamUnreachable, answer_headers
+from runtime.links.http.upstream import Answer, Request, UpstreamUnreachable, answer_headers
 from tests.edge_node.test_spool_file import NOW_S, doubtful
 
 

@@ -16,9 +16,9 @@ from contracts.enrolment import EnrolAnswer, EnrolRequest
 from contracts.errors import ErrorBody, FoothillError
 from contracts.messages import Identity, encode
 from edge_node.enrol import FILE, enrol, load_enrolment
-from runtime.links import signatures
-from runtime.links.serve import start_app
-from runtime.links.trust import TrustError
+from runtime.links.http.serve import start_app
+from runtime.links.trust import signatures
+from runtime.links.trust.tuf import TrustError
 from tests.runtime.links.tuf_repository import TufRepository
 
 FINGERPRINT = Fingerprint("cpu-x86", "x86_64", "linux", 2, 1 << 30, "CPUExecutionProvider", "onnxruntime")

@@ -16,11 +16,11 @@ from contracts.messages import Late
 from edge_node.late import LatePart
 from edge_node.spool import FILE
 from edge_node.spool_file import SpoolConfig
-from runtime.links.admission import Admission
-from runtime.links.serve import start_app
-from runtime.links.telemetry import Telemetry
-from runtime.links.tokens import TokenFile
-from runtime.links.upstream import Answer, Request, UpstreamUnreachable
+from runtime.links.access.admission import Admission
+from runtime.links.access.tokens import TokenFile
+from runtime.links.http.serve import start_app
+from runtime.links.http.upstream import Answer, Request, UpstreamUnreachable
+from runtime.links.process.telemetry import Telemetry
 from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost
 from runtime.serving.settings import ServingSettings

@@ -16,8 +16,8 @@ import pytest
 
 from contracts.messages import Late, Signed, decode
 from contracts.topics import node_topic
-from runtime.links import signatures
-from runtime.links.mqtt import MqttPort
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.trust import signatures
 from tests.edge_node.bundle_factory import pack
 from tests.edge_node.test_node_process import EDGE, Fleet, Process, enrol, fleet, picture  # noqa: F401 - a fixture
 from tests.runtime.serving.bundle_factory import make_classifier

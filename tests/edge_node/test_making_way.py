@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 
 from edge_node.room import Room
-from runtime.links.serve import start_app
-from runtime.links.telemetry import Telemetry
+from runtime.links.http.serve import start_app
+from runtime.links.process.telemetry import Telemetry
 from runtime.serving.app import create_app
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.settings import ServingSettings

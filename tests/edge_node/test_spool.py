@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from edge_node.spool import FILE, MOST_UNWRITTEN, Spool, SpoolAway
 from edge_node.spool_file import SpoolConfig
 from edge_node.spool_metrics import SpoolMetrics
-from runtime.links.disk import RealDisk
+from runtime.links.process.disk import RealDisk
 from tests.edge_node.test_spool_file import NOW_S, doubtful, late
 
 

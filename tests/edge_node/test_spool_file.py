@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge_node.spool_file import Doubtful, LateAnswer, SpoolConfig, SpoolFile
-from runtime.links.upstream import Request
+from runtime.links.http.upstream import Request
 
 NOW_S = 1_800_000_000.0
 IDS = st.sampled_from(["a", "b", "c", "d", "e", "f", "g"])

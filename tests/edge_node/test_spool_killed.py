@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from edge_node.spool import FILE, Spool
 from edge_node.spool_file import Doubtful, LateAnswer, SpoolConfig, SpoolFile
 from edge_node.spool_metrics import SpoolMetrics
-from runtime.links.upstream import Request
+from runtime.links.http.upstream import Request
 
 pytestmark = pytest.mark.integration
 

@@ -15,7 +15,7 @@ from edge_node.latency import LatencyRule
 from edge_node.probation import Rule
 from edge_node.room import Room
 from edge_node.slots import Slot, Trial
-from runtime.links.disk import RealDisk, Writing
+from runtime.links.process.disk import RealDisk, Writing
 from runtime.serving.engine import Engine
 from runtime.serving.golden import open_tested
 from runtime.serving.loaded import LoadedModel

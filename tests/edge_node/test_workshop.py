@@ -14,9 +14,9 @@ from edge_node.config import Config
 from edge_node.workshop import kind_for, open_engines, open_record
 from fleet.config import FleetConfig
 from fleet.engines import EngineSettings
-from runtime.links import signatures
-from runtime.links.engine_registry import EngineRegistry
-from runtime.links.trust import TrustedFleet
+from runtime.links.bundles.engine_registry import EngineRegistry
+from runtime.links.trust import signatures
+from runtime.links.trust.tuf import TrustedFleet
 from runtime.serving.providers import Wish
 from tests.edge_node.engine_rig import HERE, TRT, Rig
 from tests.edge_node.workbench import Bench

@@ -21,8 +21,8 @@ from edge_node.probation import Rule, WatchedEngine
 from edge_node.room import Room
 from edge_node.slots import SlotFile
 from edge_node.updater import Updater
-from runtime.links.bundles import BundleStore
-from runtime.links.disk import REAL_DISK, Disk
+from runtime.links.bundles.store import BundleStore
+from runtime.links.process.disk import REAL_DISK, Disk
 from runtime.serving.engine import Engine
 from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost

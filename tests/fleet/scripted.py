@@ -34,9 +34,9 @@ from contracts.topics import audit_topic, node_topic
 from fleet.__main__ import opened
 from fleet.app import Parts, create_app
 from fleet.config import FleetConfig
-from runtime.links import signatures
-from runtime.links.mqtt import MqttPort
-from runtime.links.serve import start_app
+from runtime.links.http.serve import start_app
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.trust import signatures
 
 FINGERPRINT = Fingerprint("cpu-x86", "x86_64", "linux", 2, 8 << 30, "CPUExecutionProvider", "onnxruntime 1.23")
 STRATUM = "s" * 32

@@ -14,8 +14,8 @@ from contracts.acceptance import CHECKS, Acceptance, Check
 from contracts.errors import FoothillError
 from fleet.acceptance import Acceptances, Accepted, Demand, DemandRequest, shortfall
 from fleet.state import State
-from runtime.links import acceptance_reports as reports
-from runtime.links.signatures import generate, key_id, public_key
+from runtime.links.bundles import acceptance_reports as reports
+from runtime.links.trust.signatures import generate, key_id, public_key
 from tests.fleet.scripted import FINGERPRINT, Fleet, until
 
 DAY_S = 86_400.0

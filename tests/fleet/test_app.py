@@ -14,12 +14,12 @@ from contracts import manifest as manifests
 from contracts.messages import Identity, Signed, decode
 from contracts.topics import node_topic
 from fleet.config import FleetConfig
-from runtime.links import signatures
-from runtime.links.blob_http import http_ways
-from runtime.links.bundle_fetch import fetch_bundle
-from runtime.links.bundles import BundleStore
-from runtime.links.mqtt import MqttPort
-from runtime.links.trust import TrustedFleet
+from runtime.links.bundles.blob_http import http_ways
+from runtime.links.bundles.fetch import fetch_bundle
+from runtime.links.bundles.store import BundleStore
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.trust import signatures
+from runtime.links.trust.tuf import TrustedFleet
 from tests.fleet.scripted import FINGERPRINT, Fleet, until, write_bundle
 
 BLOB = b"some weights" * 1000

@@ -16,8 +16,8 @@ import pytest
 
 from fleet import broker as broker_file
 from fleet.broker import Broker, BrokerConfig
-from runtime.links.mqtt import MqttPort
-from runtime.links.settings import SettingsError
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.process.settings import SettingsError
 
 pytestmark = pytest.mark.integration
 

@@ -17,14 +17,14 @@ from contracts.messages import MAX_CHUNK_MESSAGE_BYTES, Chunk, ChunkWant, Signed
 from contracts.topics import chunk_topic
 from fleet.chunks import ChunkSettings
 from fleet.config import FleetConfig
-from runtime.links import signatures
-from runtime.links.bundle_fetch import fetch_bundle
-from runtime.links.bundles import BundleStore
-from runtime.links.chunk_fetcher import ChunkFetcher
-from runtime.links.chunk_line import ChunkLine, Terms
-from runtime.links.chunk_way import chunk_ways
-from runtime.links.mqtt import MqttPort
-from runtime.links.trust import TrustedFleet, TrustUnavailable, known_keys
+from runtime.links.bundles.fetch import fetch_bundle
+from runtime.links.bundles.store import BundleStore
+from runtime.links.chunks.fetcher import ChunkFetcher
+from runtime.links.chunks.line import ChunkLine, Terms
+from runtime.links.chunks.way import chunk_ways
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.trust import signatures
+from runtime.links.trust.tuf import TrustedFleet, TrustUnavailable, known_keys
 from tests.fleet.scripted import Fleet, ScriptedNode, until, write_bundle
 
 NOWHERE = "http://127.0.0.1:9"

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from contracts.errors import FoothillError
 from fleet.client import FleetClient
-from runtime.links.serve import start_app
+from runtime.links.http.serve import start_app
 
 Stranger = Callable[[web.Response], Awaitable[FleetClient]]
 NO_TEXT = b'{"code":"\xff","id":"\xff"}'

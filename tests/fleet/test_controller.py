@@ -19,9 +19,9 @@ from contracts.topics import EVERY_CERTIFICATE, audit_topic, node_topic
 from fleet.api import RolloutView
 from fleet.broker import Broker
 from fleet.config import FleetConfig
-from runtime.links import signatures
-from runtime.links.mqtt import MqttPort
-from runtime.links.trust import TrustedFleet
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.trust import signatures
+from runtime.links.trust.tuf import TrustedFleet
 from tests.fleet.scripted import FINGERPRINT, STRATUM, Fleet, ScriptedNode, audit_of, until
 
 pytestmark = pytest.mark.integration

@@ -16,9 +16,9 @@ from contracts.headers import ENGINE
 from contracts.messages import encode
 from fleet.config import FleetConfig
 from fleet.engines import EngineSettings
-from runtime.links import signatures
-from runtime.links.engine_registry import EngineRegistry, open_endorsed
-from runtime.links.trust import TrustedFleet
+from runtime.links.bundles.engine_registry import EngineRegistry, open_endorsed
+from runtime.links.trust import signatures
+from runtime.links.trust.tuf import TrustedFleet
 from tests.fleet.scripted import Fleet, ScriptedNode
 
 MACHINE = Machine("tensorrt", "10.3.0.30", "linux", "x86_64", "cpu-x86", gpu="g", sm=89, sm_count=128)

@@ -22,9 +22,9 @@ from contracts.messages import Desired
 from contracts.targets import CONTROL_KEYS, bundle_path
 from fleet.keys import KeyFiles
 from fleet.signing import Lifetimes, Signing
-from runtime.links import signatures
-from runtime.links.settings import SettingsError
-from runtime.links.trust import TrustedFleet
+from runtime.links.process.settings import SettingsError
+from runtime.links.trust import signatures
+from runtime.links.trust.tuf import TrustedFleet
 from tests.fleet.scripted import write_bundle
 
 DAY_S = 86_400.0

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from foothill.doctor import DEMO_ROLES, ROLES, Facts, Finding, describe, diagnose, examine, missing_packages
-from runtime.links.settings import load
+from runtime.links.process.settings import load
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 EVERYTHING = {package: "1.0" for role in ROLES for package in role.packages}

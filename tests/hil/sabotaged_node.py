@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from contracts.errors import FoothillError
-from runtime.links.bundles import BundleStore
-from runtime.links.serve import start_app
-from runtime.links.telemetry import Telemetry
+from runtime.links.bundles.store import BundleStore
+from runtime.links.http.serve import start_app
+from runtime.links.process.telemetry import Telemetry
 from runtime.serving.app import create_app
 from runtime.serving.engine import Engine
 from runtime.serving.hosting import ModelHost

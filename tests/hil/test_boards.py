@@ -12,9 +12,9 @@ from hil.boards import Action, Board, Boards, find
 from hil.commands import act, command_of, over, run
 from hil.keys import create, read_private, read_public
 from hil.opening import Options, opened, skipped
-from runtime.links.settings import SettingsError, load
-from runtime.links.signatures import public_key
-from runtime.links.upstream import Upstreams
+from runtime.links.http.upstream import Upstreams
+from runtime.links.process.settings import SettingsError, load
+from runtime.links.trust.signatures import public_key
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "boards.toml"
 

@@ -9,8 +9,8 @@ import pytest
 
 from contracts.acceptance import CHECKS, Acceptance
 from hil.keys import create, read_public
-from runtime.links import acceptance_reports as reports
-from runtime.links.signatures import key_id
+from runtime.links.bundles import acceptance_reports as reports
+from runtime.links.trust.signatures import key_id
 from tests.hil.commands import FOOTHILL, fleet, hil, run
 from tests.hil.relay import TOKEN, relay
 from tests.hil.site import NODE, Site

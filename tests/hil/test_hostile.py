@@ -18,10 +18,10 @@ from hil.boards import Board
 from hil.cli import app as cli
 from hil.opening import Opened, Options, examine, opened
 from hil.plan import Plan
-from runtime.links.acceptance_reports import seal
-from runtime.links.https import HttpsConfig, listener_context
-from runtime.links.serve import start_app
-from runtime.links.tls import TlsConfig
+from runtime.links.bundles.acceptance_reports import seal
+from runtime.links.http.https import HttpsConfig, listener_context
+from runtime.links.http.serve import start_app
+from runtime.links.trust.tls import TlsConfig
 from tests.runtime.links.certificates import Authority
 
 PLAN = Plan(requests=5, step_s=0.2, most_concurrency=2, soak_s=0.6)

@@ -7,7 +7,7 @@ from itertools import cycle
 
 from hil.load import Shot, closed_loop, counting, lasting, open_loop
 from hil.node import NodeUnderTest
-from runtime.links.upstream import Request, Upstreams
+from runtime.links.http.upstream import Request, Upstreams
 
 
 class Scripted:

@@ -16,8 +16,8 @@ from contracts.acceptance import Acceptance, BundleSeen, Check, Curve, Point
 from hil.chart import chart, ticks
 from hil.checks.latency import curve_of
 from hil.page import page_of
-from runtime.links.acceptance_reports import seal
-from runtime.links.signatures import generate
+from runtime.links.bundles.acceptance_reports import seal
+from runtime.links.trust.signatures import generate
 from tests.fleet.scripted import FINGERPRINT
 from tests.model_compiler.reporting.browser import find_chromium, open_tab
 

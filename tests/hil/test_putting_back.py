@@ -14,8 +14,8 @@ from hil.node import NodeUnderTest
 from hil.plan import Plan
 from hil.restoring import put_back
 from hil.suite import Taken, accept
-from runtime.links.serve import start_app
-from runtime.links.upstream import Upstreams
+from runtime.links.http.serve import start_app
+from runtime.links.http.upstream import Upstreams
 from tests.fleet.scripted import FINGERPRINT
 
 AWAY = "http://127.0.0.1:9"

@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 
 from router.config import StaticNode
-from runtime.links.serve import start_app
-from runtime.links.upstream import Upstreams
+from runtime.links.http.serve import start_app
+from runtime.links.http.upstream import Upstreams
 from tests.router.rig import BuildRig, Rig, Server, Start
 
 

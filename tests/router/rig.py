@@ -20,10 +20,10 @@ from router.config import StaticNode
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.proxy import Call, Proxy
-from runtime.links.holder import Certificates, Holder
-from runtime.links.hop import sign_hop, verify_hop
-from runtime.links.telemetry import Telemetry
-from runtime.links.upstream import Request, Upstreams
+from runtime.links.access.hop import sign_hop, verify_hop
+from runtime.links.escalation.holder import Certificates, Holder
+from runtime.links.http.upstream import Request, Upstreams
+from runtime.links.process.telemetry import Telemetry
 
 HOP_KEY = b"h" * 32
 STRATUM = "0" * 32

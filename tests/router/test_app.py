@@ -26,7 +26,7 @@ from contracts.timing import parse_server_timing
 from router.__main__ import wired
 from router.config import Config, StaticNode
 from router.facts import united
-from runtime.links.serve import start_app
+from runtime.links.http.serve import start_app
 from tests.router.rig import DUBLIN, HOP_KEY, TOKYO, Server, Start, static
 
 Sent = Mapping[str, str]

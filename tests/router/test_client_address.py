@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.client_address import client_address, parse_address, parse_networks
-from runtime.links.settings import SettingsError
+from runtime.links.process.settings import SettingsError
 
 TRUSTED = parse_networks(["127.0.0.0/8", "10.0.0.0/8", "::1"])
 outsiders = st.ip_addresses(v=4).filter(lambda address: not any(address in network for network in TRUSTED))

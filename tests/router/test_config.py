@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from router.config import Config
-from runtime.links.settings import SettingsError, load
+from runtime.links.process.settings import SettingsError, load
 
 
 def loaded(tmp_path: Path, text: str) -> Config:

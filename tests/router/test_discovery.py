@@ -18,13 +18,13 @@ from contracts.messages import Audit, Certificate, Identity, Load, Reported, Sig
 from fleet.broker import Broker, BrokerConfig
 from router.discovery import Discovery
 from router.nodes import Nodes
-from runtime.links import signatures
-from runtime.links.fleet_keys import REFRESH_PAUSE_S, FleetKeys
-from runtime.links.holder import Certificates
-from runtime.links.mqtt import MqttPort
-from runtime.links.roots import open_fleet
-from runtime.links.trust import TrustedFleet
-from runtime.links.upstream import Upstreams
+from runtime.links.escalation.holder import Certificates
+from runtime.links.http.upstream import Upstreams
+from runtime.links.mqtt.port import MqttPort
+from runtime.links.trust import signatures
+from runtime.links.trust.fleet_keys import REFRESH_PAUSE_S, FleetKeys
+from runtime.links.trust.roots import open_fleet
+from runtime.links.trust.tuf import TrustedFleet
 from tests.fleet.scripted import until
 from tests.router.rig import DUBLIN, STRATUM, certificate
 from tests.router.test_selection import identity, reported

@@ -11,7 +11,7 @@ import pytest
 
 from contracts.places import Place, distance_km
 from router.geo import Geo
-from runtime.links.settings import SettingsError
+from runtime.links.process.settings import SettingsError
 
 
 def geolite() -> Path:

@@ -11,7 +11,7 @@ from contracts import headers
 from contracts.messages import Load, Status
 from contracts.places import Place, prior_rtt_ms
 from router.nodes import Ending, Node, Nodes, parse_load
-from runtime.links.upstream import Answer, answer_headers
+from runtime.links.http.upstream import Answer, answer_headers
 from tests.router.rig import DUBLIN, FRANKFURT, static
 from tests.router.test_selection import NOW_S, identity, reported
 

@@ -22,8 +22,8 @@ from contracts import headers
 from contracts.predictions import Classification
 from router.__main__ import wired
 from router.config import Config
-from runtime.links.serve import start_app
-from runtime.links.telemetry import Telemetry
+from runtime.links.http.serve import start_app
+from runtime.links.process.telemetry import Telemetry
 from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel

@@ -15,7 +15,7 @@ from contracts import headers
 from contracts.errors import FoothillError
 from contracts.headers import Terms
 from router.proxy import judge
-from runtime.links.hop import verify_hop
+from runtime.links.access.hop import verify_hop
 from tests.router.rig import ASHBURN, HOP_KEY, TOKYO, BuildRig, Start, call, static
 
 

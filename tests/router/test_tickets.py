@@ -14,9 +14,9 @@ from contracts import tickets
 from contracts.tickets import CLOUD_AUDIENCE, Limits
 from router.__main__ import run
 from router.config import Config, TicketConfig
-from runtime.links import signatures
-from runtime.links.settings import SettingsError
-from runtime.links.tickets import verify
+from runtime.links.access.tickets import verify
+from runtime.links.process.settings import SettingsError
+from runtime.links.trust import signatures
 from tests.router.rig import Server, static
 from tests.router.test_app import Client, Route, cloud, edge, router  # noqa: F401 - fixtures
 

@@ -22,7 +22,7 @@ from tuf.api.metadata import (
 
 from contracts.manifest import decode, digest_of
 from contracts.targets import CONTROL_KEYS, bundle_path, role_of
-from runtime.links.signatures import key_id
+from runtime.links.trust.signatures import key_id
 
 
 class TufRepository:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from runtime.links.serve import start_app
-from runtime.links.telemetry import Telemetry
+from runtime.links.http.serve import start_app
+from runtime.links.process.telemetry import Telemetry
 from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel

@@ -19,16 +19,16 @@ from aiohttp import web
 
 from contracts.messages import Certificate
 from contracts.tickets import CLOUD_AUDIENCE, Limits, Ticket
-from runtime.links import signatures
-from runtime.links.admission import Admission, AuthConfig, open_admission
-from runtime.links.holder import Certificates, Holder
-from runtime.links.hop import sign_hop
-from runtime.links.telemetry import Telemetry
-from runtime.links.ticket_keys import TicketKeys
-from runtime.links.tickets import TicketBook, sign
-from runtime.links.tokens import TokenFile
-from runtime.links.trust import TrustedFleet
-from runtime.links.upstream import Upstreams
+from runtime.links.access.admission import Admission, AuthConfig, open_admission
+from runtime.links.access.hop import sign_hop
+from runtime.links.access.ticket_keys import TicketKeys
+from runtime.links.access.tickets import TicketBook, sign
+from runtime.links.access.tokens import TokenFile
+from runtime.links.escalation.holder import Certificates, Holder
+from runtime.links.http.upstream import Upstreams
+from runtime.links.process.telemetry import Telemetry
+from runtime.links.trust import signatures
+from runtime.links.trust.tuf import TrustedFleet
 from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost
 from runtime.serving.settings import ServingSettings

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from contracts.messages import Certificate
-from runtime.links.admission import Admission
-from runtime.links.holder import Certificates, Holder
-from runtime.links.hop import sign_hop
-from runtime.links.telemetry import Telemetry
-from runtime.links.tokens import TokenFile, hash_of
-from runtime.links.upstream import Answer, Request, Upstreams
+from runtime.links.access.admission import Admission
+from runtime.links.access.hop import sign_hop
+from runtime.links.access.tokens import TokenFile, hash_of
+from runtime.links.escalation.holder import Certificates, Holder
+from runtime.links.http.upstream import Answer, Request, Upstreams
+from runtime.links.process.telemetry import Telemetry
 from runtime.serving.app import create_app
 from runtime.serving.calls import Call
 from runtime.serving.hosting import ModelHost

@@ -10,7 +10,7 @@ from contracts.engines import EngineRecord, Machine, Shapes
 from contracts.errors import FoothillError
 from contracts.manifest import digest_of
 from contracts.messages import Signed
-from runtime.links import signatures
+from runtime.links.trust import signatures
 from runtime.serving.engine_store import EngineStore, OpenRecord
 from runtime.serving.tensorrt_errors import EngineRefused
 

@@ -16,10 +16,10 @@ import aiohttp
 import pytest
 
 from contracts.messages import Certificate
-from runtime.links.holder import Certificates, Holder
-from runtime.links.hop import sign_hop
-from runtime.links.telemetry import Telemetry
-from runtime.links.upstream import Upstreams
+from runtime.links.access.hop import sign_hop
+from runtime.links.escalation.holder import Certificates, Holder
+from runtime.links.http.upstream import Upstreams
+from runtime.links.process.telemetry import Telemetry
 from runtime.serving.app import create_app
 from runtime.serving.hosting import ModelHost
 from runtime.serving.settings import ServingSettings

@@ -21,7 +21,7 @@ from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from contracts.manifest import Postprocess, TensorSpec
-from runtime.links.bundles import BundleStore
+from runtime.links.bundles.store import BundleStore
 from runtime.serving.hosting import ModelHost
 from runtime.serving.repository import StoredBundles
 from tests.runtime.serving import bundle_factory as factory

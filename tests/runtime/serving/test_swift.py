@@ -16,12 +16,12 @@ from aiohttp import web
 from contracts.headers import ANSWER
 from contracts.messages import Audit, Certificate
 from contracts.tickets import Limits
-from runtime.links.admission import Admission
-from runtime.links.grants import Grant, Usage
-from runtime.links.holder import Certificates, Holder
-from runtime.links.serve import start_app
-from runtime.links.telemetry import Telemetry
-from runtime.links.upstream import Upstreams
+from runtime.links.access.admission import Admission
+from runtime.links.access.grants import Grant, Usage
+from runtime.links.escalation.holder import Certificates, Holder
+from runtime.links.http.serve import start_app
+from runtime.links.http.upstream import Upstreams
+from runtime.links.process.telemetry import Telemetry
 from runtime.serving.app import create_app
 from runtime.serving.forms import Form
 from runtime.serving.hosting import ModelHost

@@ -1,0 +1,1 @@
+"""Bundles: where they are kept here, and where they come from."""

@@ -1,0 +1,1 @@
+"""The holder of a request, and the cloud that it asks."""

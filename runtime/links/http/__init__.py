@@ -1,0 +1,1 @@
+"""HTTP, as server and as client."""

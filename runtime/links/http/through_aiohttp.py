@@ -1,0 +1,42 @@
+"""Stories of the data plane as handlers of aiohttp's."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from contracts.deadlines import Deadline
+from runtime.links.access.grants import Grant
+from runtime.links.http.bodies import read_body
+from runtime.links.http.errors import request_id_of
+from runtime.links.http.exchanges import Clock, Story
+
+
+class _Incoming:
+    """A request that came through aiohttp."""
+
+    __slots__ = ("_request", "grant", "headers", "method", "params", "request_id", "target")
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self.method = request.method
+        self.target = str(request.rel_url)
+        self.headers = request.headers
+        self.params = request.match_info
+        self.request_id = request_id_of(request)
+        self.grant: Grant | None = None
+
+    def expect(self, count: int) -> tuple[bytes, int]:
+        return b"", 0
+
+    async def read(self, limit: int, deadline: Deadline, clock: Clock) -> bytes:
+        return await read_body(self._request, limit, deadline, clock)
+
+
+def handler(story: Story) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        answer = await story(_Incoming(request))
+        return web.Response(status=answer.status, headers=answer.all_headers(), body=answer.body)
+
+    return handle

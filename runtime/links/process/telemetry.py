@@ -1,0 +1,203 @@
+"""Prometheus metrics that every process keeps, with labels that stay few whatever callers send."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter as Counted
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, repeat
+from typing import Literal, NamedTuple
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from runtime.links.process import metrics as process_metrics
+
+Purpose = Literal["escalate", "audit", "fallback", "late"]
+AuditOutcome = Literal["published", "failed", "dropped", "unpaired", "outside-residency"]
+
+OTHER = "other"
+_AT_ONCE = 256
+MAX_MODELS = 64
+_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_BUCKETS_MS = tuple(1000.0 * bound for bound in _BUCKETS_S)
+_BOUNDS = (*map(str, _BUCKETS_S), "+Inf")
+
+
+class Labels(NamedTuple):
+    """Of a request. `route` and `reason` come from fixed sets."""
+
+    part: str
+    route: str
+    model: str
+    tier: str
+    reason: str
+    status: int
+
+
+class Telemetry:
+    """One process's metrics. `part` is router, edge, cloud or fleet; times go in as milliseconds, out as seconds."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self._models: set[str] = set()
+        self._answered = _Answered()
+        self.registry.register(self._answered)
+        process_metrics.register(self.registry)
+        self._in_flight = _AllInFlight()
+        self.registry.register(self._in_flight)
+        self._cloud_bytes = Counter(
+            "foothill_cloud_bytes_total",
+            "HTTP bytes to and from the cloud: heads and bodies",
+            ("direction", "purpose"),
+            registry=self.registry,
+        )
+        self._audits = Counter(
+            "foothill_audits_total",
+            "Requests drawn for an audit, by how it ended",
+            ("outcome",),
+            registry=self.registry,
+        )
+
+    def observe(
+        self,
+        *,
+        part: str,
+        route: str,
+        model: str,
+        tier: str,
+        reason: str,
+        status: int,
+        phases_ms: Mapping[str, float],
+    ) -> None:
+        """Counts one answered request. `route` and `reason` come from fixed sets; `model` is bounded here.
+
+        Call it on the event loop only.
+        """
+        labels = Labels(part, route, model, tier, reason, status)
+        self.observe_all(labels, tuple(phases_ms), [tuple(phases_ms.values())])
+
+    def observe_all(self, labels: Labels, phases: tuple[str, ...], times_ms: Sequence[tuple[float, ...]]) -> None:
+        """Counts answered requests of the same labels, with the times of these phases."""
+        if labels.model not in self._models:
+            labels = labels._replace(model=self._bounded(labels.model))
+        self._answered.note(labels, phases, times_ms)
+
+    def in_flight(self, part: str) -> InFlight:
+        """Count with it on the event loop only."""
+        return self._in_flight.of(part)
+
+    def cloud_bytes(self, purpose: Purpose, *, sent: int, received: int) -> None:
+        self._cloud_bytes.labels("sent", purpose).inc(sent)
+        self._cloud_bytes.labels("received", purpose).inc(received)
+
+    def audit(self, outcome: AuditOutcome) -> None:
+        self._audits.labels(outcome).inc()
+
+    def metrics_response(self) -> web.Response:
+        return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def _bounded(self, model: str) -> str:
+        """The first 64 models keep their names; a caller that makes names up gets `other`."""
+        if model not in self._models:
+            if not model or len(self._models) >= MAX_MODELS:
+                return OTHER
+            self._models.add(model)
+        return model
+
+
+class InFlight:
+    """How many requests are being answered now."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
+
+class _AllInFlight(Collector):
+    def __init__(self) -> None:
+        self._by_part: dict[str, InFlight] = {}
+
+    def of(self, part: str) -> InFlight:
+        return self._by_part.setdefault(part, InFlight())
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("foothill_in_flight", "Requests being answered now", labels=("part",))
+        for part, in_flight in self._by_part.items():
+            family.add_metric((part,), in_flight.count)
+        yield family
+
+
+class _Answered(Collector):
+    """Requests and the times of their phases, by label values.
+
+    Every request is counted here half a dozen times, and the library's own counters and histograms look up, check and
+    lock each time: of what is ours on the way of a small request, nothing cost more. So requests are only noted, and
+    counted many at once; labels and buckets are made when metrics are asked for.
+    """
+
+    def __init__(self) -> None:
+        self._noted: dict[tuple[Labels, tuple[str, ...]], list[tuple[float, ...]]] = {}
+        self._requests: dict[Labels, int] = {}
+        self._phases: dict[tuple[str, str, str], dict[str, _Times]] = {}
+
+    def note(self, labels: Labels, phases: tuple[str, ...], times_ms: Sequence[tuple[float, ...]]) -> None:
+        noted = self._noted.setdefault((labels, phases), [])
+        noted.extend(times_ms)
+        if len(noted) >= _AT_ONCE:
+            self._count(labels, phases, noted)
+            noted.clear()
+
+    def _count(self, labels: Labels, phases: tuple[str, ...], times_ms: Sequence[tuple[float, ...]]) -> None:
+        self._requests[labels] = self._requests.get(labels, 0) + len(times_ms)
+        by_phase = self._phases.setdefault((labels.part, labels.tier, labels.model), {})
+        for phase, column in zip(phases, zip(*times_ms, strict=True), strict=True):
+            times = by_phase.get(phase)
+            if times is None:
+                times = by_phase[phase] = _Times()
+            times.add(column)
+
+    def collect(self) -> Iterator[Metric]:
+        for (labels, phases), noted in self._noted.items():
+            if noted:
+                self._count(labels, phases, noted)
+                noted.clear()
+        seconds = HistogramMetricFamily(
+            "foothill_phase_seconds",
+            "Time of one phase of a request, as in Server-Timing; `total` is the whole of it",
+            labels=("part", "phase", "tier", "model"),
+        )
+        for (part, tier, model), by_phase in self._phases.items():
+            for phase, times in by_phase.items():
+                buckets = list(zip(_BOUNDS, accumulate(times.by_bucket), strict=True))
+                seconds.add_metric((part, phase, tier, model), buckets, times.sum_ms / 1000.0)
+        yield seconds
+        requests = CounterMetricFamily(
+            "foothill_requests",
+            "Requests answered",
+            labels=("part", "route", "model", "tier", "reason", "status"),
+        )
+        for labels, count in self._requests.items():
+            requests.add_metric([*map(str, labels)], count)
+        yield requests
+
+
+class _Times:
+    """One phase's times: how many fell into each bucket alone, and their sum."""
+
+    def __init__(self) -> None:
+        self.by_bucket = [0] * len(_BOUNDS)
+        self.sum_ms = 0.0
+
+    def add(self, times_ms: Sequence[float]) -> None:
+        for bucket, count in Counted(map(bisect_left, repeat(_BUCKETS_MS), times_ms)).items():
+            self.by_bucket[bucket] += count
+        self.sum_ms += sum(times_ms)

@@ -1,0 +1,495 @@
+"""Hot routes and others on one connection: order, bounds, bodies that come in any way, and ends of every kind."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+
+from contracts.deadlines import Deadline
+from contracts.errors import FoothillError
+from runtime.links.http import hot_connection
+from runtime.links.http.errors import error_middleware, refused
+from runtime.links.http.exchanges import Fixed, Incoming, Known, Outgoing, header_lines
+from runtime.links.http.hot_connection import HotConnection, rendered
+from runtime.links.http.hot_routes import HOT_ROUTES, HotRoutes, Route, Start
+from runtime.links.http.protocol import Runner
+from runtime.links.http.serve import start_app
+from runtime.links.http.through_aiohttp import handler
+from tests.runtime.raw_caller import RawCaller, post, until
+
+MOST_BYTES = 1 << 20
+Done = Callable[[Outgoing], None]
+
+
+class Echo:
+    """Answers with what it was sent, under `Way: swift` or `story`.
+
+    A name begins with what is done: `wait` (until `go`), `slow` (by the story), `deaf` (refused before the body is
+    read), `late` (waits before it reads), `big` (a large answer), `bad` (a line break in a header), `defect` (raises).
+    """
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.begun: list[str] = []
+        self.prepared = 0
+        self.gone: list[str] = []
+        self.answered: list[str] = []
+        self.big = b"x" * (4 << 20)
+
+    def prepare(self, request: Known) -> Start | None:
+        self.prepared += 1
+        if request.params["name"].startswith("never"):
+            return None
+        return lambda body, request_id, done: self._swift(request.again(request_id), body, done)
+
+    def _swift(self, request: Incoming, body: bytes, done: Done) -> Callable[[], None] | None:
+        name = request.params["name"]
+        if name.startswith(("slow", "deaf", "late", "defect")):
+            return None
+        self.begun.append(name)
+        if not name.startswith("wait"):
+            done(self._answer(request, body, "swift"))
+            return lambda: self.gone.append(name)
+        task = asyncio.create_task(self._later(request, body, done))
+
+        def give_up() -> None:
+            task.cancel()
+            self.gone.append(name)
+
+        return give_up
+
+    async def story(self, request: Incoming) -> Outgoing:
+        name = request.params["name"]
+        self.begun.append(name)
+        try:
+            if name.startswith("late"):
+                await self.go.wait()
+            if name.startswith("defect"):
+                raise ZeroDivisionError("a bug")
+            if name.startswith("deaf"):
+                raise FoothillError("unauthorized", "Who are you?")
+            deadline = Deadline.after(float(request.headers.get("Within-Ms", "30000")), now_s=0.0)
+            body = await request.read(MOST_BYTES, deadline, lambda: 0.0)
+            if name.startswith("slow-wait"):
+                await self.go.wait()
+        except FoothillError as error:
+            return refused(error, source="echo", request_id=request.request_id)
+        except asyncio.CancelledError:
+            self.gone.append(name)
+            raise
+        return self._answer(request, body, "story")
+
+    async def _later(self, request: Incoming, body: bytes, done: Done) -> None:
+        await self.go.wait()
+        done(self._answer(request, body, "swift"))
+
+    def _answer(self, request: Incoming, body: bytes, way: str) -> Outgoing:
+        name = request.params["name"]
+        self.answered.append(name)
+        named = {"Way": way, "Name": name, "Foothill-Request-Id": request.request_id}
+        if name.startswith("bad"):
+            named["Bad"] = "a\r\nSet-Cookie: b"
+        return Outgoing(200, named, self.big if name.startswith("big") else body, Fixed({"Content-Type": "a/b"}))
+
+
+def application(echo: Echo) -> web.Application:
+    async def cold(request: web.Request) -> web.Response:
+        body = await request.read()
+        return web.Response(body=body, headers={"Way": "aiohttp", "Name": request.match_info["name"]})
+
+    async def early(request: web.Request) -> web.Response:
+        return web.Response(body=b"", headers={"Way": "aiohttp", "Name": request.match_info["name"]})
+
+    app = web.Application(middlewares=[error_middleware("echo")], client_max_size=MOST_BYTES)
+    app.router.add_post("/cold/{name}", cold)
+    app.router.add_post("/early/{name}", early)
+    app.router.add_post("/hot/{name}", handler(echo.story))
+    app[HOT_ROUTES] = HotRoutes([Route("POST", "/hot/{name}", echo.story, echo.prepare)])
+    return app
+
+
+@pytest.fixture
+def echo() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+async def runner(echo: Echo) -> AsyncIterator[web.AppRunner]:
+    runner, _ = await start_app(application(echo), "127.0.0.1", 0, name="echo", drain_s=20.0)
+    yield runner
+    echo.go.set()
+    await runner.cleanup()
+
+
+Call = Callable[[], Awaitable[RawCaller]]
+
+
+@pytest.fixture
+async def call(runner: web.AppRunner) -> AsyncIterator[Call]:
+    callers: list[RawCaller] = []
+
+    async def connect() -> RawCaller:
+        host, port = runner.addresses[0][:2]
+        callers.append(await RawCaller.connect(f"http://{host}:{port}"))
+        return callers[-1]
+
+    yield connect
+    for caller in callers:
+        caller.vanish()
+
+
+def hot_of(runner: web.AppRunner) -> HotConnection:
+    """That of the only connection."""
+    assert runner.server is not None
+    (protocol,) = runner.server.connections
+    return cast(HotConnection, cast(Any, protocol)._hot)
+
+
+# How a request is sent, who answers it, and on which way.
+KINDS: dict[str, tuple[Callable[[str, bytes], bytes], str]] = {
+    "hot": (lambda name, body: post(f"/hot/{name}", body), "swift"),
+    "slow": (lambda name, body: post(f"/hot/slow-{name}", body), "story"),
+    "cold": (lambda name, body: post(f"/cold/{name}", body), "aiohttp"),
+    "early": (lambda name, body: post(f"/early/{name}", body), "aiohttp"),
+}
+LESS_PLAIN: dict[str, Callable[[str, bytes], bytes]] = {
+    "chunked": lambda name, body: post(f"/hot/{name}", body, chunked=True),
+    "gzip": lambda name, body: post(f"/hot/{name}", gzip.compress(body), Content_Encoding="gzip"),
+    "query": lambda name, body: post(f"/hot/{name}?a=b", body),
+    "escape": lambda name, body: post(f"/hot/%{ord(name[0]):x}{name[1:]}", body),
+}
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 7, 1000])
+async def test_routes_of_both_kinds_take_turns_on_one_connection_in_any_order(call: Call, pieces: int) -> None:
+    kinds = [*("hot", "cold", "hot", "slow", "slow", "cold", "early"), *("hot", "hot", "early", "slow", "hot", "cold")]
+    bodies = [bytes([65 + at]) * (at * 37 % 211) for at in range(len(kinds))]
+    names = [f"n{at}" for at in range(len(kinds))]
+    caller = await call()
+    whole = b"".join(KINDS[kind][0](name, body) for kind, name, body in zip(kinds, names, bodies, strict=True))
+    sending = asyncio.create_task(caller.send(whole, pieces=pieces))
+    for kind, name, body in zip(kinds, names, bodies, strict=True):
+        told = await caller.answer()
+        assert (told.status, told.headers["Name"].removeprefix("slow-")) == (200, name)
+        assert told.body == (b"" if kind == "early" else body)
+        # A body that has not come yet is waited for by the story.
+        assert told.headers["Way"] in ({"swift", "story"} if kind == "hot" else {KINDS[kind][1]})
+    await sending
+
+
+@pytest.mark.parametrize("odd", LESS_PLAIN)
+async def test_less_plain_requests_are_answered_alike_on_the_same_connection(call: Call, odd: str) -> None:
+    caller = await call()
+    for kind in ("hot", "cold", odd, "hot", odd, "slow", "hot"):
+        make = LESS_PLAIN[kind] if kind == odd else KINDS[kind][0]
+        await caller.send(make("abc", b"body"))
+        told = await caller.answer()
+        assert (told.status, told.headers["Name"].removeprefix("slow-"), told.body) == (200, "abc", b"body")
+
+
+async def test_they_are_answered_alike_when_all_are_sent_at_once(call: Call) -> None:
+    caller = await call()
+    odd = [make("abc", b"body") for make in LESS_PLAIN.values()]
+    plain = post("/hot/abc", b"body")
+    await caller.send(b"".join(plain + each for each in odd))
+    for _ in range(2 * len(odd)):
+        told = await caller.answer()
+        assert (told.status, told.headers["Name"], told.body) == (200, "abc", b"body")
+
+
+async def test_a_request_waits_until_the_one_before_it_is_answered(call: Call, echo: Echo) -> None:
+    caller = await call()
+    await caller.send(post("/hot/wait-1", b"1") + post("/hot/2", b"2") + post("/cold/3", b"3") + post("/hot/4", b"4"))
+    await until(lambda: bool(echo.begun))
+    assert echo.begun == ["wait-1"]
+    echo.go.set()
+    assert [(await caller.answer()).headers["Name"] for _ in range(4)] == ["wait-1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+async def test_other_methods_on_a_hot_path_are_refused_as_ever(call: Call, method: str) -> None:
+    caller = await call()
+    await caller.send(post("/hot/a", b"", method=method) + post("/hot/b"))
+    told = await caller.answer(method)
+    assert (told.status, told.headers["Allow"]) == (405, "POST")
+    assert (await caller.answer()).headers["Way"] == "swift"
+
+
+async def test_who_asks_first_gets_to_send_a_large_body(call: Call) -> None:
+    """As curl does from 1 MiB on."""
+    caller, body = await call(), b"y" * MOST_BYTES
+    head, _, _ = post("/hot/slow-a", body, Expect="100-continue").partition(b"\r\n\r\n")
+    await caller.send(head + b"\r\n\r\n")
+    assert (await caller.head()).status == 100
+    await caller.send(body)
+    told = await caller.answer()
+    assert (told.status, told.body == body) == (200, True)
+
+
+async def test_a_caller_that_never_reads_is_answered_no_more_until_it_does(call: Call, echo: Echo) -> None:
+    caller, count = await call(), 40
+    await caller.send(b"".join(post(f"/hot/big-{at}") for at in range(count)))
+    await until(lambda: bool(echo.answered))
+    assert len(echo.answered) < count / 2
+    for at in range(count):
+        told = await caller.answer()
+        assert (told.headers["Name"], len(told.body)) == (f"big-{at}", len(echo.big))
+
+
+async def test_who_sends_thousands_at_once_lets_others_through(call: Call, echo: Echo) -> None:
+    many, one = await call(), await call()
+    many.writer.write(post("/hot/a") * 4000)
+    one.writer.write(post("/hot/b"))
+    assert (await one.answer()).headers["Name"] == "b"
+    assert echo.answered.index("b") < 1000
+    for _ in range(4000):
+        assert (await many.answer()).headers["Name"] == "a"
+
+
+@pytest.mark.parametrize("first", ["/hot/wait-1", "/hot/late-1"])
+async def test_what_is_sent_behind_a_request_under_way_waits_in_the_kernel(
+    call: Call, echo: Echo, runner: web.AppRunner, first: str
+) -> None:
+    caller, more = await call(), [post("/hot/a", bytes(1 << 16)) for _ in range(800)]
+    await caller.send(post(first, bytes(1 << 16)))
+    sending = asyncio.create_task(caller.send(b"".join(more)))
+    hot = hot_of(runner)
+    await until(lambda: hot._paused)
+    assert hot._framing.held <= 2 * hot_connection._HELD_BYTES + (1 << 16)
+    assert not sending.done()
+    echo.go.set()
+    for _ in range(len(more) + 1):
+        assert len((await caller.answer()).body) == 1 << 16
+    await sending
+    assert not hot._paused
+
+
+async def test_a_body_that_nobody_has_asked_for_yet_waits_in_the_kernel(
+    call: Call, echo: Echo, runner: web.AppRunner
+) -> None:
+    """Who waits to be let in must not fill the memory meanwhile."""
+    caller, body = await call(), bytes(MOST_BYTES)
+    huge = b"POST /hot/late-1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n"
+    sending = asyncio.create_task(caller.send(huge + bytes(100_000_000)))
+    await until(lambda: bool(echo.begun) and hot_of(runner)._paused)
+    assert hot_of(runner)._framing.held <= 2 * hot_connection._HELD_BYTES
+    echo.go.set()
+    assert (await caller.answer()).status == 413
+    await sending
+    await caller.send(post("/hot/late-2", body))
+    assert (await caller.answer()).body == body
+
+
+async def test_a_body_is_waited_for_until_the_deadline_and_the_connection_goes_on_when_it_ends(call: Call) -> None:
+    caller = await call()
+    whole = post("/hot/a", b"12345", Within_Ms="50")
+    await caller.send(whole[:-2])
+    told = await caller.answer()
+    assert (told.status, b"deadline_exceeded" in told.body) == (504, True)
+    await caller.send(whole[-2:] + post("/hot/b", b"6"))
+    assert (await caller.answer()).body == b"6"
+
+
+async def test_a_body_above_the_limit_is_refused_before_it_comes(call: Call) -> None:
+    caller, body = await call(), bytes(MOST_BYTES + 1)
+    head, _, _ = post("/hot/slow-a", body).partition(b"\r\n\r\n")
+    await caller.send(head + b"\r\n\r\n")
+    told = await caller.answer()
+    assert (told.status, b"body_too_large" in told.body) == (413, True)
+    await caller.send(body + post("/hot/b", b"6"))
+    assert (await caller.answer()).body == b"6"
+
+
+async def test_an_early_refusal_reaches_a_caller_that_still_writes(call: Call) -> None:
+    caller, body = await call(), bytes(10 * MOST_BYTES)
+    await caller.send(post("/hot/deaf", body))
+    assert (await caller.answer()).status == 401
+    await caller.send(post("/hot/b", b"6"))
+    assert (await caller.answer()).body == b"6"
+
+
+async def test_who_never_sends_the_rest_of_a_refused_body_is_left(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hot_connection, "LINGER_S", 0.05)
+    caller = await call()
+    await caller.send(post("/hot/deaf", b"12345")[:-1])
+    assert (await caller.answer()).status == 401
+    assert await caller.rest() == b""
+
+
+@pytest.mark.parametrize(
+    ("sent", "named"),
+    [
+        (post("/hot/wait-1", b"1"), "wait-1"),
+        (post("/hot/slow-wait-1", b"1"), "slow-wait-1"),
+        (post("/hot/late-1", b"1"), "late-1"),
+        (post("/hot/a", b"12345")[:-1], "a"),
+        (post("/hot/wait-1", b"1") + post("/hot/b", b"1"), "wait-1"),
+    ],
+)
+@pytest.mark.parametrize("how", ["vanishes", "closes", "half-closes"])
+async def test_what_is_done_for_a_caller_that_is_gone_is_given_up_once(
+    call: Call, echo: Echo, runner: web.AppRunner, sent: bytes, named: str, how: str
+) -> None:
+    """aiohttp takes the end of a caller's bytes for the end of its interest, and so do hot routes."""
+    caller = await call()
+    await caller.send(sent)
+    await until(lambda: bool(echo.begun))
+    if how == "vanishes":
+        caller.vanish()
+    elif how == "closes":
+        await caller.close()
+    else:
+        caller.writer.write_eof()
+    await until(lambda: bool(echo.gone))
+    assert runner.server is not None
+    await until(lambda: not runner.server.connections)  # type: ignore[union-attr]
+    assert (echo.begun, echo.gone, echo.answered) == ([named], [named], [])
+
+
+async def test_an_answer_under_way_is_given_while_the_server_stops_and_no_other(
+    call: Call, echo: Echo, runner: web.AppRunner
+) -> None:
+    swift, story, idle = [await call() for _ in range(3)]
+    await swift.send(post("/hot/wait-1", b"1") + post("/hot/2", b"2"))
+    await story.send(post("/hot/slow-wait-1", b"1") + post("/cold/2", b"2"))
+    await until(lambda: len(echo.begun) == 2)
+    stopping = asyncio.create_task(runner.cleanup())
+    assert await idle.rest() == b""
+    await swift.send(post("/hot/3", b"3"))
+    echo.go.set()
+    for caller in (swift, story):
+        assert (await caller.answer()).body == b"1"
+        assert await caller.rest() == b""
+    await stopping
+    assert sorted(echo.answered) == ["slow-wait-1", "wait-1"]
+
+
+async def test_a_body_on_its_way_may_still_come_while_the_server_stops(
+    call: Call, echo: Echo, runner: web.AppRunner
+) -> None:
+    caller, idle = await call(), await call()
+    whole = post("/hot/a", b"12345")
+    await caller.send(whole[:-2])
+    await until(lambda: bool(echo.begun))
+    stopping = asyncio.create_task(runner.cleanup())
+    assert await idle.rest() == b""
+    await caller.send(whole[-2:])
+    assert (await caller.answer()).body == b"12345"
+    assert await caller.rest() == b""
+    await stopping
+
+
+async def test_a_stopping_server_does_not_wait_for_who_is_gone(call: Call, echo: Echo, runner: web.AppRunner) -> None:
+    caller, idle = await call(), await call()
+    await caller.send(post("/hot/wait-1", b"1"))
+    await until(lambda: bool(echo.begun))
+    stopping = asyncio.create_task(runner.cleanup())
+    assert await idle.rest() == b""
+    caller.vanish()
+    await asyncio.wait_for(stopping, 15)
+    assert echo.gone == ["wait-1"]
+
+
+async def test_a_pipelined_request_behind_another_routes_is_drained_too(
+    call: Call, echo: Echo, runner: web.AppRunner
+) -> None:
+    """aiohttp counts its own request as ended just when the next one begins."""
+    caller, idle = await call(), await call()
+    await caller.send(post("/cold/1", b"1") + post("/hot/wait-2", b"2"))
+    assert (await caller.answer()).body == b"1"
+    await until(lambda: bool(echo.begun))
+    stopping = asyncio.create_task(runner.cleanup())
+    assert await idle.rest() == b""
+    echo.go.set()
+    assert (await caller.answer()).body == b"2"
+    await stopping
+
+
+async def test_an_idle_connection_is_closed_after_a_while_however_it_was_used(echo: Echo) -> None:
+    runner = Runner(application(echo), source="echo", keepalive_timeout=0.2)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    for used in (b"", post("/hot/a"), post("/cold/a"), post("/cold/a") + post("/hot/a")):
+        caller = await RawCaller.connect(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        await caller.send(used)
+        assert (await caller.rest()).count(b"200 OK") == used.count(b"POST")
+        await caller.close()
+    await runner.cleanup()
+
+
+async def test_a_hot_request_is_use_of_its_connection(call: Call, runner: web.AppRunner) -> None:
+    caller = await call()
+    await caller.send(post("/hot/a"))
+    await caller.answer()
+    assert runner.server is not None
+    (protocol,) = runner.server.connections
+    closes_s, loop = protocol._next_keepalive_close_time, asyncio.get_running_loop()
+    answered_s = loop.time()
+    await until(lambda: loop.time() > answered_s)
+    await caller.send(post("/hot/a"))
+    await caller.answer()
+    assert protocol._next_keepalive_close_time > closes_s
+
+
+@pytest.mark.parametrize("name", ["defect", "bad"])
+async def test_a_defect_closes_its_connection_and_no_other(
+    call: Call, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caller, other = await call(), await call()
+    await caller.send(post(f"/hot/{name}") + post("/hot/b"))
+    told = await caller.rest()
+    assert b"Set-Cookie" not in told
+    assert b"200 OK" not in told
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    await other.send(post("/hot/b"))
+    assert (await other.answer()).status == 200
+
+
+async def test_a_request_keeps_its_callers_id_or_gets_a_new_one(call: Call) -> None:
+    caller = await call()
+    ids = []
+    for sent in ("my-1", "my-1", "x" * 129, "a b", "a%0d%0aSet-Cookie:x", "é", "", None):
+        await caller.send(post("/hot/a") if sent is None else post("/hot/a", Foothill_Request_Id=sent))
+        ids.append((await caller.answer()).headers["Foothill-Request-Id"])
+    assert ids[:2] == ["my-1", "my-1"]
+    assert len(set(ids[2:])) == len(ids[2:])
+    assert all(re.fullmatch(r"[0-9a-f]{32}", made) for made in ids[2:])
+
+
+async def test_requests_in_the_same_bytes_get_ids_of_their_own(call: Call) -> None:
+    caller = await call()
+    await caller.send(post("/hot/a") * 600)
+    ids = [(await caller.answer()).headers["Foothill-Request-Id"] for _ in range(600)]
+    assert len(set(ids)) == 600
+
+
+@pytest.mark.parametrize("value", ["a\r\nB: c", "a\nB: c", "a\rB: c", "a\r\n\r\nbody", "\n", "\r"])
+def test_no_value_of_a_header_begins_another_line(value: str) -> None:
+    for named in ({"A": value}, {"A": "a", "B": value}, {"A": value, "B": value}, {value: "a"}):
+        with pytest.raises(FoothillError, match="line break") as raised:
+            header_lines(named)
+        assert raised.value.code == "internal"
+        with pytest.raises(FoothillError, match="line break"):
+            rendered(Outgoing(200, named, b""), "now")
+
+
+def test_an_answers_head_is_written_as_http_has_it() -> None:
+    answer = Outgoing(404, {"A": "b"}, b"12345", Fixed({"C": "d"}))
+    head = rendered(answer, "Sun, 06 Nov 1994 08:49:37 GMT")
+    assert head.split(b"\r\n") == [
+        b"HTTP/1.1 404 Not Found",
+        b"C: d",
+        b"A: b",
+        b"Date: Sun, 06 Nov 1994 08:49:37 GMT",
+        b"Content-Length: 5",
+        b"",
+        b"",
+    ]
