@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import pytest
 import uvloop
 from aiohttp import web
-from tests.runtime.links.http.test_hot_connection import KINDS, MOST_BYTES, Call, Echo, application, hot_of
 
 from runtime.links.http import hot_connection
 from runtime.links.http.https import HttpsConfig, listener_context
 from runtime.links.http.serve import start_app
 from runtime.links.trust.tls import TlsConfig, client_context
 from tests.runtime.links.certificates import Authority
+from tests.runtime.links.http.test_hot_connection import KINDS, MOST_BYTES, Call, Echo, application, hot_of
 from tests.runtime.raw_caller import RawCaller, post, until
 
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.runtime.links.http.test_serve import PROGRAM
 
 from runtime.links.process.notify import Notifier
+from tests.runtime.links.http.test_serve import PROGRAM
 
 NOBODY: dict[str, str] = {}
 
