@@ -64,7 +64,6 @@ class Schedule(Generic[T]):
         self._least = (lanes + 1) * times.sizes[-1]
         self._running = 0
         self._ends_s: dict[int, float] = {}
-        self._freed_at_s = -math.inf
         self._last_end_s = math.inf
         self._pressed_at_s = -math.inf
 
@@ -135,7 +134,7 @@ class Schedule(Generic[T]):
         self.engine_s += engine_s
         self._running -= len(batch)
         del self._ends_s[batch[0].ticket]
-        self._freed_at_s = self._last_end_s = now_s
+        self._last_end_s = now_s
 
     def count(self, refusal: Refused) -> Refused:
         self.refused[refusal.reason] += 1
@@ -146,8 +145,7 @@ class Schedule(Generic[T]):
         if left_s <= 0:
             raise refusals.expired("the model could run")
         busy = len(self._ends_s) == self.lanes or self.line.waiting
-        plenty_s = self._free_at_s() - now_s + self.line.rows * self.times.pace_s(1) + self.times.longest_s
-        if left_s > max(plenty_s, self.times.longest_s):
+        if left_s > self._free_s(now_s) + self.line.rows * self.times.pace_s(1) + self.times.longest_s:
             return
         own_s = self._needed_s(entry.rows, alone=not busy)
         if left_s < own_s and not self._probes(now_s):
@@ -216,9 +214,9 @@ class Schedule(Generic[T]):
         levels_s = accumulate([0.0] * (self.lanes - len(ends_s)) + ends_s)
         return min((level_s + work_s) / lanes for lanes, level_s in enumerate(levels_s, 1))
 
-    def _free_at_s(self) -> float:
-        """When a lane is free, or since when none has had to be waited for."""
-        return self._freed_at_s if len(self._ends_s) < self.lanes else min(self._ends_s.values())
+    def _free_s(self, now_s: float) -> float:
+        """Until a lane is free."""
+        return 0.0 if len(self._ends_s) < self.lanes else max(0.0, min(self._ends_s.values()) - now_s)
 
     def _form(self, now_s: float, lanes: int) -> list[T]:
         batch = form(self.line.ordered(), self.times, now_s)

@@ -128,6 +128,15 @@ def test_retry_after_is_when_the_same_request_would_be_taken() -> None:
     assert refused.value.retry_after_s == pytest.approx(0.1 + 6 * 0.1 + 0.15 - 0.5)
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_of_many_who_come_at_once_to_an_idle_engine_only_those_are_let_in_who_will_be_in_time(lanes: int) -> None:
+    schedule: Schedule[Request] = Schedule(known(1, lambda rows, _: 0.01), max_waiting=256, lanes=lanes)
+    refusals = [refusal_of(schedule.admit, request(expires_at_s=10.05), 10.0) for _ in range(100)]
+    # Each lane ends its runs 10, 20, 30, ... ms later, and the last of them is sure to take no more than 15 ms.
+    assert refusals.count("") == pytest.approx(4 * lanes, abs=1)
+    assert schedule.refused["late"] == 100 - refusals.count("")
+
+
 def test_with_lanes_a_newcomer_is_taken_by_when_one_of_them_is_free() -> None:
     schedule: Schedule[Request] = Schedule(known(1, lambda rows, _: 0.1), max_waiting=100, lanes=2)
     for began_s in (0.0, 0.06):
