@@ -47,6 +47,8 @@ class Verdict(msgspec.Struct, frozen=True):
     degraded: bool = False
 
 
+NO_CLOUD = Verdict("accept", "no-cloud", degraded=True)
+"""There is none that could be asked now."""
 _NEVER = Verdict("accept", "asked-never")
 _ALWAYS = Verdict("escalate", "asked-always", certified=True)
 _NO_CONFIDENCE = Verdict("accept", "no-confidence")
@@ -62,7 +64,7 @@ def decide(confidence: float | None, certificate: Certificate | None, time_left_
     if wish.action == "accept":
         return wish
     if not policy.cloud:
-        return Verdict("accept", "no-cloud", degraded=True)
+        return NO_CLOUD
     if time_left_ms <= policy.cloud_ms:
         return Verdict("accept", "no-time", degraded=True)
     return wish

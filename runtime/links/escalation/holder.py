@@ -16,7 +16,7 @@ from contracts import headers
 from contracts.budgets import RetryBudget
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from contracts.escalation import Policy, Verdict, decide, wish_of
+from contracts.escalation import NO_CLOUD, Policy, Verdict, decide, wish_of
 from contracts.headers import Terms
 from contracts.messages import Audit, Certificate
 from contracts.predictions import with_reason
@@ -190,8 +190,10 @@ class Holder:
         evidence = _evidence(edge)
         judged = judged or self.judge(evidence, terms, deadline)
         verdict, audited = judged.verdict, judged.audited
-        # Those judged since then may have taken the room.
-        if verdict.action == "accept" or not self._has_room() or not permit():
+        if verdict.action == "escalate" and not self._has_room():
+            # Those judged at the same time have taken it.
+            verdict = NO_CLOUD
+        if verdict.action == "accept" or not permit():
             if audited:
                 self._audit_later(request, edge, evidence, terms, model)
             return self._kept(request, edge, verdict, terms)
@@ -284,7 +286,7 @@ class Holder:
     def _kept(self, request: Request, edge: Answer, verdict: Verdict, terms: Terms) -> Settled:
         """The edge answer, as the verdict has it or because the caller's escalations are used up."""
         if verdict.action == "escalate":
-            return _settled(request, edge, "edge", Verdict("accept", "no-cloud", degraded=True), _edge_phases(edge))
+            return _settled(request, edge, "edge", NO_CLOUD, _edge_phases(edge))
         settled = _settled(request, edge, "edge", verdict, _edge_phases(edge))
         return msgspec.structs.replace(settled, open=verdict.degraded and self.may_ask_cloud(terms))
 
