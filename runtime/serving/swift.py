@@ -7,7 +7,7 @@ was read before, by the story in `answers`, which also tells whatever is out of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from contracts import headers, oip
@@ -33,6 +33,8 @@ from runtime.serving.statistics import PHASES, Times
 
 Done = Callable[[Outgoing], None]
 GiveUp = Callable[[], None]
+Kept = dict[str, list[tuple[int, Times]]]
+"""The rows and the times of each request that was answered, by the reason why its answer was kept."""
 
 _LINES = (
     f"{headers.REQUEST_ID}: %s\r\n{headers.SERVER_TIMING}: {', '.join([f'{phase};dur=%.3f' for phase in PHASES])}\r\n%s"
@@ -160,15 +162,15 @@ class Swift:
 
     def answered(self, run: Answered, mine: Sequence[tuple[Waiting, int]]) -> None:
         asks = cast(Sequence[tuple[Ask, int]], mine)
-        served, told = asks[0][0].served, dict[str, list[Times]]()
+        served, kept = asks[0][0].served, Kept()
         served.leave(len(asks))
         try:
-            self._answer(asks, run, told)
+            self._answer(asks, run, kept)
         except Exception as error:  # noqa: BLE001 - none of them may be lost
-            for ask in [ask for ask, _ in asks if ask.task is None]:
+            for ask in [ask for ask, _ in asks if ask.task is None and ask.tell is not _nobody]:
                 self._refuse(ask, error, self._account(ask))
         finally:
-            self._count(served, told, sum([ask.rows for ask, _ in asks if ask.task is None]))
+            self._count(served, kept)
 
     def failed(self, waiting: Waiting, error: Exception) -> None:
         ask = cast(Ask, waiting)
@@ -196,8 +198,8 @@ class Swift:
             return False
         return True
 
-    def _answer(self, asks: Sequence[tuple[Ask, int]], run: Answered, told: dict[str, list[Times]]) -> None:
-        """Sends out the answers that are kept, their times into `told` by the reason why; a task sees to the others."""
+    def _answer(self, asks: Sequence[tuple[Ask, int]], run: Answered, kept: Kept) -> None:
+        """Sends out the answers that are `kept`, and notes them there; a task sees to the others."""
         ran_s, confidences, served = self._clock(), run.whole.readings.confidences, asks[0][0].served
         pages = Pages(served.forms, run.whole)
         for ask, at in asks:
@@ -210,7 +212,7 @@ class Swift:
             answer = Outgoing(200, {}, body, self._answers.fixed(served, OCTETS, json_bytes, reason, certified))
             times = self._tell(ask, at, answer, run, ran_s)
             if times is not None:
-                told.setdefault(reason, []).append(times)
+                kept.setdefault(reason, []).append((ask.rows, times))
 
     def _glance(self, ask: Ask, confidence: float | None) -> tuple[str, bool, bool]:
         """The reason why an answer is kept, "" where it may not be; whether that is certified; whether an audit is
@@ -243,13 +245,14 @@ class Swift:
         tell(answer)
         return times
 
-    def _count(self, served: Served, told: Mapping[str, Sequence[Times]], rows: int) -> None:
-        """Requests that were answered, by the reasons why their answers were kept."""
-        every = [times for alike in told.values() for times in alike]
-        if not every:
+    def _count(self, served: Served, kept: Kept) -> None:
+        """Requests that were answered."""
+        if not kept:
             return
-        for reason, alike in told.items():
-            self._accounts.answered(served.loaded.manifest.model, reason, alike)
+        for reason, alike in kept.items():
+            self._accounts.answered(served.loaded.manifest.model, reason, [times for _, times in alike])
+        every = [times for alike in kept.values() for _, times in alike]
+        rows = sum([rows for alike in kept.values() for rows, _ in alike])
         served.statistics.succeeded(every, rows=rows, now_s=self._wall())
         decode_ms, queue_ms, infer_ms, _, _ = [sum(phase) / len(every) for phase in zip(*every, strict=True)]
         self.host.note(queue_ms, decode_ms + infer_ms, len(every))

@@ -222,7 +222,9 @@ async def test_one_in_a_known_form_takes_no_task(build: Build) -> None:
     await caller.close()
 
 
-async def test_a_defect_with_one_answer_leaves_nobody_waiting(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_defect_with_one_answer_leaves_nobody_waiting(
+    build: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     node = await build()
     graded(node)
     bodies, calls = Pages.body, 0
@@ -238,6 +240,7 @@ async def test_a_defect_with_one_answer_leaves_nobody_waiting(build: Build, monk
     answers = await ask(node, *[1] * CALLERS, Foothill_Escalation="never")
     assert {told.status for told in answers} == {200, 500}
     assert sum(node.reasons.values()) == CALLERS + 1
+    assert len(caplog.records) == [told.status for told in answers].count(500)
     assert node.telemetry.in_flight("edge").count == 0
     assert node.host.models["lookup"].in_flight == 0
 
@@ -252,15 +255,18 @@ async def test_an_answer_that_would_be_written_too_late_is_a_refusal(
 
     def body(pages: Pages, form: Form, at: int) -> tuple[bytes, int] | None:
         nonlocal late_s
-        late_s = 10.0
+        late_s = 10.0 if at else late_s
         return bodies(pages, form, at)
 
     monkeypatch.setattr(Pages, "body", body)
-    answers = await ask(node, 1, 1, Foothill_Escalation="never", Foothill_Deadline_Ms="5000")
-    assert 504 in {told.status for told in answers}
-    late = next(told for told in answers if told.status == 504)
-    assert b"before the answer was written" in late.body
+    answers = await ask(node, *[1] * CALLERS, Foothill_Escalation="never", Foothill_Deadline_Ms="5000")
+    late = next(told for told in answers if b"before the answer was written" in told.body)
+    assert late.status == 504
     assert "infer;dur=" in late.headers["Server-Timing"]
+    stats = node.host.models["lookup"].statistics
+    in_time = [told for told in answers if told.status == 200]
+    assert in_time
+    assert stats.inference_count == stats.inference_stats.success.count == 1 + len(in_time)
     assert node.host.models["lookup"].in_flight == 0
 
 
