@@ -96,8 +96,8 @@ def test_every_kind_of_picture_is_what_pillow_makes_of_it(name: str, media_type:
     expected = by_pillow(data).astype(int)
     assert np.abs(read(data, media_type).astype(int) - expected).max() <= 1
     assert np.abs(read(data, media_type, "bgr").astype(int) - expected[:, :, ::-1]).max() <= 1
-    if "ycck" not in name and "cmyk" not in name:
-        assert np.abs(read(data, media_type, "grey").astype(int) - by_pillow(data, "L")).max() <= 1
+    levels = 2 if "of adobe" in name else 1
+    assert np.abs(read(data, media_type, "grey").astype(int) - by_pillow(data, "L")).max() <= levels
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
