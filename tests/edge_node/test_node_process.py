@@ -228,6 +228,25 @@ def test_one_state_directory_has_one_node(fleet: Fleet, tmp_path: Path) -> None:
     assert "enrolled already: node frankfurt" in again.stderr
 
 
+def test_a_node_is_open_to_strangers_on_purpose_only(fleet: Fleet, tmp_path: Path) -> None:
+    assert enrol(fleet, tmp_path).returncode == 0
+    config = node_config(tmp_path)
+    config.write_text(f'host = "0.0.0.0"\n{config.read_text()}')
+    refused = edge("run", str(config))
+    assert refused.returncode == 2
+    assert "host '0.0.0.0' lets others connect, and nothing asks who they are" in refused.stderr
+    assert "start with --insecure" in refused.stderr
+    assert "listening" not in refused.stderr
+
+    node = Process(*EDGE, "run", str(config), "--insecure")
+    try:
+        url = node.url().replace("0.0.0.0", "127.0.0.1")
+        assert httpx.get(f"{url}/healthz").json()["node"] == "frankfurt"
+    finally:
+        assert node.end() == 0, node.said
+    assert "without authentication, as insecure says" in node.said
+
+
 def test_the_fleets_own_words_are_shown_when_it_refuses(fleet: Fleet, tmp_path: Path) -> None:
     state = str(tmp_path / "node")
     refused = edge("enrol", "--fleet", fleet.url, "--token", "guess", "--url", "http://127.0.0.1:1", "--state", state)
