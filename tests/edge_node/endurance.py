@@ -15,12 +15,13 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import aiohttp
 import uvloop
 
-from hil.growth import exceeds, growth
+from hil.growth import Growth, exceeds, growth
 from tests.edge_node.bundle_factory import pack
 from tests.edge_node.test_node_process import EDGE, Fleet, Process, enrol, node_config
 from tests.edge_node.traffic import Kind, Talk, Tally, all_kinds, call, hang_up, hot_kinds
@@ -48,7 +49,10 @@ class Look(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """`wrong` is empty when the node has passed; the figures are medians of the second and of the last third."""
+    """`wrong` is empty when the node has passed.
+
+    `growth` are medians of the second and of the last third, `memory` those of the second and of the last tenth.
+    """
 
     wrong: list[str]
     requests: int
@@ -56,6 +60,7 @@ class Verdict(NamedTuple):
     hung_up: int
     switches: int
     growth: dict[str, tuple[float, float, float]]
+    memory: tuple[float, float, float]
     wall_s: float
 
 
@@ -122,6 +127,12 @@ class Watch:
             await asyncio.sleep(0.1)
 
 
+def since_warm_up(values: Sequence[float]) -> Growth:
+    """From the second tenth to the last: what grows a little all the time is too little to be seen between thirds."""
+    tenth = max(1, len(values) // 10)
+    return Growth(median(values[tenth : 2 * tenth]), median(values[-tenth:]))
+
+
 def leaks(looks: Sequence[Look], before: Look, after: Look) -> list[str]:
     """What grew over the run, and what was not let go of when everybody had left."""
     wrong = []
@@ -130,8 +141,9 @@ def leaks(looks: Sequence[Look], before: Look, after: Look) -> list[str]:
         if grown is None:
             wrong.append(f"{name}: too few looks ({len(values)})")
         elif name == "rss_bytes":
-            if exceeds(grown, percent=MOST_PERCENT, allowance=MEMORY_NOISE_BYTES):
-                wrong.append(f"{name}: {grown.percent:+.2f} %, from {grown.first:.0f} to {grown.last:.0f}")
+            most = max(grown, since_warm_up(values), key=lambda each: each.absolute)
+            if exceeds(most, percent=MOST_PERCENT, allowance=MEMORY_NOISE_BYTES):
+                wrong.append(f"{name}: {most.percent:+.2f} %, from {most.first:.0f} to {most.last:.0f}")
         elif grown.absolute > FEW:
             wrong.append(f"{name}: from {grown.first:g} to {grown.last:g}")
     wrong += [
@@ -199,9 +211,15 @@ async def _endure(site: Site, kinds: Sequence[Kind], callers: int, go: Go, *, ha
 def _verdict(site: Site, tally: Tally, looks: Sequence[Look], before: Look, after: Look, wall_s: float) -> Verdict:
     wrong = [f"{tally.failed} requests failed: {tally.failures[0]}"] if tally.failed else []
     grown = {name: growth(values) for name, values in zip(Look._fields, zip(*looks, strict=True), strict=True)}
-    told = {name: (each.first, each.last, round(each.percent, 2)) for name, each in grown.items() if each is not None}
+    told = {name: _told(each) for name, each in grown.items() if each is not None}
+    memory = _told(since_warm_up([look.rss_bytes for look in looks]))
     wrong += leaks(looks, before, after)
-    return Verdict(wrong, tally.requests, dict(tally.answered), tally.hung_up, site.switches, told, round(wall_s, 1))
+    answered = dict(tally.answered)
+    return Verdict(wrong, tally.requests, answered, tally.hung_up, site.switches, told, memory, round(wall_s, 1))
+
+
+def _told(grown: Growth) -> tuple[float, float, float]:
+    return grown.first, grown.last, round(grown.percent, 2)
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge_node.endurance import Look, Site, Verdict, leaks, soak, switch_many
+from hil.growth import exceeds, growth
+from tests.edge_node.endurance import MOST_PERCENT, Look, Site, Verdict, leaks, soak, switch_many
 from tests.edge_node.traffic import Talk, Tally, all_kinds, call, hot_kinds
 
 STEADY = [Look(100e6 + noise, 30, 12, 20) for noise in (0, 3e5, 1e5, 2e5, 0, 1e5, 3e5, 0, 2e5)]
@@ -79,6 +80,15 @@ def test_what_is_steady_passes() -> None:
 def test_what_grows_does_not(field: str, a_look: float) -> None:
     grown = [look._replace(**{field: getattr(look, field) + at * a_look}) for at, look in enumerate(STEADY)]
     assert [wrong.split(":")[0] for wrong in leaks(grown, STEADY[0], STEADY[0])] == [field]
+
+
+def test_neither_does_memory_that_grows_too_slowly_to_be_seen_between_thirds() -> None:
+    slow = [STEADY[0]._replace(rss_bytes=100e6 + at * 0.1e6) for at in range(30)]
+    by_thirds = growth([look.rss_bytes for look in slow])
+    assert by_thirds is not None
+    assert not exceeds(by_thirds, percent=MOST_PERCENT, allowance=0)
+    (wrong,) = leaks(slow, STEADY[0], STEADY[0])
+    assert wrong.startswith("rss_bytes: +2.39 %")
 
 
 @pytest.mark.parametrize("field", ["files", "tasks"])
