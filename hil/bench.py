@@ -18,9 +18,10 @@ from hil.commands import act, over, run
 from hil.fleet import FleetNode, FleetPort, Published
 from hil.http_port import plain
 from hil.load import Shoot
-from hil.node import FAULTS, Array, NodeUnderTest, Subject, blank
+from hil.node import FAULTS, NodeUnderTest, Subject, blank
 from hil.plan import Plan
 from hil.sensors import Reading, read
+from hil.tensors import Array
 from runtime.links.http.upstream import Upstreams
 
 Say = Callable[[str], None]

@@ -5,39 +5,23 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from contracts import headers, oip
 from contracts import manifest as manifests
 from contracts.errors import FoothillError
 from contracts.manifest import Manifest
 from contracts.timing import parse_server_timing
+from hil import tensors
 from hil.exposition import Vitals, vitals_of
 from hil.http_port import HttpPort, plain
 from hil.load import Shot
+from hil.tensors import NUMPY, Array
 from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
 
-Array = npt.NDArray[Any]
-
 MAX_ELEMENTS = 1 << 26
-NUMPY: dict[str, str] = {
-    "BOOL": "?",
-    "UINT8": "<u1",
-    "UINT16": "<u2",
-    "UINT32": "<u4",
-    "UINT64": "<u8",
-    "INT8": "<i1",
-    "INT16": "<i2",
-    "INT32": "<i4",
-    "INT64": "<i8",
-    "FP16": "<f2",
-    "FP32": "<f4",
-    "FP64": "<f8",
-}
 FAULTS = (FoothillError, UpstreamUnreachable, ValueError, KeyError, TypeError, OverflowError, MemoryError, EOFError)
 """What a node that is away, or lies about sizes, names or types, shows as."""
 
@@ -142,13 +126,13 @@ class NodeUnderTest:
     def request(self, subject: Subject, inputs: Mapping[str, Array]) -> Request:
         """One inference with binary tensors, never escalated: the answer is the node's own."""
         datatypes = {spec.name: spec.datatype for spec in subject.metadata.inputs}
-        parts = [np.ascontiguousarray(array, NUMPY[datatypes[name]]).tobytes() for name, array in inputs.items()]
-        tensors = tuple(
+        parts = [tensors.to_bytes(array, datatypes[name]) for name, array in inputs.items()]
+        named = tuple(
             oip.InputTensor(name, array.shape, datatypes[name], oip.InputParameters(binary_data_size=len(part)))
             for (name, array), part in zip(inputs.items(), parts, strict=True)
         )
         wanted = oip.RequestParameters(binary_data_output=True)
-        body, length = oip.frame(oip.InferRequest(tensors, parameters=wanted), parts)
+        body, length = oip.frame(oip.InferRequest(named, parameters=wanted), parts)
         given = {
             "Content-Type": "application/octet-stream",
             oip.HEADER_LENGTH: str(length),
@@ -187,9 +171,9 @@ def check_tensors(subject: Subject) -> str:
 
 
 def blank(subject: Subject) -> dict[str, Array]:
-    """One row of zeros, for who may not see the bundle's own inputs."""
+    """One row of nothing, for who may not see the bundle's own inputs."""
     return {
-        spec.name: np.zeros([max(1, size) for size in spec.shape], NUMPY[spec.datatype])
+        spec.name: tensors.blank(spec.datatype, [max(1, size) for size in spec.shape])
         for spec in subject.metadata.inputs
     }
 
@@ -200,8 +184,7 @@ def _outputs(answer: Answer, http: HttpPort) -> dict[str, Array]:
     rest, outputs = memoryview(answer.body)[length:], {}
     for tensor in response.outputs:
         size = tensor.parameters.binary_data_size if tensor.parameters is not None else 0
-        data = rest[:size]
-        values = np.frombuffer(data, NUMPY[tensor.datatype]) if size else np.array(tensor.data, NUMPY[tensor.datatype])
-        outputs[tensor.name] = values.reshape(tensor.shape)
+        told = tensors.from_bytes(tensor, rest[:size]) if size else np.array(tensor.data, NUMPY[tensor.datatype])
+        outputs[tensor.name] = told.reshape(tensor.shape)
         rest = rest[size:]
     return outputs

@@ -10,7 +10,8 @@ from contracts.acceptance import Check
 from contracts.manifest import Golden
 from hil.bench import Bench
 from hil.checks.guarded import of_each
-from hil.node import Array, NodeUnderTest, Subject
+from hil.node import NodeUnderTest, Subject
+from hil.tensors import Array
 
 
 async def golden(bench: Bench) -> list[Check]:
@@ -34,9 +35,15 @@ async def parity(node: NodeUnderTest, subject: Subject) -> Check:
 
 
 def compare(got: Array | None, wanted: Array, golden: Golden, *, labels: bool) -> str:
-    """What is wrong with an output, "" when nothing is; `labels`: the best label of each row must agree too."""
+    """What is wrong with an output, "" when nothing is; `labels`: the best label of each row must agree too.
+
+    Texts must be the same.
+    """
     if got is None or got.shape != wanted.shape:
         return f"shape {None if got is None else got.shape}, expected {wanted.shape}"
+    if wanted.dtype.kind == "U":
+        unlike = np.count_nonzero(got != wanted)
+        return f"{unlike} of {wanted.size} texts are others" if unlike else ""
     error = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
     # Not-a-number compares false, so it always fails here.
     if not np.all(error <= golden.atol + golden.rtol * np.abs(wanted.astype(np.float64))):

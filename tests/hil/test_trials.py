@@ -68,6 +68,18 @@ def test_golden_outputs_of_every_type_are_spoilt(base: tuple[Path, str, Manifest
     assert trial.manifest.files[path] == File(digest_of((tmp_path / "w.npy").read_bytes()), len(data))
 
 
+def test_so_are_texts(base: tuple[Path, str, Manifest], tmp_path: Path) -> None:
+    _, digest, manifest = base
+    path = f"golden/{MODEL_FILE}/logits.npy"
+    values = np.array([["", "a"], ["zwölf", "?"]])
+    np.save(tmp_path / "v.npy", values)
+    trial = broken(manifest, digest, {path: (tmp_path / "v.npy").read_bytes()})
+    (tmp_path / "w.npy").write_bytes(trial.contents[trial.manifest.files[path].sha256])
+    wrong = np.load(tmp_path / "w.npy")
+    assert wrong.dtype.kind == "U"
+    assert np.all(wrong != values)
+
+
 @pytest.mark.parametrize("target", ["cpu-x86", "jetson-orin-nano", "rtx-sm120"])
 def test_a_probe_is_valid_for_every_target(target: str) -> None:
     trial = probe(target)
