@@ -244,13 +244,8 @@ class HotConnection:
         self._owner, self._answered, self._left = "ours", False, 0 if body is not None else last.head.content_length
         self._busy(True)
         request_id = last.sent_id or self._ids.new()
-        if body is not None and last.start is not None:
-            give_up = last.start(body, request_id, self._done)
-            if self._answered:
-                return
-            if give_up is not None:
-                self._give_up = give_up
-                return
+        if body is not None and last.start is not None and self._starts_at_once(last.start, last.head, body, request_id):
+            return
         request = self._request = HotRequest(last.head, last.hot.params, request_id)
         if body is not None:
             request.take(body, wanted=True)
@@ -258,6 +253,17 @@ class HotConnection:
             request.comes(self._framing.peek, self._advance)
         task = self._loop.create_task(self._tell(last.hot, request))
         self._give_up = partial(_cancel, task)
+
+    def _starts_at_once(self, start: Start, head: Head, body: bytes, request_id: str) -> bool:
+        """Whether it is not left to the story."""
+        try:
+            give_up = start(body, request_id, self._done)
+        except Exception:  # noqa: BLE001 - who has handed over the answer before this request must not hear of it
+            self._fail(head)
+            return True
+        if give_up is not None and not self._answered:
+            self._give_up = give_up
+        return self._answered or give_up is not None
 
     def _pass_body(self) -> bool:
         """Whether there was some of it that could go on. What nobody has asked for yet waits, up to the bound."""
@@ -276,10 +282,14 @@ class HotConnection:
     async def _tell(self, hot: Hot, request: HotRequest) -> None:
         try:
             self._done(await hot.route.story(request))
-        except Exception:
-            log.exception("%s %s failed", request.method, request.target)
-            self._transport.close()
-            self._busy(False)
+        except Exception:  # noqa: BLE001 - nobody else waits for it
+            self._fail(request)
+
+    def _fail(self, request: Head | HotRequest) -> None:
+        """A defect ends its connection."""
+        log.exception("%s %s failed", request.method, request.target)
+        self._transport.close()
+        self._busy(False)
 
     def _done(self, answer: Outgoing) -> None:
         self._give_up, self._answered = None, True

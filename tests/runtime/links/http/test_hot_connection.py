@@ -32,7 +32,8 @@ class Echo:
     """Answers with what it was sent, under `Way: swift` or `story`.
 
     A name begins with what is done: `wait` (until `go`), `slow` (by the story), `deaf` (refused before the body is
-    read), `late` (waits before it reads), `big` (a large answer), `bad` (a line break in a header), `defect` (raises).
+    read), `late` (waits before it reads), `big` (a large answer), `bad` (a line break in a header), `defect` (raises),
+    `swift-defect` (raises at once).
     """
 
     def __init__(self) -> None:
@@ -41,6 +42,7 @@ class Echo:
         self.prepared = 0
         self.gone: list[str] = []
         self.answered: list[str] = []
+        self.handed_over: list[str] = []
         self.big = b"x" * (4 << 20)
 
     def prepare(self, request: Known) -> Start | None:
@@ -54,6 +56,8 @@ class Echo:
         if name.startswith(("slow", "deaf", "late", "defect")):
             return None
         self.begun.append(name)
+        if name.startswith("swift-defect"):
+            raise ZeroDivisionError("a bug")
         if not name.startswith("wait"):
             done(self._answer(request, body, "swift"))
             return lambda: self.gone.append(name)
@@ -89,6 +93,7 @@ class Echo:
     async def _later(self, request: Incoming, body: bytes, done: Done) -> None:
         await self.go.wait()
         done(self._answer(request, body, "swift"))
+        self.handed_over.append(request.params["name"])
 
     def _answer(self, request: Incoming, body: bytes, way: str) -> Outgoing:
         name = request.params["name"]
@@ -439,7 +444,7 @@ async def test_a_hot_request_is_use_of_its_connection(call: Call, runner: web.Ap
     assert protocol._next_keepalive_close_time > closes_s
 
 
-@pytest.mark.parametrize("name", ["defect", "bad"])
+@pytest.mark.parametrize("name", ["defect", "swift-defect", "bad"])
 async def test_a_defect_closes_its_connection_and_no_other(
     call: Call, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -451,6 +456,16 @@ async def test_a_defect_closes_its_connection_and_no_other(
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     await other.send(post("/hot/b"))
     assert (await other.answer()).status == 200
+
+
+async def test_a_defect_does_not_reach_who_answered_the_request_before(call: Call, echo: Echo) -> None:
+    caller = await call()
+    await caller.send(post("/hot/wait") + post("/hot/swift-defect"))
+    await until(lambda: echo.begun == ["wait"])
+    echo.go.set()
+    assert (await caller.answer()).status == 200
+    assert await caller.rest() == b""
+    assert echo.handed_over == ["wait"]
 
 
 async def test_a_request_keeps_its_callers_id_or_gets_a_new_one(call: Call) -> None:
