@@ -244,7 +244,7 @@ class HotConnection:
         self._owner, self._answered, self._left = "ours", False, 0 if body is not None else last.head.content_length
         self._busy(True)
         request_id = last.sent_id or self._ids.new()
-        if body is not None and last.start is not None and self._starts_at_once(last.start, last.head, body, request_id):
+        if body is not None and last.start is not None and self._at_once(last.start, last.head, body, request_id):
             return
         request = self._request = HotRequest(last.head, last.hot.params, request_id)
         if body is not None:
@@ -254,7 +254,7 @@ class HotConnection:
         task = self._loop.create_task(self._tell(last.hot, request))
         self._give_up = partial(_cancel, task)
 
-    def _starts_at_once(self, start: Start, head: Head, body: bytes, request_id: str) -> bool:
+    def _at_once(self, start: Start, head: Head, body: bytes, request_id: str) -> bool:
         """Whether it is not left to the story."""
         try:
             give_up = start(body, request_id, self._done)

@@ -134,6 +134,15 @@ async def ask(node: Node, *indices: int, **named: str) -> list[Told]:
     return answers
 
 
+async def ask_together(node: Node, engine: Graded, *indices: int, **named: str) -> list[Told]:
+    """As `ask`; nobody is answered by the gated engine before all have come, so that they meet in runs."""
+    asking = asyncio.create_task(ask(node, *indices, **named))
+    engine.let()
+    await until(lambda: node.host.models["lookup"].in_flight == len(indices))
+    engine.let(len(indices))
+    return await asking
+
+
 def question(index: int, request_id: str, **named: str) -> bytes:
     body, length = binary(index, **AS_BINARY)
     told = {
@@ -151,9 +160,9 @@ def row(told: Told) -> list[float]:
     return [float(value) for value in np.frombuffer(told.body[json_bytes:], "<f4")]
 
 
-def graded(node: Node) -> Graded:
+def graded(node: Node, *, gated: bool = False) -> Graded:
     """Puts an engine in for the real one: its runs are so long, whatever is in them, that requests meet in them."""
-    engine = Graded(seconds=0.0005)
+    engine = Graded(gated=gated, seconds=0.0005)
     times = scripted(node.host.models["lookup"].loaded, engine, seconds=0.0).times
     for size in times.sizes:
         times.measured(size, 0.002)
@@ -162,9 +171,9 @@ def graded(node: Node) -> Graded:
 
 async def test_each_gets_its_own_answer_out_of_a_shared_run(build: Build) -> None:
     node = await build()
-    engine = graded(node)
+    engine = graded(node, gated=True)
     indices = [place % 4 for place in range(CALLERS)]
-    answers = await ask(node, *indices, Foothill_Escalation="never")
+    answers = await ask_together(node, engine, *indices, Foothill_Escalation="never")
     assert [row(told) for told in answers] == [(np.eye(4)[index] * index).tolist() for index in indices]
     assert [told.headers["Foothill-Request-Id"] for told in answers] == [*map(str, range(CALLERS))]
     assert len({told.headers["Foothill-Confidence"] for told in answers}) == 4
@@ -250,7 +259,7 @@ async def test_an_answer_that_would_be_written_too_late_is_a_refusal(
 ) -> None:
     late_s = 0.0
     node = await build(clock=lambda: time.monotonic() + late_s)
-    graded(node)
+    engine = graded(node, gated=True)
     bodies = Pages.body
 
     def body(pages: Pages, form: Form, at: int) -> tuple[bytes, int] | None:
@@ -259,7 +268,8 @@ async def test_an_answer_that_would_be_written_too_late_is_a_refusal(
         return bodies(pages, form, at)
 
     monkeypatch.setattr(Pages, "body", body)
-    answers = await ask(node, *[1] * CALLERS, Foothill_Escalation="never", Foothill_Deadline_Ms="5000")
+    told = {"Foothill_Escalation": "never", "Foothill_Deadline_Ms": "5000"}
+    answers = await ask_together(node, engine, *[1] * CALLERS, **told)
     late = next(told for told in answers if b"before the answer was written" in told.body)
     assert late.status == 504
     assert "infer;dur=" in late.headers["Server-Timing"]
