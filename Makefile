@@ -5,14 +5,21 @@ BIN    := $(VENV)/bin
 PIP    := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 
 TRT    := .venv-trt
+OPENVINO := .venv-openvino
+GPU    := .venv-gpu
+OLD    := .venv-310
+PYTHON310 ?= python3.10
 
-.PHONY: help demo up test test-trt power-cuts kills switches soak board-packages check lint types imports unit bench bench-peers clean
+.PHONY: help demo up test test-310 test-trt test-openvino test-gpu-wheel power-cuts kills switches soak board-packages check lint types imports unit bench bench-peers clean
 
 help:
 	@echo "make demo    compile, start, roll out, route, break and report, on this machine (about 4 minutes)"
 	@echo "make up      start everything on this machine and keep it running until Ctrl-C"
 	@echo "make test    lint, types, import rules and every test"
 	@echo "make test-trt  NVIDIA's parser and builder take what the compiler makes (TensorRT for RTX, proprietary, 170 MB)"
+	@echo "make test-openvino  what runs on OpenVINO, with its build of ONNX Runtime (85 MB)"
+	@echo "make test-gpu-wheel  onnxruntime-gpu on a machine without a GPU: refused, or told (260 MB)"
+	@echo "make test-310  an edge node's tests on Python 3.10 (PYTHON310=/path/to/python3.10; 560 MB on disk)"
 	@echo "make power-cuts  100,000 power cuts at every call that an edge node's updater makes of its disk (CUTS=100000)"
 	@echo "make kills   500 nodes killed at random moments of updates from a real registry (KILLS=500)"
 	@echo "make switches  a real node's model is switched 100 times under load (SWITCHES=100)"
@@ -21,7 +28,7 @@ help:
 	@echo "make check   the fast half of it: lint, types, import rules, unit tests"
 	@echo "make bench   the benchmarks; results go to benchmarks/RESULTS.md by hand"
 	@echo "make bench-peers  Triton, LitServe and MLServer beside an edge node, each in an environment of its own (1 GB)"
-	@echo "make clean   remove .venv, .venv-trt, .venv-peer-*, state and caches"
+	@echo "make clean   remove .venv, .venv-310, -trt, -openvino, -gpu, -peer-*, state and caches"
 
 # Debian splits ensurepip out of python3, so pip stays outside the environment and installs into it.
 $(BIN)/python:
@@ -48,19 +55,40 @@ up: $(VENV)/.installed-all
 test: $(VENV)/.installed-dev lint types imports
 	$(BIN)/pytest
 
-# NVIDIA's libraries are proprietary and lie in an environment of their own; everything else comes from $(VENV).
-$(TRT)/.installed: $(VENV)/.installed-dev
-	$(PYTHON) -m venv --without-pip $(TRT)
-	@$(PYTHON) -m pip --python $(TRT)/bin/python --disable-pip-version-check install --quiet --no-deps \
-		onnxruntime-ep-nv-tensorrt-rtx-cu12==0.5.0 tensorrt-rtx-cu12-bindings==1.7.1.116
+# What is tried in the place of $(VENV)'s own, or is proprietary, lies in an environment of its own, before all else.
+$(TRT)/.installed: PACKAGES := onnxruntime-ep-nv-tensorrt-rtx-cu12==0.5.0 tensorrt-rtx-cu12-bindings==1.7.1.116
+$(OPENVINO)/.installed: PACKAGES := onnxruntime-openvino==1.24.1
+$(GPU)/.installed: PACKAGES := onnxruntime-gpu==1.31.1
+$(TRT)/.installed $(OPENVINO)/.installed $(GPU)/.installed: $(VENV)/.installed-dev
+	@echo "Installing $(PACKAGES) into $(@D) ..."
+	@$(PYTHON) -m venv --without-pip $(@D)
+	@$(PYTHON) -m pip --python $(@D)/bin/python --disable-pip-version-check install --quiet --no-deps $(PACKAGES)
 	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
-		>"$$($(TRT)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/foothill.pth"
+		>"$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/foothill.pth"
 	@touch $@
 
 # First the compiler's own tests, for the files they make; then each of these files, and the gate's own, by NVIDIA.
 test-trt: $(TRT)/.installed
 	$(BIN)/pytest -q tests/model_compiler --basetemp=$(TRT)/artifacts -o tmp_path_retention_policy=all
 	FOOTHILL_TRT_ARTIFACTS=$(TRT)/artifacts $(TRT)/bin/python -m pytest -n 0 -m trt
+
+test-openvino: $(OPENVINO)/.installed
+	$(OPENVINO)/bin/python -m pytest -n 0 -m openvino tests/runtime/serving
+
+test-gpu-wheel: $(GPU)/.installed
+	$(GPU)/bin/python -m pytest -n 0 -m gpu_wheel tests/runtime/serving
+
+# constraints.txt is for newer Pythons: what 3.10 gets is what a board with JetPack 6 gets, the newest with wheels for it.
+$(OLD)/.installed: pyproject.toml
+	@$(PYTHON310) --version >/dev/null || { echo "Set PYTHON310=/path/to/python3.10"; exit 1; }
+	@echo "Installing an edge node and its test tools into $(OLD) ..."
+	@$(PYTHON310) -m venv $(OLD)
+	@$(OLD)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[edge,fleet]' \
+		filelock hypothesis onnx pillow pytest pytest-asyncio pytest-timeout pytest-xdist 'tritonclient[http]'
+	@touch $@
+
+test-310: $(OLD)/.installed
+	$(OLD)/bin/python -m pytest tests/contracts tests/runtime tests/edge_node
 
 CUTS := 100000
 
@@ -98,7 +126,7 @@ imports: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/pytest -m "not story and not integration and not assets and not trt"
+	$(BIN)/pytest -m "not story and not integration and not assets and not trt and not peers and not openvino and not gpu_wheel"
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
@@ -114,5 +142,5 @@ bench-peers: $(VENV)/.installed-dev $(foreach peer,triton litserve mlserver,.ven
 	$(BIN)/python -m benchmarks peers
 
 clean:
-	rm -rf $(VENV) $(TRT) .venv-peer-* state .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(TRT) $(OPENVINO) $(GPU) $(OLD) .venv-peer-* state .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -64,9 +64,9 @@ class OnnxEngine:
 
     def __init__(self, path: Path, *, plan: Plan, threads: int, literal: bool = False) -> None:
         """Raises FoothillError `bad_bundle` for a file that does not load, or that the plan's provider does not run."""
-        chain = providers.offered(plan, ort.get_available_providers(), path.name)
+        offered = providers.offered(plan, ort.get_available_providers(), path.name)
         options = partial(_options, threads, literal=literal)
-        self._session = _start(path, options(), chain)
+        self._session, chain = _first_started(path, options, offered, fallback=plan.fallback)
         started = self._session.get_providers()
         providers.check_started(plan, started, path.name)
         self.placement = _placement(self._session, path, options, chain)
@@ -138,6 +138,19 @@ def _start(path: Path, options: ort.SessionOptions, chain: Sequence[tuple[str, O
         return ort.InferenceSession(path, options, providers=named, enable_fallback=0)
     except _FAILURES as error:
         raise FoothillError("bad_bundle", f"ONNX Runtime does not load {path}: {_first_line(error)}.") from error
+
+
+def _first_started(
+    path: Path, options: Callable[[], ort.SessionOptions], chain: Sequence[tuple[str, Options]], *, fallback: bool
+) -> tuple[Any, Sequence[tuple[str, Options]]]:
+    """A session and its part of the chain. Some providers fail where their libraries are not there: with `fallback`
+    the next one is asked."""
+    try:
+        return _start(path, options(), chain), chain
+    except FoothillError:
+        if not fallback or len(chain) == 1:
+            raise
+    return _first_started(path, options, chain[1:], fallback=fallback)
 
 
 def _placement(

@@ -189,7 +189,6 @@ def test_where_tensorrt_is_replaced_its_artifact_is_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.openvino
-@pytest.mark.skipif(OPENVINO not in INSTALLED, reason="needs onnxruntime-openvino in the place of onnxruntime")
 def test_openvino_answers_the_golden_inputs_and_keeps_what_it_compiles(tmp_path: Path) -> None:
     digest = make_classifier(tmp_path / "bundle")
     cache = tmp_path / "cache"
