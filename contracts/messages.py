@@ -37,7 +37,7 @@ ChunkIndex = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 ContentName = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
 
 NodeState = Literal["online", "draining", "offline"]
-ModelPhase = Literal["fetching", "verifying", "testing", "probation", "active", "failed", "reverted"]
+ModelPhase = Literal["fetching", "verifying", "testing", "probation", "active", "failed", "reverted", "unloaded"]
 
 T = TypeVar("T")
 

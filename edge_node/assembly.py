@@ -45,7 +45,7 @@ from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
 from runtime.serving.providers import Wish
-from runtime.serving.repository import StoredBundles
+from runtime.serving.repository import Repository
 from runtime.serving.settings import ServingSettings
 
 STORE_DIR, PROVIDERS_DIR = "store", "providers"
@@ -64,6 +64,7 @@ class _Ground(NamedTuple):
     state_dir: Path
     fingerprint: Fingerprint
     wish: Wish
+    room: Room
     telemetry: Telemetry
     host: ModelHost
     store: BundleStore
@@ -92,7 +93,7 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
     engines = _engines(ground, trust, updater)
     upstreams = Upstreams(connect_to=config.connect_to, ssl=own_context(config.tls))
     holder = _holder(ground, upstreams, certificates, agent)
-    app = _app(ground, trust, agent, holder)
+    app = _app(ground, trust, agent, holder, updater.repository)
     _live_with(app, agent, holder, upstreams, ground.host, engines)
     return Node(app, updater)
 
@@ -104,6 +105,7 @@ async def _ground(config: Config, enrolment: Enrolment, state_dir: Path) -> _Gro
         state_dir,
         fingerprint=await asyncio.to_thread(detect, target=config.target, provider=config.provider),
         wish=Wish(config.provider, config.provider_fallback, state_dir / PROVIDERS_DIR),
+        room=Room(available_bytes, config.memory_reserve_bytes, config.memory_short),
         telemetry=Telemetry(),
         host=ModelHost(max_waiting=config.max_waiting, threads=config.threads),
         store=BundleStore(state_dir / STORE_DIR, reserve_bytes=config.reserve_bytes),
@@ -117,7 +119,7 @@ def _updater(ground: _Ground, trust: TrustedFleet, ways: Ways, certificates: Nod
         ground.host,
         partial(open_tested, target=target, threads=config.threads, wish=ground.wish),
         target=target,
-        room=Room(available_bytes, config.memory_reserve_bytes, config.memory_short),
+        room=ground.room,
         latency=LatencyRule(config.max_slowdown, config.default_deadline_ms),
         wish=ground.wish,
     )
@@ -163,7 +165,7 @@ def _engines(ground: _Ground, trust: TrustedFleet, updater: Updater) -> Engines 
         bundles=ground.store,
         host=ground.host,
         updater=updater,
-        wish=ground.wish,
+        room=ground.room,
     )
 
 
@@ -184,7 +186,7 @@ def _holder(ground: _Ground, upstreams: Upstreams, certificates: NodeCertificate
     )
 
 
-def _app(ground: _Ground, trust: TrustedFleet, agent: Agent, holder: Holder) -> web.Application:
+def _app(ground: _Ground, trust: TrustedFleet, agent: Agent, holder: Holder, repository: Repository) -> web.Application:
     """The routes, with whoever asks who calls, and with what is answered late."""
     config, settings = ground.config, _serving_settings(ground)
     late = _late(ground, agent, holder)
@@ -201,9 +203,7 @@ def _app(ground: _Ground, trust: TrustedFleet, agent: Agent, holder: Holder) -> 
         settings,
         holder=holder,
         telemetry=ground.telemetry,
-        repository=StoredBundles(
-            ground.host, ground.store, target=ground.fingerprint.target, threads=config.threads, wish=ground.wish
-        ),
+        repository=repository,
         admission=admission,
         spool=late.spooling if late is not None else None,
     )

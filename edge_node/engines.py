@@ -19,13 +19,12 @@ from contracts.errors import FoothillError
 from edge_node.engine_check import OpenEngine, Task, check_speed, open_checked, task_of
 from edge_node.engine_source import EngineSource
 from edge_node.guarded import GuardedEngine
+from edge_node.room import Room, loading_bytes, way_in
 from edge_node.updater import Updater
 from edge_node.whole import whole
 from runtime.links.bundles.store import BundleStore
-from runtime.serving.golden import open_tested
 from runtime.serving.hosting import ModelHost
 from runtime.serving.loaded import LoadedModel
-from runtime.serving.providers import Wish
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +50,7 @@ class Engines:
         host: ModelHost,
         updater: Updater,
         target: str,
-        threads: int,
-        wish: Wish | None = None,
+        room: Room,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,8 +60,7 @@ class Engines:
         self._host = host
         self._updater = updater
         self._target = target
-        self._threads = threads
-        self._wish = wish
+        self._room = room
         self._sleep = sleep
         self._clock = clock
         self._seen: dict[str, str] = {}
@@ -84,8 +81,10 @@ class Engines:
         await asyncio.gather(*self._work, return_exceptions=True)
 
     def _look(self) -> None:
-        """Begins work on every bundle that has passed probation, once."""
+        """Begins work on every bundle that has passed probation, once for each time that it is loaded."""
         for model, report in self._updater.reports.items():
+            if report.phase in ("testing", "unloaded") and self._seen.get(model) == report.digest:
+                del self._seen[model]
             settled = report.phase == "active" and report.serving == report.digest
             if settled and self._seen.get(model) != report.digest:
                 self._seen[model] = report.digest
@@ -148,7 +147,11 @@ class Engines:
         return "done"
 
     async def _tested(self, task: Task, path: Path, record: EngineRecord) -> LoadedModel:
-        """The trial is open until the engine has answered: should it crash, the node's next lives leave it alone."""
+        """The trial is open until the engine has answered: should it crash, the node's next lives leave it alone.
+
+        Raises FoothillError `unavailable` where memory is short: ONNX Runtime goes on, whatever `memory_short` says.
+        """
+        await asyncio.to_thread(way_in, loading_bytes(record.bytes), self._room, replaces=False)
         trials = self._source.trials
         await asyncio.to_thread(trials.begin, record.engine, task.wanted, self._source.machine)
         try:
@@ -186,10 +189,7 @@ class Engines:
         """Back to ONNX Runtime, for good: an engine that failed once is not trusted again."""
         log.error("%s: engine %s failed, ONNX Runtime takes over: %s", task.model, record.engine, why)
         try:
-            opening = asyncio.to_thread(
-                open_tested, task.directory, task.digest, target=self._target, threads=self._threads, wish=self._wish
-            )
-            await self._updater.promote(task.model, await whole(opening))
+            await self._updater.repository.replace(task.model, task.digest)
         except FoothillError as error:
             log.error("%s: ONNX Runtime cannot take over: %s", task.model, error.message)
         self._in_use.pop(task.model, None)

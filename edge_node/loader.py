@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from contracts.errors import FoothillError
 from edge_node.latency import LatencyRule, measure, too_slow
-from edge_node.probation import WatchedEngine
-from edge_node.room import Room, Way, needed_bytes, way_in
+from edge_node.probation import Health, WatchedEngine
+from edge_node.room import Room, Way, WhenShort, needed_bytes, way_in
 from edge_node.whole import whole
 from runtime.links.bundles.store import BundleStore
 from runtime.serving.hosting import ModelHost
@@ -49,11 +51,15 @@ class Loader:
         self._wish = wish
         self._clock = clock
 
-    async def way_in(self, model: str, digest: str) -> Way:
-        """Beside what serves the model, or instead of it. Raises FoothillError `unavailable`, `bad_bundle`."""
+    async def way_in(self, model: str, digest: str, *, when_short: WhenShort | None = None) -> Way:
+        """Beside what serves the model, or instead of it. Raises FoothillError `unavailable`, `bad_bundle`.
+
+        `when_short` None: as the node is told.
+        """
         manifest = await asyncio.to_thread(self._store.manifest, digest)
         needed = needed_bytes(manifest, pick_artifact(manifest, self._target, self._wish))
-        return await asyncio.to_thread(way_in, needed, self._room, replaces=model in self._host.models)
+        room = msgspec.structs.replace(self._room, when_short=when_short or self._room.when_short)
+        return await asyncio.to_thread(way_in, needed, room, replaces=model in self._host.models)
 
     async def load(self, digest: str) -> LoadedModel:
         """Raises FoothillError; a cancelled caller waits until the thread has ended."""
@@ -75,7 +81,7 @@ class Loader:
         return self._open_bundle(self._store.path(digest), digest)
 
 
-def watched(loaded: LoadedModel) -> LoadedModel:
-    """From now on its runs and failures are counted."""
-    loaded.engine = WatchedEngine(loaded.engine)
+def watched(loaded: LoadedModel, health: Health | None = None) -> LoadedModel:
+    """From now on its runs and failures are counted, on from `health`."""
+    loaded.engine = WatchedEngine(loaded.engine, health)
     return loaded

@@ -51,11 +51,11 @@ async def watch(health: Callable[[], Health], rule: Rule, clock: Callable[[], fl
 
 
 class WatchedEngine:
-    """An engine whose runs and failures are counted. The count is read from any thread."""
+    """An engine whose runs and failures are counted, on from `health`. The count is read from any thread."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, health: Health | None = None) -> None:
         self._engine = engine
-        self._health = Health()
+        self._health = health or Health()
         self._lock = threading.Lock()
 
     @property

@@ -32,10 +32,13 @@ class Reports:
         )
         self.announce()
 
-    def tell_restored(self, model: str, slot: Slot, error: str) -> None:
-        """At the start of a node. `error`: what kept the slot's bundle from being served."""
+    def tell_slot(self, model: str, slot: Slot, error: str = "") -> None:
+        """What stands in a slot, where no document is being followed. `error`: what kept its bundle from being
+        served."""
         if slot.rejected is not None:
             self.tell(model, slot.rejected.digest, slot.rejected.phase, slot.rejected.error)
+        elif slot.off:
+            self.tell(model, slot.current, "unloaded")
         elif error or not slot.current:
             trial = slot.trial.digest if slot.trial is not None else ""
             self.tell(model, slot.current or trial, "failed", error or "It was not loaded before the node stopped.")

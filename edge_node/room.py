@@ -34,7 +34,12 @@ class Room(msgspec.Struct, frozen=True):
 
 def needed_bytes(manifest: Manifest, artifact: Artifact) -> int:
     """What loading an artifact is taken to need at its peak. An estimate from its file."""
-    return LOADING_BASE_BYTES + LOADING_COPIES * manifest.files[artifact.file].bytes
+    return loading_bytes(manifest.files[artifact.file].bytes)
+
+
+def loading_bytes(file_bytes: int) -> int:
+    """The same for a file of that size."""
+    return LOADING_BASE_BYTES + LOADING_COPIES * file_bytes
 
 
 def way_in(needed: int, room: Room, *, replaces: bool) -> Way:

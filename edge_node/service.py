@@ -12,7 +12,7 @@ from edge_node.probation import Health, WatchedEngine
 from edge_node.records import disk_fails
 from edge_node.whole import whole
 from runtime.links.bundles.store import BundleStore
-from runtime.serving.hosting import ModelHost
+from runtime.serving.hosting import ModelHost, Served
 from runtime.serving.loaded import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,19 @@ class Service:
     async def serve(self, model: str, loaded: LoadedModel) -> None:
         self._serving(loaded)
         await whole(self._host.activate(model, loaded))
+
+    async def serve_if(self, still: Callable[[], bool], model: str, loaded: LoadedModel) -> bool:
+        """As `serve`, if it is still to be served at the very switch; else `loaded` is closed."""
+
+        async def switch() -> bool:
+            if not still():
+                await asyncio.to_thread(loaded.close)
+                return False
+            self._serving(loaded)
+            await self._host.activate(model, loaded)
+            return True
+
+        return await whole(switch())
 
     async def serve_first_of(self, model: str, *digests: str) -> str:
         """Serves the first bundle that is intact, loads and passes its golden test; else takes the model off.
@@ -58,12 +71,23 @@ class Service:
             await whole(self._host.retire(model))
         self._host.give_up(model)
 
+    async def unload(self, model: str) -> None:
+        """Takes a model off until it is loaded again."""
+        self._host.give_up(model)
+        self._host.unloaded.add(model)
+        if self.answers(model):
+            await whole(self._host.retire(model))
+
     def answers(self, model: str) -> bool:
         return model in self._host.models
 
     def answers_with(self, model: str, digest: str) -> bool:
         served = self._host.models.get(model)
         return served is not None and served.loaded.digest == digest
+
+    def copy(self, model: str) -> Served | None:
+        """What answers for a model; None for nothing. Another one for each time that a bundle is loaded."""
+        return self._host.models.get(model)
 
     def health(self, model: str) -> Health:
         served = self._host.models.get(model)

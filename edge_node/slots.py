@@ -42,13 +42,22 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """One logical model on a node, by bundle digests; "" is none. `proven`: the current one has passed probation."""
+    """One logical model on a node, by bundle digests; "" is none. `proven`: the current one has passed probation.
+
+    `unloaded` is the bundle that an operator took off.
+    """
 
     current: str = ""
     previous: str = ""
     proven: bool = True
     trial: Trial | None = None
     rejected: Rejected | None = None
+    unloaded: str = ""
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing is to answer, as an operator wants it."""
+        return self.current != "" and self.current == self.unloaded
 
     def digests(self) -> set[str]:
         """The bundles that must stay in the store."""
@@ -81,12 +90,15 @@ def promoted(slot: Slot, digest: str, sequence: int) -> Slot:
     if slot.current == digest and slot.proven:
         return confirmed(slot)
     previous = slot.current if slot.proven else slot.previous
-    return Slot(digest, previous, proven=False, trial=Trial(digest, sequence, crashes_of(slot, digest)))
+    trial, unloaded = Trial(digest, sequence, crashes_of(slot, digest)), slot.unloaded
+    return Slot(digest, previous, proven=False, trial=trial, unloaded="" if unloaded == digest else unloaded)
 
 
 def confirmed(slot: Slot) -> Slot:
     """The current bundle stays, and is all that is wanted: what was refused before is history."""
-    return msgspec.structs.replace(slot, proven=True, trial=None, rejected=None)
+    return msgspec.structs.replace(
+        slot, proven=True, trial=None, rejected=None, unloaded=slot.unloaded if slot.off else ""
+    )
 
 
 def refused(slot: Slot, digest: str, sequence: int, error: str) -> Slot:
@@ -95,8 +107,20 @@ def refused(slot: Slot, digest: str, sequence: int, error: str) -> Slot:
 
 
 def reverted(slot: Slot, sequence: int, error: str) -> Slot:
-    """The current bundle failed: the previous one is current again."""
-    return Slot(current=slot.previous, rejected=Rejected(slot.current, "reverted", error, sequence))
+    """The current bundle failed: the previous one is current again, and off if it was."""
+    rejected = Rejected(slot.current, "reverted", error, sequence)
+    return Slot(slot.previous, rejected=rejected, unloaded=slot.unloaded if slot.unloaded == slot.previous else "")
+
+
+def taken_off(slot: Slot) -> Slot:
+    """An operator unloads the current bundle. One on probation is no longer on trial: a death is not its doing."""
+    return msgspec.structs.replace(slot, trial=None, unloaded=slot.current)
+
+
+def put_back(slot: Slot, sequence: int) -> Slot:
+    """An operator loads it again; one that has not passed probation is on trial again."""
+    trial = None if slot.proven else Trial(slot.current, sequence)
+    return msgspec.structs.replace(slot, trial=trial, unloaded="")
 
 
 def waiting(slot: Slot, digest: str) -> Slot:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import msgspec
 
 from contracts.errors import FoothillError
 from contracts.messages import Desired, ModelReport
@@ -13,9 +17,10 @@ from edge_node.desired import order_of, refusal
 from edge_node.intake import MOST_CRASHES, Fetch, Intake
 from edge_node.leftovers import Leftovers
 from edge_node.loader import Loader, watched
-from edge_node.probation import Rule, watch
+from edge_node.probation import Health, Rule, watch
 from edge_node.records import attempt, disk_fails, note, save
 from edge_node.reports import Reports
+from edge_node.repository import NodeRepository
 from edge_node.service import Service
 from edge_node.slots import (
     Slot,
@@ -38,7 +43,8 @@ log = logging.getLogger(__name__)
 
 
 class Updater:
-    """Brings the models of one node to what is desired. `reports` says of each how far it is.
+    """Brings the models of one node to what is desired. `reports` says of each how far it is; `repository` is for
+    operators.
 
     One `apply` at a time; cancelling it is safe at any point. `serving` is called with each model just before it
     answers its first request, `changed` after every change of `reports`.
@@ -70,8 +76,20 @@ class Updater:
         self._sequence = slots.sequence
         self._document = slots.document
         self._refused: Desired | None = None
-        self._loading = asyncio.Lock()
+        self._one_load = asyncio.Lock()
+        self._hands: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._probations: set[asyncio.Task[None]] = set()
+        self.repository = NodeRepository(
+            store,
+            slots,
+            host,
+            self._service,
+            self._reports,
+            loader,
+            loading=self._loading,
+            alone=self._alone,
+            prove=self._begin_probation,
+        )
 
     @property
     def reports(self) -> Mapping[str, ModelReport]:
@@ -123,7 +141,7 @@ class Updater:
 
         Takes `loaded` over. False, and it is closed, when that bundle is not served any more.
         """
-        async with self._loading:
+        async with self._loading(model):
             if not self._is_current(model, loaded.digest) or not self._slots.get(model).proven:
                 await asyncio.to_thread(loaded.close)
                 return False
@@ -151,12 +169,13 @@ class Updater:
         """One model's story. False when a step failed that may succeed later."""
         self._leftovers.working.add(digest)
         try:
-            if await self._is_settled(model, digest):
-                return True
+            async with self._alone(model):
+                if await self._is_settled(model, digest):
+                    return True
             if not self._is_current(model, digest):
                 await self._intake.fetch(model, digest, manifest)
                 await self._intake.verify(model, digest, manifest)
-                async with self._loading:
+                async with self._loading(model):
                     loaded = await self._intake.load_and_test(model, digest, self._sequence)
                     await self._activate(model, loaded)
             await self._pass_probation(model)
@@ -181,16 +200,35 @@ class Updater:
         await self._service.serve(model, loaded)
 
     async def _pass_probation(self, model: str) -> None:
-        slot = self._slots.get(model)
+        """Watches the current bundle; one that an operator loads again meanwhile is watched from the beginning."""
+        while not await self._watch(model):
+            pass
+
+    async def _watch(self, model: str) -> bool:
+        """False when what was watched made way for another copy of the bundle."""
+        slot, copy = self._slots.get(model), self._service.copy(model)
+        if not self._is_current(model, slot.current):
+            return True
+        health = Health()
         if not slot.proven:
             self._reports.tell(model, slot.current, "probation")
             health = await watch(lambda: self._service.health(model), self._rule, self._clock)
+        async with self._alone(model):
+            if not self._is_current(model, slot.current):
+                return True
             if health.errors:
                 await self._revert(model, health.error)
-                return
-            await note(self._slots, model, confirmed(self._slots.get(model)))
-            log.info("%s: %s has passed probation after %d runs", model, slot.current, health.runs)
-        self._reports.tell(model, slot.current, "active")
+                return True
+            if self._service.copy(model) is not copy:
+                return False
+            if not slot.proven:
+                await note(self._slots, model, confirmed(self._slots.get(model)))
+                log.info("%s: %s has passed probation after %d runs", model, slot.current, health.runs)
+            self._reports.tell(model, slot.current, "active")
+        return True
+
+    def _begin_probation(self, model: str) -> None:
+        self._probations.add(asyncio.create_task(self._pass_probation(model)))
 
     async def _revert(self, model: str, why: str) -> None:
         """Back to the previous bundle, which is in the store: this needs no network, and no room on the disk."""
@@ -198,11 +236,15 @@ class Updater:
         bad, error = slot.current, f"It failed on probation: {why}"
         log.error("%s: %s goes back to %s. %s", model, bad, slot.previous or "nothing", error)
         await note(self._slots, model, reverted(slot, self._sequence, error))
-        await self._service.serve_first_of(model, slot.previous)
+        await self._serve(model, self._slots.get(model))
         self._reports.tell(model, bad, "reverted", error)
 
     async def _fail(self, model: str, digest: str, error: FoothillError) -> bool:
         """The old bundle goes on. What may succeed later is left to the next call."""
+        async with self._alone(model):
+            return await self._go_on(model, digest, error)
+
+    async def _go_on(self, model: str, digest: str, error: FoothillError) -> bool:
         slot = self._slots.get(model)
         if error.retryable:
             log.warning("%s: %s waits: %s", model, digest, error.message)
@@ -214,7 +256,7 @@ class Updater:
         if slot.current == digest:
             slot = await note(self._slots, model, reverted(slot, self._sequence, error.message))
             if not self._service.answers_with(model, slot.current):
-                await self._service.serve_first_of(model, slot.current)
+                await self._serve(model, slot)
         else:
             slot = await note(self._slots, model, refused(slot, digest, self._sequence, error.message))
             await self._bring_back(model, slot)
@@ -224,14 +266,22 @@ class Updater:
     async def _bring_back(self, model: str, slot: Slot) -> None:
         """What had to make way for a bundle that failed."""
         if not self._service.answers(model):
-            await self._service.serve_first_of(model, slot.current, slot.previous)
+            await self._serve(model, slot)
+
+    async def _serve(self, model: str, slot: Slot) -> str:
+        """Serves what a slot says; what was wrong with its bundle, "" for nothing."""
+        if slot.off:
+            await self._service.unload(model)
+            return ""
+        return await self._service.serve_first_of(model, slot.current, slot.previous)
 
     async def _retire(self, model: str) -> bool:
         """False when the disk did not take it."""
         log.info("%s is no longer desired here", model)
-        await self._service.end(model)
-        gone = await attempt(lambda: self._slots.remove(model))
-        self._reports.forget(model)
+        async with self._alone(model):
+            await self._service.end(model)
+            gone = await attempt(lambda: self._slots.remove(model))
+            self._reports.forget(model)
         return gone
 
     async def _restore_model(self, model: str) -> None:
@@ -240,10 +290,22 @@ class Updater:
             error = f"The node died {slot.trial.crashes} times while it was on probation."
             log.error("%s: %s goes back to %s. %s", model, slot.current, slot.previous or "nothing", error)
             slot = await note(self._slots, model, reverted(slot, slot.trial.sequence, error))
-        error = await self._service.serve_first_of(model, slot.current, slot.previous)
-        self._reports.tell_restored(model, slot, error)
+        error = await self._serve(model, slot)
+        self._reports.tell_slot(model, slot, error)
         if not slot.proven and self._is_current(model, slot.current):
-            self._probations.add(asyncio.create_task(self._pass_probation(model)))
+            self._begin_probation(model)
+
+    @asynccontextmanager
+    async def _alone(self, model: str) -> AsyncIterator[None]:
+        """Between reading a slot and doing what it says nobody else changes what is there of that model."""
+        async with self._hands[model]:
+            yield
+
+    @asynccontextmanager
+    async def _loading(self, model: str) -> AsyncIterator[None]:
+        """As `_alone`; one model at a time, since memory is asked for first and taken later."""
+        async with self._one_load, self._alone(model):
+            yield
 
     def _is_current(self, model: str, digest: str) -> bool:
         return self._service.answers_with(model, digest) and self._slots.get(model).current == digest
@@ -253,6 +315,9 @@ class Updater:
         slot = self._slots.get(model)
         if slot.rejected is not None and slot.rejected.digest == digest:
             return slot.rejected.sequence == self._sequence
+        if slot.off and slot.current == digest:
+            self._reports.tell_slot(model, await save(self._slots, model, msgspec.structs.replace(slot, rejected=None)))
+            return True
         if not self._is_current(model, digest) or not slot.proven:
             return False
         await save(self._slots, model, confirmed(slot))

@@ -13,6 +13,7 @@ from contracts.messages import Signed
 from edge_node.config import Config
 from edge_node.engine_source import EngineSource, NoShared, SharedEngines, Vitals
 from edge_node.engines import Engines
+from edge_node.room import Room
 from edge_node.updater import Updater
 from edge_node.vitals import available_bytes, hottest_c
 from runtime.links.bundles.engine_registry import EngineRegistry, open_endorsed
@@ -22,7 +23,6 @@ from runtime.links.trust.tuf import TrustedFleet, TrustUnavailable
 from runtime.serving.engine_store import EngineStore
 from runtime.serving.engine_trials import TrialFile
 from runtime.serving.hosting import ModelHost
-from runtime.serving.providers import Wish
 from runtime.serving.tensorrt_build import Bounds, BuiltFile, build_apart
 from runtime.serving.tensorrt_engine import open_engine
 from runtime.serving.tensorrt_options import BuildOptions
@@ -43,7 +43,7 @@ def open_engines(
     bundles: BundleStore,
     host: ModelHost,
     updater: Updater,
-    wish: Wish,
+    room: Room,
 ) -> Engines | None:
     """None where engines are off, or where nothing here runs one."""
     kind = kind_for(config, fingerprint)
@@ -71,8 +71,7 @@ def open_engines(
         host=host,
         updater=updater,
         target=fingerprint.target,
-        threads=config.threads,
-        wish=wish,
+        room=room,
     )
 
 

@@ -322,16 +322,18 @@ def _outcome(state: Rollout, event: Heard) -> NodeState | None:
         return None
     if report.phase in ("failed", "reverted"):
         return msgspec.structs.replace(node, phase="failed", error=report.error or f"it reports {report.phase}")
+    if report.phase == "unloaded" and node.phase == "assigned":
+        return msgspec.structs.replace(node, phase="failed", error="an operator has unloaded it on the node")
     if report.phase == "active" and node.phase == "assigned":
         return msgspec.structs.replace(node, phase="active")
     return None
 
 
 def _has(report: ModelReport | None, digest: str) -> bool:
-    """Whether a node serves `digest` again; for "" whether it has the model no more."""
+    """Whether a node serves `digest` again, or would if an operator let it; for "" whether it has the model no more."""
     if report is None or not digest:
         return report is None and not digest
-    return report.serving == digest or (report.digest == digest and report.phase == "active")
+    return report.serving == digest or (report.digest == digest and report.phase in ("active", "unloaded"))
 
 
 def _is_current(node: NodeState, event: Heard) -> bool:

@@ -141,7 +141,7 @@ class ModelHost:
 
     A run takes `threads` of `cores`, None: of all that this process has. A model runs on as many lanes at once as there
     are cores for, where its engine is `concurrent`. `away` are models that make room for their next bundle and come
-    back: until then the process is not ready.
+    back: until then the process is not ready. `unloaded` are those that somebody took off, until they are served again.
     """
 
     def __init__(
@@ -163,6 +163,7 @@ class ModelHost:
         self._clock = clock
         self._served: dict[str, Served] = {}
         self.away: dict[str, Away] = {}
+        self.unloaded: set[str] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._queue_ms = 0.0
         self._service_ms = 0.0
@@ -191,7 +192,7 @@ class ModelHost:
             )
         before = self._served.get(model)
         self._served[model] = Served(loaded, self._batcher(loaded))
-        self.away.pop(model, None)
+        self.give_up(model)
         opened = f": {loaded.opening}" if loaded.opening is not None else ""
         log.info("%s is served by %s (%s)%s", model, loaded.manifest.reference, loaded.digest, opened)
         if before is not None:
@@ -211,8 +212,9 @@ class ModelHost:
         await self._put_away(served)
 
     def give_up(self, model: str) -> None:
-        """A model that was to come back does not; nothing happens for any other."""
+        """A model that was to come back, or was unloaded, is no longer told as such; nothing happens for any other."""
         self.away.pop(model, None)
+        self.unloaded.discard(model)
 
     def get(self, model: str, version: str = "") -> Served:
         """Raises FoothillError `model_not_found`, naming what is served, or `unavailable` for one that comes back.

@@ -73,18 +73,20 @@ def config(served: Served) -> dict[str, Any]:
 
 
 def index(host: ModelHost, *, only_ready: bool) -> list[oip.IndexEntry]:
-    """Every model that is served or expected, by name."""
+    """Every model that is served, expected or unloaded, by name."""
     served = [
         oip.IndexEntry(name, one.loaded.manifest.version, READY, _fallen_back(one)) for name, one in host.models.items()
     ]
-    missing = [] if only_ready else host.missing
+    missing = set() if only_ready else {*host.missing, *host.unloaded}
     waiting = [oip.IndexEntry(name, "", UNAVAILABLE, _why_missing(host, name)) for name in missing]
     return sorted(served + waiting, key=lambda entry: entry.name)
 
 
 def _why_missing(host: ModelHost, model: str) -> str:
+    if model in host.unloaded:
+        return "unloaded"
     away = host.away.get(model)
-    return away.why if away is not None else "not loaded yet, or unloaded"
+    return away.why if away is not None else "not loaded yet"
 
 
 def _fallen_back(served: Served) -> str:

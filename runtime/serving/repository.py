@@ -59,13 +59,17 @@ class StoredBundles:
     async def unload(self, model: str) -> None:
         digest = self._host.get(model).loaded.digest
         self._unloaded[model] = digest
+        self._host.unloaded.add(model)
         await self._host.retire(model)
 
     def file(self, digest: str, name: str) -> Path:
-        if not manifests.is_digest(digest):
-            raise FoothillError("not_found", f"{digest[:80]!r} is not a digest sha256:<64 hex digits>.")
-        if name != manifests.FILE and name not in self._store.manifest(digest).files:
-            raise FoothillError(
-                "not_found", f"Bundle {digest} has no file {name[:80]!r}; its {manifests.FILE} names all."
-            )
-        return self._store.path(digest) / name
+        return stored_file(self._store, digest, name)
+
+
+def stored_file(store: BundleStore, digest: str, name: str) -> Path:
+    """One file of a stored bundle. Raises FoothillError `not_found`."""
+    if not manifests.is_digest(digest):
+        raise FoothillError("not_found", f"{digest[:80]!r} is not a digest sha256:<64 hex digits>.")
+    if name != manifests.FILE and name not in store.manifest(digest).files:
+        raise FoothillError("not_found", f"Bundle {digest} has no file {name[:80]!r}; its {manifests.FILE} names all.")
+    return store.path(digest) / name

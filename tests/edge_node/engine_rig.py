@@ -15,6 +15,7 @@ from contracts.manifest import FILE, Artifact, File, Golden, Manifest, digest_of
 from contracts.messages import Signed
 from edge_node.engine_source import EngineSource, NoShared, Vitals
 from edge_node.engines import Engines
+from edge_node.room import Room
 from runtime.links.bundles.engine_registry import SharedEngine
 from runtime.links.trust import signatures
 from runtime.serving.cuda import Cuda
@@ -128,7 +129,7 @@ class Life:
     """One life of a node with a GPU; another on the same directory is its next life."""
 
     def __init__(self, directory: Path, rig: Rig) -> None:
-        self.bench = Bench(directory, rig.warehouse)
+        self.bench = Bench(directory, rig.warehouse, room=Room(lambda: rig.free_bytes, 0))
         self.trials = TrialFile(directory / "trials.json")
         self.store = EngineStore(directory / "engines", cap_bytes=1 << 20, open_record=rig.open_record)
         self.naps: list[float] = []
@@ -148,7 +149,7 @@ class Life:
             host=self.bench.host,
             updater=self.bench.updater,
             target="cpu-x86",
-            threads=1,
+            room=Room(lambda: rig.free_bytes, 0),
             sleep=self._nap,
         )
 
@@ -189,6 +190,7 @@ class Rig:
         self.gpu = FakeLibcuda()
         self.module = FakeTrtRuntime()
         self.vitals = COOL
+        self.free_bytes = 0
         self._lives: list[Life] = []
 
     def pack(self, version: str) -> str:

@@ -197,6 +197,50 @@ async def test_a_gpu_without_room_is_tried_again_later(rig: Rig) -> None:
     assert len(rig.builder.built) == 1
 
 
+async def test_a_machine_without_room_for_an_engine_tries_it_again_later(rig: Rig) -> None:
+    life = await rig.live()
+    rig.builder.waits.clear()
+    await life.serve(rig.pack("1"))
+    await until(lambda: bool(rig.builder.built))
+    rig.free_bytes = 1
+    rig.builder.waits.set()
+    await until(lambda: bool(life.naps))
+    assert (life.provider, rig.gpu.alive, life.trials.refused) == (CPU, {}, frozenset())
+    rig.free_bytes = 0
+    await life.reaches(TRT)
+    assert len(rig.builder.built) == 1
+
+
+async def test_an_engine_that_fails_goes_first_where_memory_is_short(rig: Rig) -> None:
+    life = await rig.live()
+    await life.serve(rig.pack("1"))
+    await life.reaches(TRT)
+    rig.module.runs_fail, rig.free_bytes = True, 1
+    alive: list[int] = []
+    life.bench.serving_next = lambda _: alive.append(len(rig.gpu.alive))
+    with pytest.raises(FoothillError, match="did not run"):
+        await life.bench.ask()
+    await life.settles()
+    assert (life.provider, alive) == (CPU, [0]), "its memory was free before ONNX Runtime took over"
+    assert life.bench.report().phase == "active"
+    await life.bench.ask()
+
+
+@pytest.mark.parametrize("unloaded", [True, False], ids=["unloaded and loaded", "loaded again"])
+async def test_what_an_operator_loads_again_gets_its_engine_back(rig: Rig, unloaded: bool) -> None:
+    life = await rig.live()
+    await life.serve(rig.pack("1"))
+    await life.reaches(TRT)
+    await life.settles()
+    if unloaded:
+        await life.bench.repository.unload("digits")
+        assert rig.gpu.alive == {}
+    await life.bench.repository.load("digits")
+    await life.reaches(TRT)
+    await life.bench.ask()
+    assert len(rig.builder.built) == 1
+
+
 async def test_an_engine_of_the_very_same_board_is_fetched_instead_of_built(rig: Rig, tmp_path: Path) -> None:
     digest = rig.pack("1")
     rig.fleet.add(*foreign(rig, digest, tmp_path))

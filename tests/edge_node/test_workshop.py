@@ -17,9 +17,8 @@ from fleet.engines import EngineSettings
 from runtime.links.bundles.engine_registry import EngineRegistry
 from runtime.links.trust import signatures
 from runtime.links.trust.tuf import TrustedFleet
-from runtime.serving.providers import Wish
 from tests.edge_node.engine_rig import HERE, TRT, Rig
-from tests.edge_node.workbench import Bench
+from tests.edge_node.workbench import BOUNDLESS, Bench
 from tests.fleet.scripted import Fleet, ScriptedNode
 
 AUTO = Config(engines="auto")
@@ -52,7 +51,7 @@ def test_a_node_without_engines_has_nothing_to_start(tmp_path: Path) -> None:
     parts = {"bundles": bench.store, "host": bench.host, "updater": bench.updater}
     trust = TrustedFleet(tmp_path / "trust", "http://127.0.0.1:1", b"")
     off, on = (
-        open_engines(config, board("jetson-orin-nano", tensorrt="10.3.0"), trust=trust, wish=Wish(), **rest, **parts)  # type: ignore[arg-type]
+        open_engines(config, board("jetson-orin-nano", tensorrt="10.3.0"), trust=trust, room=BOUNDLESS, **rest, **parts)  # type: ignore[arg-type]
         for config in (Config(), AUTO)
     )
     assert off is None

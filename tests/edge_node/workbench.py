@@ -124,6 +124,7 @@ class Bench:
             wall=lambda: self.wall_s(),
         )
         self.updater.changed.append(self._note)
+        self.repository = self.updater.repository
 
     def report(self, model: str = "digits") -> ModelReport:
         return self.updater.reports[model]

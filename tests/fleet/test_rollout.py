@@ -166,6 +166,15 @@ def test_a_canary_that_crashes_while_it_is_judged_stops_the_rollout() -> None:
     assert fleet.phase() == "reverting"
 
 
+def test_a_version_that_an_operator_took_off_a_node_stops_a_rollout_and_is_good_enough_to_go_back_to() -> None:
+    fleet = Fleet(plan_of((("a",), ("b",))))
+    fleet.hear("a", ModelReport(NEW, "unloaded"))
+    assert fleet.phase() == "reverting"
+    assert fleet.state.reason == "a failed: an operator has unloaded it on the node"
+    fleet.hear("a", ModelReport(OLD, "unloaded"))
+    assert fleet.phase() == "rolled-back"
+
+
 def test_a_silent_node_is_a_failed_node_after_the_deadline() -> None:
     fleet = Fleet(plan_of((("a", "b"),)))
     fleet.active("a")

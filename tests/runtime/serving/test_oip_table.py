@@ -220,10 +220,12 @@ async def test_an_unloaded_model_is_listed_as_unloaded_answers_nothing_and_comes
     await call("unload_model", {"model_name": "digits", **ADMIN})
     assert await call("is_model_ready", {"model_name": "digits"}) is False
     assert await call("is_server_ready", {}) is True
-    assert "digits" not in [line["name"] for line in await call("get_model_repository_index", {})]
+    (line,) = [line for line in await call("get_model_repository_index", {}) if line["name"] == "digits"]
+    assert (line["state"], line["reason"]) == ("UNAVAILABLE", "unloaded")
     await check(call, "infer", asking("digits", {"image": IMAGE}), Refused(404, "'digits' is not served here"))
     await call("load_model", {"model_name": "digits", **ADMIN})
     assert (await call("infer", asking("digits", {"image": IMAGE}))).as_numpy("logits").shape == (1, 10)
+    assert index(await call("get_model_repository_index", {}))
 
 
 SAMPLES: dict[str, list[Any]] = {
