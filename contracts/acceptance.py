@@ -147,7 +147,8 @@ target allows it."""
 
 
 def differences(accepted: Fingerprint, found: Fingerprint) -> tuple[str, ...]:
-    """What sets two machines apart, such as `jetpack 6.1, here 6.2`; () where one acceptance is good for both."""
+    """What sets two machines apart, such as `jetpack L4T 36.4.3, here L4T 36.4.4`; () where one acceptance is good for
+    both."""
     pairs = ((name, getattr(accepted, name), getattr(found, name)) for name in _CLASS)
     return tuple(f"{name} {_shown(before)}, here {_shown(now)}" for name, before, now in pairs if before != now)
 

@@ -43,8 +43,11 @@ class Fingerprint(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a node says its machine is. An engine file is valid only for one exact fingerprint.
 
     `sm` is the compute capability times ten, `sm_count` the multiprocessors that run (a Jetson's power mode may switch
-    some off), `gpu` the name that CUDA gives. `tensorrt` and `tensorrt_rtx` are full versions, with the build where the
-    machine tells it; `cuda` is the CUDA that TensorRT was built for. None: not there, or not found out.
+    some off), `gpu` the name that CUDA gives, `board` the one that the machine gives itself. `provider` is ONNX
+    Runtime's that runs models here: the one asked for, or what took over where that is allowed; native engines change
+    nothing of it. `tensorrt` and `tensorrt_rtx` are full versions, with the build where the machine tells it; `cuda` is
+    the CUDA that TensorRT was built for, `jetpack` the release of Jetson Linux, such as `L4T 36.4.3`. None: not there,
+    or not found out.
     """
 
     target: str
@@ -63,3 +66,4 @@ class Fingerprint(msgspec.Struct, frozen=True, omit_defaults=True):
     cuda: str | None = None
     tensorrt_rtx: str | None = None
     dla_cores: int = 0
+    board: str | None = None

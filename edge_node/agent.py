@@ -60,9 +60,9 @@ class _Wanted(msgspec.Struct, frozen=True):
 class Agent:
     """Keeps one node in touch with its fleet for as long as it runs, with or without a broker.
 
-    `open_port` makes an MQTT client with the given will; `load` reads the present load, `vitals` the machine's (in a
-    thread); `private_key` is the one that
-    this node enrolled, and signs its audits.
+    `open_port` makes an MQTT client with the given will; `fingerprint` tells the machine as it is known now, `load`
+    reads the present load, `vitals` the machine's (in a thread); `private_key` is the one that this node enrolled, and
+    signs its audits.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Agent:
         updater: Updater,
         trust: TrustedFleet,
         certificates: NodeCertificates,
-        fingerprint: Fingerprint,
+        fingerprint: Callable[[], Fingerprint],
         load: Callable[[], LoadFigures],
         vitals: Callable[[], Vitals] = Vitals,
         vitals_every_s: float = VITALS_EVERY_S,
@@ -89,6 +89,7 @@ class Agent:
         self._trust = trust
         self._reader = CertificateReader(FleetKeys(self._open_fleet, clock), certificates.take)
         self._fingerprint = fingerprint
+        self._told_fingerprint: Fingerprint | None = None
         self._load = load
         self._read_vitals = vitals
         self._vitals_every_s = vitals_every_s
@@ -181,12 +182,13 @@ class Agent:
         self._port.publish(topics.node_topic(self._node, "status"), encode(status), retain=True)
 
     def _publish_reported(self) -> None:
+        self._told_fingerprint = self._fingerprint()
         reported = Reported(
             node=self._node,
             epoch=self._epoch,
             sequence=self._updater.sequence,
             models=dict(self._updater.reports),
-            fingerprint=self._fingerprint,
+            fingerprint=self._told_fingerprint,
             at_s=self._wall(),
             vitals=self._vitals,
         )
@@ -204,10 +206,11 @@ class Agent:
                 self._port.publish(topics.node_topic(self._node, "load"), encode(load), qos=0)
 
     async def _keep_telling_vitals(self) -> None:
-        """With the report, and by themselves when they change. What stands in the report is what was told last."""
+        """With the report, and by themselves when they or the fingerprint change. What stands in the report is what was
+        told last."""
         while True:
             now = await asyncio.to_thread(self._read_vitals)
-            if is_news(self._vitals, now):
+            if is_news(self._vitals, now) or self._fingerprint() != self._told_fingerprint:
                 self._vitals = now
                 self._publish_reported()
             await asyncio.sleep(self._vitals_every_s)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from contracts.boards import Fingerprint
+from contracts.messages import Vitals
 from edge_node.agent import Agent
 from edge_node.certificates import NodeCertificates, seed_certificate
 from edge_node.config import Config
@@ -19,6 +20,7 @@ from edge_node.enrol import TRUST_DIR, Enrolment
 from edge_node.late import LatePart
 from edge_node.latency import LatencyRule
 from edge_node.loader import Loader
+from edge_node.machine import NodeMachine
 from edge_node.metrics import NodeMetrics, VitalMetrics
 from edge_node.probation import Rule
 from edge_node.room import Room
@@ -103,7 +105,9 @@ async def _ground(config: Config, enrolment: Enrolment, state_dir: Path) -> _Gro
         config,
         enrolment,
         state_dir,
-        fingerprint=await asyncio.to_thread(detect, target=config.target, provider=config.provider),
+        fingerprint=await asyncio.to_thread(
+            detect, target=config.target, provider=config.provider, fallback=config.provider_fallback
+        ),
         wish=Wish(config.provider, config.provider_fallback, state_dir / PROVIDERS_DIR),
         room=Room(available_bytes, config.memory_reserve_bytes, config.memory_short),
         telemetry=Telemetry(),
@@ -141,6 +145,12 @@ def _agent(ground: _Ground, trust: TrustedFleet, certificates: NodeCertificates,
     config, enrolment = ground.config, ground.enrolment
     vitals = partial(read_vitals, ground.store.free_bytes)
     VitalMetrics(ground.telemetry.registry, vitals)
+    machine = NodeMachine(ground.fingerprint, ground.host)
+
+    def look() -> Vitals:
+        machine.look()
+        return vitals()
+
     return Agent(
         node=enrolment.node,
         private_key=ground.private_key,
@@ -148,9 +158,9 @@ def _agent(ground: _Ground, trust: TrustedFleet, certificates: NodeCertificates,
         updater=updater,
         trust=trust,
         certificates=certificates,
-        fingerprint=ground.fingerprint,
+        fingerprint=machine.fingerprint,
         load=ground.host.load,
-        vitals=vitals,
+        vitals=look,
     )
 
 

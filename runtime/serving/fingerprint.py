@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import re
@@ -16,7 +17,9 @@ import onnxruntime
 from contracts.boards import BOARDS, Fingerprint
 from runtime.serving import cuda
 from runtime.serving.cuda import CudaGpu
-from runtime.serving.providers import Choice, provider_for
+from runtime.serving.providers import CUDA, INSTALL, Choice, provider_at_hand, provider_for
+
+log = logging.getLogger(__name__)
 
 Run = Callable[[Sequence[str]], str]
 """A command's standard output; "" where there is no such command or it fails."""
@@ -61,19 +64,24 @@ def detect(
     *,
     target: str = "",
     provider: Choice = "auto",
+    fallback: bool = False,
     root: Path = Path("/"),
     run: Run | None = None,
     probe: Probe = cuda.probe,
     versions: Versions | None = None,
 ) -> Fingerprint:
-    """Looks at this machine. `target` overrides what it would be taken for; models are to run on `provider`."""
+    """Looks at this machine. `target` overrides what it would be taken for; models are to run on `provider`, with
+    `fallback` on another one that is installed. A GPU that is left idle for want of a package is warned of."""
     run, versions = run or run_command, versions or _version
-    arch = platform.machine()
-    jetson = jetson_target(_read(root / "proc/device-tree/model"))
+    arch, own_name, available = platform.machine(), read_board(root), tuple(onnxruntime.get_available_providers())
+    jetson = jetson_target(own_name)
     gpus = parse_nvidia_smi(
         run(["nvidia-smi", "--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits"])
     )
-    target = target or pick_target(arch, jetson, gpus, tuple(onnxruntime.get_available_providers()))
+    if not target:
+        target = pick_target(arch, jetson, gpus, available)
+        if provider == "auto" and target != (better := pick_target(arch, jetson, gpus, (*available, CUDA))):
+            log.warning("%s", idle_gpu(own_name if jetson else gpus[0].name, target, better))
     board = BOARDS[target]
     gpu = probe() if board.family != "cpu" else None
     listed = gpus[0].sm if gpus and board.family == "gpu" else board.sm
@@ -84,18 +92,37 @@ def detect(
         os=f"{platform.system().lower()} {platform.release()}",
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=parse_mem_total(_read(root / "proc/meminfo")),
-        provider=provider_for(target, provider),
+        provider=provider_at_hand(target, provider, available) if fallback else provider_for(target, provider),
         runtime=f"onnxruntime {onnxruntime.__version__}",
         sm=gpu.sm if gpu else listed,
         sm_count=gpu.sm_count if gpu else None,
         tensorrt=tensorrt.version,
         jetpack=parse_l4t(_read(root / "etc/nv_tegra_release")),
-        power_mode=parse_power_mode(run(["nvpmodel", "-q"])) if jetson else None,
+        power_mode=read_power_mode(run) if jetson else None,
         gpu=gpu.name if gpu else None,
         cuda=tensorrt.cuda,
         tensorrt_rtx=next(filter(None, map(versions, _TENSORRT_RTX)), None),
         dla_cores=count_dla_cores(root) if jetson else 0,
+        board=own_name or None,
     )
+
+
+def idle_gpu(name: str, target: str, better: str) -> str:
+    """What is said of a GPU that the installed ONNX Runtime cannot use."""
+    return (
+        f"{name} is not used: the installed ONNX Runtime has no {CUDA}, so that this machine is {target} and not "
+        f'{better}, and models run on the CPU. Install {INSTALL[CUDA]}; or set provider = "cpu" where that is meant.'
+    )
+
+
+def read_board(root: Path) -> str:
+    """The machine's own name: of the device tree on ARM boards, of the firmware (DMI) on PCs; "" where none is told."""
+    return _read(root / "proc/device-tree/model") or _read(root / "sys/class/dmi/id/product_name")
+
+
+def read_power_mode(run: Run) -> str | None:
+    """The mode that a Jetson is in now; None where it does not say."""
+    return parse_power_mode(run(["nvpmodel", "-q"]))
 
 
 def find_tensorrt(run: Run, versions: Versions) -> TensorRt:

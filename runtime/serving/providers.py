@@ -30,7 +30,7 @@ CHAINS: dict[str, tuple[str, ...]] = {
 """Who runs a node of the graph, for each choice: the first that can. With all of them a CPU handles shapes."""
 
 _BY_FAMILY: dict[str, Choice] = {"cpu": "cpu", "jetson": "cuda", "gpu": "cuda"}
-_INSTALL = {
+INSTALL = {
     CPU: "onnxruntime",
     CUDA: "onnxruntime-gpu (on a Jetson, NVIDIA's build of it) in the place of onnxruntime",
     TENSORRT: "onnxruntime-gpu in the place of onnxruntime, and the TensorRT that it was built for",
@@ -127,6 +127,15 @@ def provider_for(target: str, choice: Choice = "auto") -> str:
     return CHAINS[choice_for(choice, target)][0]
 
 
+def provider_at_hand(target: str, choice: Choice, available: Sequence[str]) -> str:
+    """The first one that may run models and is installed: another than the one asked for, with the fallback alone.
+
+    Raises FoothillError `bad_request` for an unknown target.
+    """
+    chain = CHAINS[choice_for(choice, target)]
+    return next((name for name in chain if name in available), chain[0])
+
+
 def plan(
     wish: Wish, target: str, manifest: Manifest, artifact: Artifact, *, threads: int, cache: Path | None = None
 ) -> Plan:
@@ -149,7 +158,7 @@ def offered(plan: Plan, available: Sequence[str], what: str) -> tuple[tuple[str,
         raise FoothillError(
             "bad_bundle",
             f"{what} was to run on {plan.asked}, but ONNX Runtime offers {', '.join(available)}. "
-            f"Install {_INSTALL[plan.asked]}, set another `provider` or target, or allow `provider_fallback`.",
+            f"Install {INSTALL[plan.asked]}, set another `provider` or target, or allow `provider_fallback`.",
         )
     return tuple(entry for entry in plan.chain if entry[0] in available)
 

@@ -12,7 +12,7 @@ from contracts.errors import FoothillError
 FULL = tuple(Check(name, "passed", "") for name in CHECKS)
 MACHINE = Fingerprint(
     "jetson-orin-nano", "aarch64", "linux 5.15", 6, 8 << 30, "CUDAExecutionProvider", "onnxruntime 1.23.2",
-    sm=87, sm_count=8, tensorrt="10.3.0.30", jetpack="6.1", power_mode="15W",
+    sm=87, sm_count=8, tensorrt="10.3.0.30", jetpack="L4T 36.4.3", power_mode="15W",
 )  # fmt: skip
 
 
@@ -44,9 +44,10 @@ def test_one_failure_is_enough_and_what_was_left_out_is_never_passed(checks: lis
 def test_another_jetpack_tensorrt_or_power_mode_is_another_class_of_machine() -> None:
     replace = msgspec.structs.replace
     assert differences(MACHINE, MACHINE) == ()
-    assert differences(MACHINE, replace(MACHINE, jetpack="6.2")) == ("jetpack 6.1, here 6.2",)
+    assert differences(MACHINE, replace(MACHINE, jetpack="L4T 36.4.4")) == ("jetpack L4T 36.4.3, here L4T 36.4.4",)
     assert differences(MACHINE, replace(MACHINE, tensorrt=None)) == ("tensorrt 10.3.0.30, here none",)
     assert len(differences(MACHINE, replace(MACHINE, power_mode="25W", sm_count=4))) == 2
+    assert differences(MACHINE, replace(MACHINE, board="another carrier board")) == ()
     assert differences(MACHINE, replace(MACHINE, cores=4, memory_bytes=1, os="linux 6.1")) == ()
 
 

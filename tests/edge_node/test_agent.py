@@ -151,6 +151,7 @@ class Life:
         self.ports: list[MqttPort] = []
         self.load = LoadFigures(0, 0.0, 0.0)
         self.vitals = Vitals(1 << 30, 1 << 34, 40.0)
+        self.fingerprint = FINGERPRINT
         self._broker_url = fleet.broker.url
         self.agent = Agent(
             node=NODE,
@@ -159,7 +160,7 @@ class Life:
             updater=self.bench.updater,
             trust=trust,
             certificates=self.certificates,
-            fingerprint=FINGERPRINT,
+            fingerprint=lambda: self.fingerprint,
             load=lambda: self.load,
             vitals=lambda: self.vitals,
             vitals_every_s=0.05,
@@ -524,3 +525,13 @@ def _children(pid: int) -> list[int]:
 def test_a_signed_document_survives_the_wire() -> None:
     signed = signatures.sign(desired(1, {"digits": "sha256:" + "a" * 64}), signatures.generate())
     assert decode(encode(signed), Signed) == signed
+
+
+async def test_a_fingerprint_that_changes_is_told_within_a_pause(fleet: Fleet, life: Life) -> None:
+    def told() -> Fingerprint | None:
+        reported = fleet.mail.read("reported", Reported)
+        return reported.fingerprint if reported is not None else None
+
+    await until(lambda: told() == FINGERPRINT)
+    life.fingerprint = msgspec.structs.replace(FINGERPRINT, power_mode="15W")
+    await until(lambda: told() == life.fingerprint)

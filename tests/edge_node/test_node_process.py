@@ -212,6 +212,48 @@ def test_bundle_files_are_handed_to_the_admin_only(fleet: Fleet, tmp_path: Path)
         node.end()
 
 
+def test_what_the_admin_unloads_stays_off_through_a_kill_and_is_told_to_the_fleet(fleet: Fleet, tmp_path: Path) -> None:
+    def told() -> tuple[str, bool]:
+        (seen,) = fleet.http.get("/v1/nodes").json()
+        report = seen["reported"]["digits"]
+        return report["phase"], bool(report["serving"])
+
+    def hand(url: str, act: str) -> None:
+        answer = httpx.post(
+            f"{url}/v2/repository/models/digits/{act}", headers={"Authorization": "Bearer node-secret"}, timeout=30
+        )
+        assert answer.status_code == 200, answer.text
+
+    def hears(wanted: tuple[str, bool]) -> None:
+        give_up_at = time.monotonic() + 30
+        while told() != wanted:
+            assert time.monotonic() < give_up_at, told()
+            time.sleep(0.05)
+
+    assert enrol(fleet, tmp_path).returncode == 0
+    node = Process(*EDGE, "run", str(node_config(tmp_path)))
+    try:
+        pack(tmp_path / "bundle")
+        fleet.publish(tmp_path / "bundle")
+        url = node.url()
+        fleet.roll_out("digits-edge@1")
+        hand(url, "unload")
+        hears(("unloaded", False))
+        assert 'foothill_model_phase{model="digits",phase="unloaded"} 1.0' in httpx.get(f"{url}/metrics").text
+        node.end(signal.SIGKILL)
+        node = Process(*EDGE, "run", str(tmp_path / "edge.toml"))
+        url = node.url()
+        time.sleep(1.0)  # it hears its desired document again
+        assert predict(url).status_code == 404
+        (line,) = httpx.post(f"{url}/v2/repository/index").json()
+        assert (line["state"], line["reason"]) == ("UNAVAILABLE", "unloaded")
+        hand(url, "load")
+        hears(("active", True))
+        assert predict(url).status_code == 200
+    finally:
+        assert node.end() == 0, node.said
+
+
 def test_one_state_directory_has_one_node(fleet: Fleet, tmp_path: Path) -> None:
     assert enrol(fleet, tmp_path).returncode == 0
     config = node_config(tmp_path)

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import onnxruntime as ort
 import pytest
 
 from contracts.boards import BOARDS
@@ -29,6 +32,13 @@ MEMINFO = "MemTotal:        7620912 kB\nMemFree:          103440 kB\n"
 L4T = (
     "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025"
 )
+
+
+def machine(root: Path, files: Mapping[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
 
 
 @pytest.mark.parametrize(
@@ -91,16 +101,14 @@ def test_memory_release_and_power_mode_are_read() -> None:
 
 
 def test_a_board_is_put_together_from_its_files(tmp_path: Path) -> None:
-    for name, text in {
+    files = {
         "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
         "proc/meminfo": MEMINFO,
         "etc/nv_tegra_release": L4T,
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    }
     found = detect(
         target="jetson-orin-nano",
-        root=tmp_path,
+        root=machine(tmp_path, files),
         run=lambda command: "NV Power Mode: MAXN\n2\n" if command[0] == "nvpmodel" else "",
     )
     assert (found.target, found.sm, found.jetpack, found.power_mode) == ("jetson-orin-nano", 87, "L4T 36.4.3", "MAXN")
@@ -140,6 +148,58 @@ def test_dla_cores_are_counted_but_for_those_that_are_off(tmp_path: Path) -> Non
         (node / "status").write_text(f"{status}\0")
     assert count_dla_cores(tmp_path) == 1
     assert count_dla_cores(tmp_path / "proc") == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "board"),
+    [
+        ({"proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0"}, "Raspberry Pi 5 Model B Rev 1.0"),
+        ({"sys/class/dmi/id/product_name": "NUC13ANKi5\n"}, "NUC13ANKi5"),
+        ({"proc/device-tree/model": "\0", "sys/class/dmi/id/product_name": "NUC13ANKi5\n"}, "NUC13ANKi5"),
+        ({}, None),
+    ],
+)
+def test_a_board_is_called_what_it_calls_itself(tmp_path: Path, files: dict[str, str], board: str | None) -> None:
+    found = detect(target="cpu-x86", root=machine(tmp_path, files), run=lambda _: "")
+    assert found.board == board
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this ONNX Runtime has CUDA")
+@pytest.mark.parametrize(
+    ("files", "gpus", "told"),
+    [
+        ({"proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0"}, "", "NVIDIA Jetson Orin Nano .*-nano"),
+        ({}, "NVIDIA GeForce RTX 4090, 8.9, 24564\n", "NVIDIA GeForce RTX 4090 is not used: .* and not rtx-sm89"),
+        ({}, "NVIDIA H200, 9.0, 143771\n", ""),
+        ({}, "", ""),
+    ],
+    ids=["a Jetson", "an RTX card", "a GPU without a target", "no GPU"],
+)
+def test_a_gpu_that_is_left_idle_is_warned_of_once_and_with_what_to_install(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, files: dict[str, str], gpus: str, told: str
+) -> None:
+    root = machine(tmp_path, files)
+
+    def run(command: Sequence[str]) -> str:
+        return gpus if command[0] == "nvidia-smi" else ""
+
+    assert detect(root=root, run=run).target in ("cpu-x86", "cpu-arm")
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == bool(told)
+    assert all(re.search(told, message) and "Install onnxruntime-gpu" in message for message in messages)
+    caplog.clear()
+    detect(root=root, run=run, provider="cpu")
+    detect(root=root, run=run, target="cpu-x86")
+    assert not caplog.records, "nobody is told what they asked for"
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this ONNX Runtime has CUDA")
+def test_the_provider_is_the_one_asked_for_or_with_a_fallback_one_that_is_installed(tmp_path: Path) -> None:
+    found = [
+        detect(target="jetson-orin-nano", fallback=fallback, root=tmp_path, run=lambda _: "", probe=lambda: None)
+        for fallback in (False, True)
+    ]
+    assert [one.provider for one in found] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
 def test_this_machine_has_a_fingerprint() -> None:
