@@ -229,6 +229,14 @@ async def stop(player: Player) -> None:
     await player.bench.updater.stop()
 
 
+async def unload(player: Player) -> None:
+    await player.bench.repository.unload("digits")
+
+
+async def load(player: Player) -> None:
+    await player.bench.repository.load("digits")
+
+
 def _on_probation(player: Player) -> bool:
     report = player.bench.updater.reports.get("digits")
     return report is not None and report.phase == "probation"
@@ -280,6 +288,9 @@ STORIES: dict[str, Story] = {
     "a model goes, another comes": Story(ONE, (want(2, faces="1"), want(3, digits="1"))),
     "all go": Story(TWO, (want(3),)),
     "the same again": Story(ONE, (want(2, digits="1"), restart, want(2, digits="1"))),
+    "unloaded and loaded": Story(ONE, (unload, restart, want(2, digits="1"), load)),
+    "an update of what is unloaded": Story(ONE, (unload, want(2, digits="2"))),
+    "a revert to what is unloaded": Story(ONE, (unload, broken_on_probation(2, digits="2"), load)),
     "stop and start": Story(TWO, (stop, restart, want(3, digits="3"))),
 }
 
@@ -426,8 +437,8 @@ def _check_serving(player: Player) -> None:
     for model, slot in player.bench.slots.models.items():
         for digest in {slot.current, slot.previous} - {""}:
             player.bench.store.verify(digest)
-        if player.bench.serving(model) != slot.current:
-            raise Wrong(f"{model} is served by {player.bench.serving(model) or 'nothing'}, not {slot.current}")
+        if player.bench.serving(model) != ("" if slot.off else slot.current):
+            raise Wrong(f"{model} is served by {player.bench.serving(model) or 'nothing'}, and its slot is {slot}")
 
 
 def _check_updated(player: Player, digests: Mapping[str, str]) -> None:
