@@ -30,7 +30,7 @@ MOST_PERCENT = 2.0
 MEMORY_NOISE_BYTES = 1 << 20
 """What an allocator keeps or gives back by chance; of a node of 100 MiB it is less than those two per cent."""
 FEW = 3
-"""Files, threads and tasks come and go: so many more in the median are no leak."""
+"""Files, threads and tasks come and go: so many more in the median, and one for each caller, are no leak."""
 _SETTLED_WITHIN_S = 60.0
 _PER_CONNECTION = (1_000_000, 100)
 """Every other caller keeps its connection for good."""
@@ -133,7 +133,7 @@ def since_warm_up(values: Sequence[float]) -> Growth:
     return Growth(median(values[tenth : 2 * tenth]), median(values[-tenth:]))
 
 
-def leaks(looks: Sequence[Look], before: Look, after: Look) -> list[str]:
+def leaks(looks: Sequence[Look], before: Look, after: Look, callers: int = 0) -> list[str]:
     """What grew over the run, and what was not let go of when everybody had left."""
     wrong = []
     for name, values in zip(Look._fields, zip(*looks, strict=True), strict=True):
@@ -144,7 +144,7 @@ def leaks(looks: Sequence[Look], before: Look, after: Look) -> list[str]:
             most = max(grown, since_warm_up(values), key=lambda each: each.absolute)
             if exceeds(most, percent=MOST_PERCENT, allowance=MEMORY_NOISE_BYTES):
                 wrong.append(f"{name}: {most.percent:+.2f} %, from {most.first:.0f} to {most.last:.0f}")
-        elif grown.absolute > FEW:
+        elif grown.absolute > FEW + callers:
             wrong.append(f"{name}: from {grown.first:g} to {grown.last:g}")
     wrong += [
         f"{name}: {getattr(after, name):g} when all had left, {getattr(before, name):g} before they came"
@@ -205,17 +205,19 @@ async def _endure(site: Site, kinds: Sequence[Kind], callers: int, go: Go, *, ha
             going = False
             await asyncio.gather(*tasks)
         after = await watch.settled(before)
-    return _verdict(site, tally, watch.looks, before, after, time.monotonic() - started_s)
+    wrong = leaks(watch.looks, before, after, callers)
+    return _verdict(site, tally, watch.looks, wrong, time.monotonic() - started_s)
 
 
-def _verdict(site: Site, tally: Tally, looks: Sequence[Look], before: Look, after: Look, wall_s: float) -> Verdict:
+def _verdict(site: Site, tally: Tally, looks: Sequence[Look], leaked: list[str], wall_s: float) -> Verdict:
     wrong = [f"{tally.failed} requests failed: {tally.failures[0]}"] if tally.failed else []
     grown = {name: growth(values) for name, values in zip(Look._fields, zip(*looks, strict=True), strict=True)}
     told = {name: _told(each) for name, each in grown.items() if each is not None}
     memory = _told(since_warm_up([look.rss_bytes for look in looks]))
-    wrong += leaks(looks, before, after)
     answered = dict(tally.answered)
-    return Verdict(wrong, tally.requests, answered, tally.hung_up, site.switches, told, memory, round(wall_s, 1))
+    return Verdict(
+        wrong + leaked, tally.requests, answered, tally.hung_up, site.switches, told, memory, round(wall_s, 1)
+    )
 
 
 def _told(grown: Growth) -> tuple[float, float, float]:

@@ -91,6 +91,14 @@ def test_neither_does_memory_that_grows_too_slowly_to_be_seen_between_thirds() -
     assert wrong.startswith("rss_bytes: +2.39 %")
 
 
+@pytest.mark.parametrize(("callers", "grown"), [(0, 4), (4, 8)])
+def test_each_caller_may_hold_a_task_more_or_less(callers: int, grown: int) -> None:
+    busier = [*STEADY[:6], *(look._replace(tasks=20 + grown) for look in STEADY[6:])]
+    (wrong,) = leaks(busier, STEADY[0], STEADY[0], callers)
+    assert wrong == f"tasks: from 20 to {20 + grown}"
+    assert leaks(busier, STEADY[0], STEADY[0], callers + 1) == []
+
+
 @pytest.mark.parametrize("field", ["files", "tasks"])
 def test_neither_does_what_is_not_let_go_of(field: str) -> None:
     after = STEADY[0]._replace(**{field: getattr(STEADY[0], field) + 1})
