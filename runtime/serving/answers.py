@@ -195,7 +195,7 @@ class Answers:
 
     def _begin(self, request: Incoming, account: Account) -> Call:
         """Everything about a request that is known before its body."""
-        arrived_s = self._clock()
+        arrived_s = self._clock() - request.waited_s
         told = self.told(request)
         terms, model, version, _, marked = told
         grant = request.grant or ANYBODY

@@ -65,7 +65,7 @@ def create_app(
         story = partial(account.tell, answers.answer)
         if name != "infer":
             return Route("POST", pattern, story)
-        swift = Swift(answers, account, host, holder, admission, clock, wall)
+        swift = Swift(answers, account, host, holder, admission, clock, wall, max_body_bytes=settings.max_body_bytes)
         return Route("POST", pattern, story, swift.prepare)
 
     hot = [

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from contracts.deadlines import Deadline
+from runtime.links.process.alarm import Alarm
 from runtime.serving.batching import refusals
 from runtime.serving.batching.line import Entry, level_of
 from runtime.serving.batching.schedule import Schedule
@@ -124,9 +124,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._wanted_s = 0.0
         self._asked = self._woken = self._closed = False
-        self._open: set[Waiting] = set()
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_s = math.inf
+        self._open: Alarm[Waiting] = Alarm(self._expire, clock)
 
     @property
     def waiting(self) -> int:
@@ -162,9 +160,7 @@ class Batcher:
         if displaced is not None:
             # Later: who is told may come again at once, and would be let in before the one whose place this is.
             self._loop.call_soon(self._fail, *displaced)
-        self._open.add(waiting)
-        if waiting.expires_at_s < self._alarm_s:
-            self._set_alarm(waiting.expires_at_s)
+        self._open.set(waiting, waiting.expires_at_s)
         if self._idle and not (self._woken or self._asked):
             self._woken = True
             self._loop.call_soon(self._start)
@@ -195,8 +191,7 @@ class Batcher:
         if self._asked:
             self._turns.withdraw(self._share)
         await self._loop.run_in_executor(None, self._stop)
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._open.stop()
 
     def _stop(self) -> None:
         for lane in self._lanes:
@@ -311,7 +306,7 @@ class Batcher:
                 self._expire(waiting)
                 continue
             waiting.done = True
-            self._open.discard(waiting)
+            self._open.clear(waiting)
             shares.setdefault(waiting.asker, []).append((waiting, at))
         for asker, mine in shares.items():
             self._hand_over(partial(asker.answered, run, mine))
@@ -319,7 +314,7 @@ class Batcher:
     def _fail(self, waiting: Waiting, error: Exception) -> None:
         if not waiting.done:
             waiting.done = True
-            self._open.discard(waiting)
+            self._open.clear(waiting)
             self._hand_over(partial(waiting.asker.failed, waiting, error))
 
     def _hand_over(self, tell: Callable[[], None]) -> None:
@@ -333,21 +328,6 @@ class Batcher:
             self._woken = True
             self._loop.call_soon(self._start)
 
-    def _set_alarm(self, at_s: float) -> None:
-        """One for all who wait: most are answered long before their deadlines."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm_s = at_s
-        self._alarm = self._loop.call_later(max(0.0, at_s - self._clock()), self._ring)
-
-    def _ring(self) -> None:
-        now_s, self._alarm, self._alarm_s = self._clock(), None, math.inf
-        for waiting in [*self._open]:
-            if waiting.expires_at_s <= now_s and not waiting.done:
-                self._expire(waiting)
-        if self._open:
-            self._set_alarm(min(waiting.expires_at_s for waiting in self._open))
-
     def _expire(self, waiting: Waiting) -> None:
         refusal = self.schedule.count(refusals.expired("the model had answered"))
         self._fail(waiting, refusal)
@@ -355,7 +335,7 @@ class Batcher:
 
     def _drop(self, waiting: Waiting) -> None:
         """It is not run any more, and not run on when nobody else waits for that run."""
-        self._open.discard(waiting)
+        self._open.clear(waiting)
         if self.schedule.line.discard(waiting):
             return
         for lane in self._lanes:

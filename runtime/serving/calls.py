@@ -10,7 +10,7 @@ from contracts.headers import Terms
 from contracts.timing import TOTAL
 from runtime.links.access.grants import Grant
 from runtime.links.access.hop import Hop
-from runtime.links.http.exchanges import Incoming
+from runtime.links.http.exchanges import Body, Incoming
 from runtime.links.http.upstream import Request
 from runtime.serving.accounts import Account
 from runtime.serving.hosting import Served
@@ -36,7 +36,7 @@ class Call(msgspec.Struct):
     served: Served
     account: Account
     phases_ms: dict[str, float]
-    body: bytes = b""
+    body: Body = b""
     started_s: float = 0.0
     ran_s: float = 0.0
     rows: int = 0
@@ -46,7 +46,7 @@ class Call(msgspec.Struct):
     def request_id(self) -> str:
         return self.request.request_id
 
-    def take(self, body: bytes, now_s: float) -> None:
+    def take(self, body: Body, now_s: float) -> None:
         """The whole body has come."""
         self.body = body
         self.started_s = self.account.started_s = now_s
@@ -70,4 +70,4 @@ class Call(msgspec.Struct):
         request = self.request
         sent = {name: value for name, value in request.headers.items() if name.lower() != "content-encoding"}
         sent[headers.REQUEST_ID] = request.request_id
-        return Request(request.method, request.target, sent, self.body)
+        return Request(request.method, request.target, sent, bytes(self.body))

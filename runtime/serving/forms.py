@@ -12,6 +12,7 @@ import numpy as np
 
 from contracts import oip as protocol
 from contracts.manifest import Manifest
+from runtime.links.http.exchanges import Body
 from runtime.serving import oip, tensors
 from runtime.serving.batcher import key_of
 from runtime.serving.few import Few
@@ -43,7 +44,7 @@ class Form(NamedTuple):
     rows: int
     key: Hashable
 
-    def tensors(self, body: bytes) -> dict[str, Array]:
+    def tensors(self, body: Body) -> dict[str, Array]:
         """Views of those in a body of this form."""
         return {name: np.ndarray(shape, dtype, body, offset) for name, dtype, shape, offset in self.inputs}
 
@@ -65,10 +66,10 @@ class Forms:
         form = self._forms.get(json)
         return form if form is not None and form.body_bytes == body_bytes else None
 
-    def read(self, body: bytes, header_length: str | None) -> Asked:
+    def read(self, body: Body, header_length: str | None) -> Asked:
         """A whole request. Raises FoothillError `bad_request` or `bad_tensor`."""
         json_bytes = short_length(header_length)
-        form = self.find(body[:json_bytes], len(body)) if json_bytes else None
+        form = self.find(bytes(body[:json_bytes]), len(body)) if json_bytes else None
         if form is not None:
             return Asked(form.tensors(body), *form.wishes)
         asked = oip.read(body, header_length, self._manifest)
@@ -99,7 +100,7 @@ class Forms:
     def _written(self, asked: Asked, outputs: Mapping[str, Array]) -> Encoded:
         return oip.write_response(outputs, asked.wanted, self._manifest, self._manifest.model, asked.id)
 
-    def _form(self, body: bytes, header_length: str | None, asked: Asked) -> Form | None:
+    def _form(self, body: Body, header_length: str | None, asked: Asked) -> Form | None:
         """Of a request that was read; None where its JSON has values in it, or a tensor is no view of its bytes."""
         request, _ = protocol.parse_request(body, header_length)
         json_bytes = offset = short_length(header_length)
@@ -112,7 +113,7 @@ class Forms:
             offset += size
         inputs = [found[name] for name in asked.inputs]
         rows = inputs[0].shape[0] if self._batches else 1
-        return Form(body[:json_bytes], len(body), inputs, asked[1:], rows, key_of(asked.inputs))
+        return Form(bytes(body[:json_bytes]), len(body), inputs, asked[1:], rows, key_of(asked.inputs))
 
 
 def short_length(told: str | None) -> int:

@@ -46,13 +46,13 @@ class Asked(NamedTuple):
     priority: int
 
 
-def json_bytes(body: bytes, header_length: str | None) -> int:
+def json_bytes(body: oip.Buffer, header_length: str | None) -> int:
     """How much of a body is JSON, which takes long to read; tensors behind it are only pointed at."""
     told = header_length is not None and header_length.isdecimal() and len(header_length) <= _MAX_LENGTH_DIGITS
     return min(len(body), int(header_length or "")) if told else len(body)
 
 
-def read(body: bytes, header_length: str | None, manifest: Manifest) -> Asked:
+def read(body: oip.Buffer, header_length: str | None, manifest: Manifest) -> Asked:
     """Reads a whole request. Raises FoothillError `bad_request` or `bad_tensor`."""
     request, parts = oip.parse_request(body, header_length)
     wanted = wanted_outputs(request, manifest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from contracts import headers, oip
 from contracts.deadlines import Deadline, passed
@@ -18,10 +18,12 @@ from runtime.links.access.admission import Admission
 from runtime.links.access.grants import ANYBODY, Grant
 from runtime.links.access.hop import Hop
 from runtime.links.escalation.holder import Holder
-from runtime.links.http.exchanges import Clock, Incoming, Known, Outgoing
-from runtime.links.http.hot_routes import Start
+from runtime.links.http.bodies import too_slow
+from runtime.links.http.exchanges import Body, Clock, Incoming, Known, Outgoing
+from runtime.links.http.hot_routes import Done, GiveUp
+from runtime.links.process.alarm import Alarm
 from runtime.serving.accounts import CLIENT_GONE, Account, Accounts
-from runtime.serving.answers import Answers, Told, for_hop
+from runtime.serving.answers import Answers, for_hop
 from runtime.serving.batcher import Answered, BatchResult, Waiting
 from runtime.serving.batching.line import level_of
 from runtime.serving.calls import Call
@@ -29,10 +31,9 @@ from runtime.serving.forms import Form, short_length
 from runtime.serving.hosting import ModelHost, Served
 from runtime.serving.oip import OCTETS, Asked
 from runtime.serving.pages import Pages
+from runtime.serving.ready import Ready
 from runtime.serving.statistics import PHASES, Times
 
-Done = Callable[[Outgoing], None]
-GiveUp = Callable[[], None]
 Kept = dict[str, list[tuple[int, Times]]]
 """The rows and the times of each request that was answered, by the reason why its answer was kept."""
 
@@ -41,43 +42,13 @@ _LINES = (
 )
 
 
-class Ready:
-    """The head of a request, and what it means for all that have the very same."""
-
-    __slots__ = ("_form", "_json_bytes", "_served", "_swift", "request", "told")
-
-    def __init__(self, swift: Swift, request: Known, told: Told, json_bytes: int) -> None:
-        self._swift = swift
-        self._json_bytes = json_bytes
-        self._served: Served | None = None
-        self._form: Form | None = None
-        self.request = request
-        self.told = told
-
-    def start(self, body: bytes, request_id: str, done: Done) -> GiveUp | None:
-        """`runtime.links.http.hot_routes.Start`."""
-        served, form = self._swift.host.models.get(self.told.model), self._form
-        if served is not self._served or form is None or len(body) != form.body_bytes or not body.startswith(form.json):
-            self._served = served
-            form = self._form = self._find(served, body)
-        if served is None or form is None:
-            return None
-        return self._swift.take(self, served, form, body, request_id, done)
-
-    def _find(self, served: Served | None, body: bytes) -> Form | None:
-        """None for what is new here, or is not served."""
-        if served is None or self.told.version not in ("", served.loaded.manifest.version):
-            return None
-        return served.forms.find(body[: self._json_bytes], len(body))
-
-
 class Ask(Waiting, kw_only=True, eq=False):
     """One request on this way. It was here as a whole at `begun_s`; `tell` gets its answer."""
 
     ready: Ready
     served: Served
     form: Form
-    body: bytes
+    body: Body
     request_id: str
     tell: Done
     terms: Terms
@@ -85,6 +56,81 @@ class Ask(Waiting, kw_only=True, eq=False):
     hop: Hop | None
     begun_s: float
     task: asyncio.Task[None] | None = None
+
+
+class Begun(NamedTuple):
+    """Who asks, where they may; since when, and until when."""
+
+    arrived_s: float
+    expires_s: float
+    grant: Grant
+    hop: Hop | None
+
+
+class Way:
+    """`runtime.links.http.hot_routes.Shortcut` for the requests with one head."""
+
+    def __init__(self, swift: Swift, ready: Ready) -> None:
+        self._swift = swift
+        self.ready = ready
+
+    def start(self, body: Body, request_id: str, done: Done, begun: Begun | None = None) -> GiveUp | None:
+        form, served = self.ready.form(body), self.ready.served
+        if form is None or served is None:
+            return None
+        begun = begun or self._swift.begin(self.ready, request_id)
+        return self._swift.take(self.ready, served, form, body, request_id, done, begun) if begun is not None else None
+
+    def expect(self, peek: Callable[[int], bytes], body_bytes: int, request_id: str, done: Done) -> Coming | None:
+        if body_bytes > self._swift.max_body_bytes:
+            return None
+        form, served = self.ready.find(peek(self.ready.json_bytes), body_bytes), self.ready.served
+        begun = self._swift.begin(self.ready, request_id) if served is not None else None
+        if served is None or begun is None:
+            return None
+        coming = Coming(self._swift, self, request_id, done, begun)
+        if form is not None:
+            try:
+                served.batcher.foresee(form.rows, Deadline(begun.expires_s), priority=form.wishes[-1])
+            except FoothillError as error:
+                served.statistics.failed(coming.waited_s * 1000.0)
+                coming.refuse(error)
+                return None
+        self._swift.awaited.set(coming, begun.expires_s)
+        return coming
+
+
+class Coming:
+    """`runtime.links.http.hot_routes.Coming`: a request that began this way, and whose body has still to come."""
+
+    def __init__(self, swift: Swift, way: Way, request_id: str, done: Done, begun: Begun) -> None:
+        self._swift = swift
+        self._way = way
+        self._request_id = request_id
+        self._done = done
+        self._begun = begun
+        swift.accounts.in_flight.count += 1
+
+    @property
+    def waited_s(self) -> float:
+        return self._swift.clock() - self._begun.arrived_s
+
+    def start(self, body: Body, request_id: str, done: Done) -> GiveUp | None:
+        self._swift.awaited.clear(self)
+        self._swift.accounts.in_flight.count -= 1
+        return self._way.start(body, request_id, done, self._begun)
+
+    def give_up(self) -> None:
+        self._swift.awaited.clear(self)
+        account = self._account()
+        account.failed("client-gone", CLIENT_GONE)
+        self._swift.accounts.close(account)
+
+    def refuse(self, error: Exception) -> None:
+        self._done(self._swift.refusal(self._way.ready, self._request_id, error, self._account()))
+
+    def _account(self) -> Account:
+        return self._swift.accounts.account(self._begun.arrived_s, self._way.ready.told.model, {})
 
 
 class Swift:
@@ -99,27 +145,31 @@ class Swift:
         admission: Admission | None,
         clock: Clock,
         wall: Clock,
+        *,
+        max_body_bytes: int,
     ) -> None:
         self.host = host
+        self.max_body_bytes = max_body_bytes
         self._answers = answers
-        self._accounts = accounts
+        self.accounts = accounts
         self._holder = holder
         self._admission = admission
-        self._clock = clock
+        self.clock = clock
+        self.awaited: Alarm[Coming] = Alarm(lambda coming: coming.refuse(too_slow()), clock)
         self._wall = wall
 
-    def prepare(self, request: Known) -> Start | None:
+    def prepare(self, request: Known) -> Way | None:
         """`runtime.links.http.hot_routes.Prepare`."""
         json_bytes = short_length(request.headers.get(oip.HEADER_LENGTH))
         try:
             told = self._answers.told(request)
         except FoothillError:
             return None
-        return Ready(self, request, told, json_bytes).start if json_bytes else None
+        return Way(self, Ready(self.host, request, told, json_bytes)) if json_bytes else None
 
-    def take(self, ready: Ready, served: Served, form: Form, body: bytes, request_id: str, done: Done) -> GiveUp | None:
-        """Lets a request into the batcher. None leaves it to the story, or says that it is answered already."""
-        begun_s, told = self._clock(), ready.told
+    def begin(self, ready: Ready, request_id: str) -> Begun | None:
+        """None for a caller that is not admitted, or not known yet: the story says so."""
+        arrived_s, told = self.clock(), ready.told
         grant, hop = ANYBODY, None
         if told.marked or self._admission is not None:
             request = ready.request.again(request_id)
@@ -127,16 +177,22 @@ class Swift:
             if admitted is None:
                 return None
             grant, hop = admitted, self._answers.hop(request)
+        return Begun(arrived_s, self._answers.expires_s(told, arrived_s), grant, hop)
+
+    def take(
+        self, ready: Ready, served: Served, form: Form, body: Body, request_id: str, done: Done, begun: Begun
+    ) -> GiveUp | None:
+        """Lets a request into the batcher. None where it is answered already."""
         _, _, timeout_us, priority = form.wishes
-        expires_s = self._answers.expires_s(told, begun_s)
+        begun_s = self.clock()
         inputs = form.tensors(body)
-        self._accounts.in_flight.count += 1
+        self.accounts.in_flight.count += 1
         ask = Ask(
             rows=form.rows,
             key=form.key,
             level=level_of(priority),
-            since_s=self._clock(),
-            expires_at_s=min(expires_s, begun_s + timeout_us / 1e6) if timeout_us else expires_s,
+            since_s=self.clock(),
+            expires_at_s=min(begun.expires_s, begun_s + timeout_us / 1e6) if timeout_us else begun.expires_s,
             inputs=inputs,
             asker=self,
             ready=ready,
@@ -145,12 +201,12 @@ class Swift:
             body=body,
             request_id=request_id,
             tell=done,
-            terms=told.terms,
-            grant=grant,
-            hop=hop,
+            terms=ready.told.terms,
+            grant=begun.grant,
+            hop=begun.hop,
             begun_s=begun_s,
         )
-        if grant is not ANYBODY and not self._is_granted(ask):
+        if ask.grant is not ANYBODY and not self._is_granted(ask):
             return None
         served.enter()
         try:
@@ -176,7 +232,7 @@ class Swift:
         ask = cast(Ask, waiting)
         ask.served.leave()
         if isinstance(error, FoothillError):
-            ask.served.statistics.failed((self._clock() - ask.begun_s) * 1000.0)
+            ask.served.statistics.failed((self.clock() - ask.begun_s) * 1000.0)
         self._refuse(ask, error, self._account(ask))
 
     def _admitted(self, request: Incoming, model: str) -> Grant | None:
@@ -200,7 +256,7 @@ class Swift:
 
     def _answer(self, asks: Sequence[tuple[Ask, int]], run: Answered, kept: Kept) -> None:
         """Sends out the answers that are `kept`, and notes them there; a task sees to the others."""
-        ran_s, confidences, served = self._clock(), run.whole.readings.confidences, asks[0][0].served
+        ran_s, confidences, served = self.clock(), run.whole.readings.confidences, asks[0][0].served
         pages = Pages(served.forms, run.whole)
         for ask, at in asks:
             reason, certified, drawn = self._glance(ask, confidences[at])
@@ -224,7 +280,7 @@ class Swift:
 
     def _tell(self, ask: Ask, at: int, answer: Outgoing, run: Answered, ran_s: float) -> Times | None:
         """The times of a request that is answered now; None where now is too late."""
-        now_s, sure = self._clock(), run.whole.readings.confidences[at]
+        now_s, sure = self.clock(), run.whole.readings.confidences[at]
         times = (
             (ask.since_s - ask.begun_s) * 1000.0,
             (run.started_s - ask.since_s) * 1000.0,
@@ -250,7 +306,7 @@ class Swift:
         if not kept:
             return
         for reason, alike in kept.items():
-            self._accounts.answered(served.loaded.manifest.model, reason, [times for _, times in alike])
+            self.accounts.answered(served.loaded.manifest.model, reason, [times for _, times in alike])
         every = [times for alike in kept.values() for _, times in alike]
         rows = sum([rows for alike in kept.values() for rows, _ in alike])
         served.statistics.succeeded(every, rows=rows, now_s=self._wall())
@@ -279,25 +335,33 @@ class Swift:
         try:
             answer = await self._answers.finish(call, result, self._answers.judge(call, result, drawn=drawn))
         except Exception as error:  # noqa: BLE001 - none of them may be lost
-            answer = self._accounts.refusal(error, request, account)
+            answer = self.accounts.refusal(error, request, account)
         self._end(ask, answer, account)
 
+    def refusal(self, ready: Ready, request_id: str, error: Exception, account: Account) -> Outgoing:
+        """The last of an account."""
+        answer = self.accounts.refusal(error, ready.request.again(request_id), account)
+        self.accounts.close(account)
+        return answer
+
     def _refuse(self, ask: Ask, error: Exception, account: Account) -> None:
-        request = ask.ready.request.again(ask.request_id)
-        self._end(ask, self._accounts.refusal(error, request, account), account)
+        """Unless it has ended already."""
+        tell, ask.tell = ask.tell, _nobody
+        if tell is not _nobody:
+            tell(self.refusal(ask.ready, ask.request_id, error, account))
 
     def _end(self, ask: Ask, answer: Outgoing, account: Account) -> None:
         """Unless it has ended already."""
         tell, ask.tell = ask.tell, _nobody
         if tell is not _nobody:
-            self._accounts.close(account)
+            self.accounts.close(account)
             tell(answer)
 
     def _give_up(self, ask: Ask) -> None:
         """Its caller is gone."""
         account = self._account(ask)
         account.failed("client-gone", CLIENT_GONE)
-        self._accounts.close(account)
+        self.accounts.close(account)
         ask.tell = _nobody
         if ask.task is not None:
             ask.task.cancel()
@@ -306,7 +370,7 @@ class Swift:
 
     def _account(self, ask: Ask) -> Account:
         phases_ms = {"decode": (ask.since_s - ask.begun_s) * 1000.0}
-        return self._accounts.account(ask.begun_s, ask.ready.told.model, phases_ms)
+        return self.accounts.account(ask.begun_s, ask.ready.told.model, phases_ms)
 
 
 def _nobody(_: Outgoing) -> None:

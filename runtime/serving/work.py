@@ -83,7 +83,7 @@ class Predict:
         return Foreseen(1, 0) if length else None
 
     def read(self, call: Call) -> Asked | Later[Asked]:
-        loaded, body = call.served.loaded, call.body
+        loaded, body = call.served.loaded, bytes(call.body)
         manifest, preprocessor = loaded.manifest, loaded.preprocessor
         postprocess.check_predictable(manifest)
         media_type = _media_type(call)

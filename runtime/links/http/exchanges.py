@@ -13,15 +13,19 @@ from contracts.errors import FoothillError
 from runtime.links.access.grants import Grant
 
 Clock = Callable[[], float]
+Body = bytes | bytearray
+"""All of it, which nobody changes."""
 
 
 class Incoming(Protocol):
     """One request. `target` is its path with the query, as it was sent; `params` what its route found in it.
 
-    `grant` is what its caller may do, once somebody has asked.
+    `grant` is what its caller may do, once somebody has asked. `waited_s`: for so long it was here before its story
+    began.
     """
 
     grant: Grant | None
+    waited_s: float
 
     @property
     def method(self) -> str: ...
@@ -45,7 +49,7 @@ class Incoming(Protocol):
         be; nothing of one that is here, or that does not come plainly."""
         ...
 
-    async def read(self, limit: int, deadline: Deadline, clock: Clock) -> bytes:
+    async def read(self, limit: int, deadline: Deadline, clock: Clock) -> Body:
         """The whole body, decompressed. Raises as `runtime.links.http.bodies.read_body`."""
         ...
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Literal, NamedTuple
 
-from multidict import CIMultiDictProxy
-
-from contracts.deadlines import Deadline
-from runtime.links.access.grants import Grant
-from runtime.links.http.bodies import too_large, too_slow
+from runtime.links.http.bulk import Bulk
 from runtime.links.http.date import HttpDate
 from runtime.links.http.errors import callers_id
-from runtime.links.http.exchanges import Clock, Outgoing, header_lines
+from runtime.links.http.exchanges import Body, Outgoing, header_lines
 from runtime.links.http.framing import Framing, Head
-from runtime.links.http.hot_routes import Hot, HotRoutes, Start
+from runtime.links.http.hot_request import Deliver, HotRequest
+from runtime.links.http.hot_routes import Coming, Done, GiveUp, Hot, HotRoutes, Shortcut
 from runtime.links.http.request_ids import RequestIds
+from runtime.links.process.alarm import Alarm
 
 log = logging.getLogger(__name__)
 
@@ -28,73 +27,8 @@ LINGER_S = 10.0
 _HELD_BYTES = 1 << 18
 _AT_ONCE = 16
 _SMALL_BYTES = 1 << 16
+Start = Callable[[Body, str, Done], GiveUp | None]
 _FIRST_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus}
-
-
-class HotRequest:
-    """One request, whose body may still be on its way: `runtime.links.http.exchanges.Incoming`."""
-
-    __slots__ = ("_arrived", "_head", "_parts", "_peek", "_wanted", "grant", "left", "params", "request_id")
-
-    def __init__(self, head: Head, params: Mapping[str, str], request_id: str) -> None:
-        self._head = head
-        self._parts: list[bytes] = []
-        self._arrived: asyncio.Future[None] | None = None
-        self._peek: Callable[[int], bytes] | None = None
-        self._wanted: Callable[[], None] | None = None
-        self.left = head.content_length
-        self.params = params
-        self.request_id = request_id
-        self.grant: Grant | None = None
-
-    def again(self, request_id: str) -> HotRequest:
-        return HotRequest(self._head, self.params, request_id)
-
-    @property
-    def method(self) -> str:
-        return self._head.method
-
-    @property
-    def target(self) -> str:
-        return self._head.target
-
-    @property
-    def headers(self) -> CIMultiDictProxy[str]:
-        return self._head.headers
-
-    def expect(self, count: int) -> tuple[bytes, int]:
-        return (self._peek(count), self.left) if self._peek is not None else (b"", 0)
-
-    async def read(self, limit: int, deadline: Deadline, clock: Clock) -> bytes:
-        if self._head.content_length > limit:
-            raise too_large(limit)
-        if self.left:
-            self._arrived = asyncio.get_running_loop().create_future()
-            if self._wanted is not None:
-                self._wanted()
-            try:
-                await asyncio.wait_for(self._arrived, deadline.left_s(clock()))
-            except asyncio.TimeoutError:
-                raise too_slow() from None
-        parts, self._parts = self._parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    @property
-    def reads(self) -> bool:
-        """Whether anybody has asked for the body: before that it is not known how much of it may be kept."""
-        return self._arrived is not None
-
-    def comes(self, peek: Callable[[int], bytes], wanted: Callable[[], None]) -> None:
-        """Some of the body has still to come. `peek` shows what is here; `wanted` is called when it is asked for."""
-        self._peek, self._wanted = peek, wanted
-
-    def take(self, part: bytes, *, wanted: bool) -> None:
-        """The next bytes of the body."""
-        self.left -= len(part)
-        if wanted:
-            self._parts.append(part)
-        if not self.left and self._arrived is not None and not self._arrived.done():
-            self._arrived.set_result(None)
 
 
 class _Last(NamedTuple):
@@ -103,7 +37,7 @@ class _Last(NamedTuple):
     head: Head
     hot: Hot
     sent_id: str
-    start: Start | None
+    shortcut: Shortcut | None
     whole_bytes: int
 
 
@@ -111,7 +45,8 @@ class HotConnection:
     """`theirs` gets the bytes of requests for other routes, and calls `their_answer_ended` behind each of its answers.
 
     One request is worked on at a time, in the order in which they came; what a caller sends beyond it waits, here up to
-    a bound and then in the kernel. `busy` is told when an answer of ours begins and ends.
+    a bound and then in the kernel. `busy` is told when an answer of ours begins and ends. Bytes are read into `buffer`,
+    which other connections use too; those of a large body straight into their place.
     """
 
     def __init__(
@@ -120,6 +55,8 @@ class HotConnection:
         transport: asyncio.Transport,
         date: HttpDate,
         ids: RequestIds,
+        buffer: memoryview,
+        lingering: Alarm[asyncio.Transport],
         *,
         theirs: Callable[[bytes], None],
         busy: Callable[[bool], None],
@@ -132,13 +69,16 @@ class HotConnection:
         self._theirs = theirs
         self._busy = busy
         self._loop = loop
+        self._buffer = buffer
+        self._lingering = lingering
         self._framing = Framing()
         self._owner: Literal["", "ours", "theirs", "theirs for good"] = ""
         self._left = 0
         self._answered = True
         self._blocked = self._paused = False
-        self._request: HotRequest | None = None
-        self._give_up: Callable[[], None] | None = None
+        self._deliver: Deliver | None = None
+        self._bulk: Bulk | None = None
+        self._give_up: GiveUp | None = None
         self._advancing = False
         self._last: _Last | None = None
 
@@ -146,6 +86,23 @@ class HotConnection:
     def answering(self) -> bool:
         """Whether a request of ours is under way."""
         return self._owner == "ours" and not self._answered
+
+    def room(self) -> memoryview:
+        """Where the next bytes go that the caller sends."""
+        return self._buffer if self._bulk is None else self._bulk.room()
+
+    def filled(self, count: int) -> bytes:
+        """So many bytes were put there. Returns those that are to be `received`: others are in their place already."""
+        bulk = self._bulk
+        if bulk is None:
+            return bytes(self._buffer[:count])
+        bulk.fill(count)
+        self._left = bulk.left
+        if not self._left:
+            self._bulk = None
+            self._hand_on(bulk.body)
+            self._advance()
+        return b""
 
     def received(self, data: bytes) -> None:
         last, free = self._last, not (self._owner or self._advancing or self._framing.held)
@@ -172,6 +129,8 @@ class HotConnection:
 
     def lost(self) -> None:
         """The caller is gone: whatever is done for it is given up."""
+        self._lingering.clear(self._transport)
+        self._bulk = self._deliver = None
         if self._give_up is not None:
             self._give_up()
             self._busy(False)
@@ -204,7 +163,7 @@ class HotConnection:
         if self._left or not self._answered or self._blocked:
             self._hold()
             return False
-        self._owner, self._request = "", None
+        self._owner = ""
         self._release()
         return True
 
@@ -236,25 +195,39 @@ class HotConnection:
         if hot is None:
             return None
         sent_id = callers_id(head.headers)
-        start = hot.route.prepare(HotRequest(head, hot.params, sent_id))
-        return _Last(head, hot, sent_id, start, len(head.raw) + head.content_length)
+        shortcut = hot.route.prepare(HotRequest(head, hot.params, sent_id))
+        return _Last(head, hot, sent_id, shortcut, len(head.raw) + head.content_length)
 
     def _start(self, last: _Last, body: bytes | None) -> None:
-        """The swift way where the body is here already, else the story that waits for it."""
+        """The shortcut where there is one that takes it, else the story."""
         self._owner, self._answered, self._left = "ours", False, 0 if body is not None else last.head.content_length
         self._busy(True)
-        request_id = last.sent_id or self._ids.new()
-        if body is not None and last.start is not None and self._at_once(last.start, last.head, body, request_id):
-            return
-        request = self._request = HotRequest(last.head, last.hot.params, request_id)
-        if body is not None:
-            request.take(body, wanted=True)
-        else:
-            request.comes(self._framing.peek, self._advance)
-        task = self._loop.create_task(self._tell(last.hot, request))
-        self._give_up = partial(_cancel, task)
+        request_id, shortcut = last.sent_id or self._ids.new(), last.shortcut
+        if body is None:
+            self._expect(last, request_id)
+        elif shortcut is None or not self._at_once(shortcut.start, last.head, body, request_id):
+            self._begin_story(last, request_id, body)
 
-    def _at_once(self, start: Start, head: Head, body: bytes, request_id: str) -> bool:
+    def _expect(self, last: _Last, request_id: str) -> None:
+        """Some of the body has still to come."""
+        coming = None
+        if last.shortcut is not None:
+            try:
+                coming = last.shortcut.expect(self._framing.peek, last.head.content_length, request_id, self._done)
+            except Exception:  # noqa: BLE001 - as for `_at_once`
+                self._fail(last.head)
+                return
+        if coming is not None:
+            self._give_up, self._deliver = coming.give_up, partial(self._came, last, request_id, coming)
+        elif not self._answered:
+            self._begin_story(last, request_id)
+
+    def _came(self, last: _Last, request_id: str, coming: Coming, body: Body) -> None:
+        self._give_up = None
+        if not self._at_once(coming.start, last.head, body, request_id):
+            self._begin_story(last, request_id, body, waited_s=coming.waited_s)
+
+    def _at_once(self, start: Start, head: Head, body: Body, request_id: str) -> bool:
         """Whether it is not left to the story."""
         try:
             give_up = start(body, request_id, self._done)
@@ -265,19 +238,48 @@ class HotConnection:
             self._give_up = give_up
         return self._answered or give_up is not None
 
+    def _begin_story(self, last: _Last, request_id: str, body: Body | None = None, *, waited_s: float = 0.0) -> None:
+        request = HotRequest(last.head, last.hot.params, request_id, waited_s=waited_s)
+        if body is not None:
+            request.came(body)
+        else:
+            request.comes(self._framing.peek, self._want)
+        task = self._loop.create_task(self._tell(last.hot, request))
+        self._give_up = partial(_cancel, task)
+
+    def _want(self, deliver: Deliver) -> None:
+        self._deliver = deliver
+        self._advance()
+
     def _pass_body(self) -> bool:
-        """Whether there was some of it that could go on. What nobody has asked for yet waits, up to the bound."""
-        request = self._request
-        if request is not None and not (self._answered or request.reads):
-            return False
+        """Whether what is here of it could go on. What nobody has asked for yet waits, up to the bound."""
+        if self._owner == "ours":
+            if self._bulk is None and (self._answered or self._deliver is not None):
+                self._fetch()
+            return not self._left
         part = self._framing.take(self._left)
         self._left -= len(part)
         self._release()
-        if part and request is not None:
-            request.take(part, wanted=not self._answered)
-        elif part:
+        if part:
             self._theirs(part)
         return bool(part)
+
+    def _fetch(self) -> None:
+        """A body that somebody wants, or nobody any more."""
+        first = self._framing.take(self._left)
+        self._left -= len(first)
+        self._release()
+        if self._left:
+            self._bulk = Bulk(first, self._left, self._buffer, wanted=self._deliver is not None)
+        else:
+            self._hand_on(first)
+
+    def _hand_on(self, body: Body) -> None:
+        deliver, self._deliver = self._deliver, None
+        if deliver is not None:
+            deliver(body)
+        else:
+            self._lingering.clear(self._transport)
 
     async def _tell(self, hot: Hot, request: HotRequest) -> None:
         try:
@@ -300,12 +302,12 @@ class HotConnection:
             self._transport.close()
         finally:
             self._busy(False)
-        if self._left and self._request is not None:
-            self._loop.call_later(LINGER_S, self._close_if_left, self._request)
+        if self._left:
+            self._forget_body()
         if self._left or self._blocked or self._advancing or self._framing.held:
             self._advance()
         else:
-            self._owner, self._request = "", None
+            self._owner = ""
             self._release()
 
     def _write(self, answer: Outgoing) -> None:
@@ -318,10 +320,12 @@ class HotConnection:
             self._transport.write(head)
             self._transport.write(answer.body)
 
-    def _close_if_left(self, request: HotRequest) -> None:
-        """Whoever still sends the body of a request that was answered long ago."""
-        if self._request is request and self._left:
-            self._transport.close()
+    def _forget_body(self) -> None:
+        """The rest of it is read, but not for ever."""
+        self._deliver = None
+        if self._bulk is not None:
+            self._bulk.drop()
+        self._lingering.set(self._transport, time.monotonic() + LINGER_S)
 
     def _hold(self) -> None:
         if self._framing.held > _HELD_BYTES and not self._paused:

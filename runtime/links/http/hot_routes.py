@@ -4,23 +4,50 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
-from runtime.links.http.exchanges import Known, Outgoing, Story
+from runtime.links.http.exchanges import Body, Known, Outgoing, Story
 from runtime.links.http.framing import Head
 
 _PARAMETER = re.compile(r"{([a-z_]+)}")
 
+Done = Callable[[Outgoing], None]
+"""Gets the answer, once."""
+GiveUp = Callable[[], None]
+"""The caller is gone. Nobody is called any more."""
 
-Start = Callable[[bytes, str, Callable[[Outgoing], None]], Callable[[], None] | None]
-"""Answers a request whose whole body is there, under that request id, without a task of its own: calls back once with
-the answer, at once or later. It returns what gives the request up, after which nobody is called; or None, and leaves it
-to the story."""
 
-Prepare = Callable[[Known], Start | None]
-"""What is done once for all requests whose heads are in the very same bytes; None leaves them to the story."""
+class Coming(Protocol):
+    """A request of which the head is here, and whose body comes."""
+
+    @property
+    def waited_s(self) -> float:
+        """For so long already."""
+        ...
+
+    def start(self, body: Body, request_id: str, done: Done) -> GiveUp | None:
+        """All of it is here: as `Shortcut.start`."""
+        ...
+
+    def give_up(self) -> None: ...
+
+
+class Shortcut(Protocol):
+    """What was prepared once for all requests whose heads are in the very same bytes: they are answered without tasks
+    of their own. All that returns None, and has not called `done`, leaves the request to the story."""
+
+    def start(self, body: Body, request_id: str, done: Done) -> GiveUp | None:
+        """Answers a request whose whole body is here, at once or later."""
+        ...
+
+    def expect(self, peek: Callable[[int], bytes], body_bytes: int, request_id: str, done: Done) -> Coming | None:
+        """A request whose body, of `body_bytes`, comes: `peek` shows what is here of it. It may be refused now."""
+        ...
+
+
+Prepare = Callable[[Known], Shortcut | None]
 
 
 def _unprepared(_: Known) -> None:

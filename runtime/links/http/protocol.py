@@ -19,8 +19,10 @@ from runtime.links.http.errors import error_response
 from runtime.links.http.hot_connection import HotConnection
 from runtime.links.http.hot_routes import HOT_ROUTES, HotRoutes
 from runtime.links.http.request_ids import RequestIds
+from runtime.links.process.alarm import Alarm
 
 _SHOWN = 200
+_BUFFER_BYTES = 1 << 16
 _CALLERS_OWN = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
 
 
@@ -52,9 +54,47 @@ class _Server(web.Server):
         self.hot = hot
         self.date = HttpDate()
         self.ids = RequestIds()
+        self.buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self.lingering: Alarm[asyncio.Transport] = Alarm(lambda transport: transport.close())
 
-    def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, loop=self._loop, **self._kwargs)
+    def __call__(self) -> Any:
+        protocol = _Protocol(self, loop=self._loop, **self._kwargs)
+        return protocol if self.hot is None else _Wire(protocol)
+
+
+class _Wire(asyncio.BufferedProtocol):
+    """Says where the bytes from a connection go. An asyncio.Protocol cannot: it gets each piece as an object of its
+    own, and those of a large body would be copied once more to be joined."""
+
+    def __init__(self, protocol: _Protocol) -> None:
+        self._protocol = protocol
+        self._hot: HotConnection | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._protocol.connection_made(transport)
+        self._hot = self._protocol.hot
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        assert self._hot is not None
+        return self._hot.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        assert self._hot is not None
+        data = self._hot.filled(nbytes)
+        if data:
+            self._protocol.data_received(data)
+
+    def eof_received(self) -> None:
+        self._protocol.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
 
 
 class _Protocol(web.RequestHandler):
@@ -64,41 +104,43 @@ class _Protocol(web.RequestHandler):
     idle time, and a shutdown waits for the answer under way.
     """
 
-    __slots__ = ("_hot", "_server", "_source")
+    __slots__ = ("_server", "_source", "hot")
 
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._source = server.source
         self._server = server
-        self._hot: HotConnection | None = None
+        self.hot: HotConnection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         if self._server.hot is not None:
-            self._hot = HotConnection(
+            self.hot = HotConnection(
                 self._server.hot,
                 cast(asyncio.Transport, transport),
                 self._server.date,
                 self._server.ids,
+                self._server.buffer,
+                self._server.lingering,
                 theirs=super().data_received,
                 busy=self._note_busy,
                 loop=self._loop,
             )
 
     def data_received(self, data: bytes) -> None:
-        if self._hot is None or not data:
+        if self.hot is None or not data:
             super().data_received(data)
-        elif not (self._force_close or self._close) or self._hot.answering:
+        elif not (self._force_close or self._close) or self.hot.answering:
             # Who is answered while the server stops has still to send the rest of its body.
-            self._hot.received(data)
+            self.hot.received(data)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         finished = await super().finish_response(request, resp, start_time)
-        if self._hot is not None and finished[0].keep_alive:
+        if self.hot is not None and finished[0].keep_alive:
             # Not before aiohttp has noted for itself that this request is over.
-            self._loop.call_soon(self._go_on, self._hot)
+            self._loop.call_soon(self._go_on, self.hot)
         return finished
 
     def _go_on(self, hot: HotConnection) -> None:
@@ -106,19 +148,19 @@ class _Protocol(web.RequestHandler):
             hot.their_answer_ended()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._hot is not None:
-            self._hot.lost()
+        if self.hot is not None:
+            self.hot.lost()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._hot is not None:
-            self._hot.may_write(False)
+        if self.hot is not None:
+            self.hot.may_write(False)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._hot is not None:
-            self._hot.may_write(True)
+        if self.hot is not None:
+            self.hot.may_write(True)
 
     def _note_busy(self, busy: bool) -> None:
         self._request_in_progress = busy

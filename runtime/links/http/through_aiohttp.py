@@ -16,7 +16,7 @@ from runtime.links.http.exchanges import Clock, Story
 class _Incoming:
     """A request that came through aiohttp."""
 
-    __slots__ = ("_request", "grant", "headers", "method", "params", "request_id", "target")
+    __slots__ = ("_request", "grant", "headers", "method", "params", "request_id", "target", "waited_s")
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
@@ -26,6 +26,7 @@ class _Incoming:
         self.params = request.match_info
         self.request_id = request_id_of(request)
         self.grant: Grant | None = None
+        self.waited_s = 0.0
 
     def expect(self, count: int) -> tuple[bytes, int]:
         return b"", 0

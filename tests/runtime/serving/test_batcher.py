@@ -532,8 +532,9 @@ async def test_a_closed_batcher_leaves_no_alarm_behind(make: Make, gate: Gate) -
     gate.let()
     await closing
     await first
-    assert batcher._alarm is not None
-    assert batcher._alarm.cancelled()
+    timer = batcher._open._timer
+    assert timer is not None
+    assert timer.cancelled()
 
 
 async def test_on_two_lanes_two_runs_are_under_way_and_a_third_waits_for_the_first_to_end(

@@ -332,3 +332,151 @@ async def test_the_next_bundle_answers_who_asks_in_a_form_that_the_last_one_knew
     await caller.send(question(1, "r", Foothill_Escalation="never"))
     assert (await caller.answer()).status == 404
     await caller.close()
+
+
+class Slow:
+    """A caller whose second request, in a known form, comes in two parts. Its node's clock may be put forward."""
+
+    def __init__(self, node: Node, caller: RawCaller) -> None:
+        self.node = node
+        self.caller = caller
+        self.served = node.host.models["lookup"]
+        self.before_s = 0.0
+
+    @property
+    def left(self) -> tuple[int, int, int]:
+        """What is not done yet, by whoever counts it."""
+        return self.node.telemetry.in_flight("edge").count, self.served.in_flight, len(self.served.batcher._open)
+
+    async def begin(self, request: bytes, *, without: int = 1) -> None:
+        """Sends it but for its last bytes, and lets it arrive."""
+        await self.caller.send(request[:-without])
+        await until(lambda: self.left == (1, 0, 0))
+
+
+Begin = Callable[..., Any]
+
+
+@pytest.fixture
+async def slow(build: Build) -> AsyncIterator[Begin]:
+    slows: list[Slow] = []
+
+    async def begin(**options: Any) -> Slow:
+        node = await build(clock=lambda: time.monotonic() + slows[0].before_s if slows else time.monotonic(), **options)
+        caller = await RawCaller.connect(node.url)
+        await caller.send(question(1, "first", Foothill_Escalation="never"))
+        await caller.answer()
+        slows.append(Slow(node, caller))
+        return slows[0]
+
+    yield begin
+    for each in slows:
+        await each.caller.close()
+
+
+KNOWN = question(1, "r", Foothill_Escalation="never", Foothill_Deadline_Ms="500")
+PARTS = pytest.mark.parametrize("without", [1, len(binary(1, **AS_BINARY)[0])], ids=["the-end", "the-body"])
+
+
+@PARTS
+async def test_one_whose_body_comes_later_takes_no_task_either(slow: Begin, without: int) -> None:
+    one = await slow()
+    made: list[str] = []
+
+    def make(loop: asyncio.AbstractEventLoop, story: Any, **options: Any) -> asyncio.Task[Any]:
+        made.append(story.__qualname__)
+        return asyncio.Task(story, loop=loop, **options)
+
+    asyncio.get_running_loop().set_task_factory(make)
+    for _ in range(2):
+        await one.begin(KNOWN, without=without)
+        await one.caller.send(KNOWN[-without:])
+        told = await one.caller.answer()
+        assert (told.status, row(told)) == (200, [0.0, 10.0, 0.0, 0.0])
+    asyncio.get_running_loop().set_task_factory(None)
+    assert "HotConnection._tell" not in made
+    assert one.left == (0, 0, 0)
+    assert one.node.reasons == {"asked-never": 3}
+
+
+@PARTS
+async def test_a_body_that_does_not_come_in_time_is_waited_for_no_longer(slow: Begin, without: int) -> None:
+    one = await slow()
+    await one.begin(KNOWN, without=without)
+    told = await one.caller.answer()
+    assert (told.status, b"deadline_exceeded" in told.body, b"whole body" in told.body) == (504, True, True)
+    assert one.left == (0, 0, 0)
+    await one.caller.send(KNOWN[-without:] + question(2, "next"))
+    assert (await one.caller.answer()).headers["Foothill-Request-Id"] == "next"
+    assert one.node.reasons["deadline_exceeded"] == 1
+
+
+async def test_the_time_that_a_body_takes_is_of_its_callers_deadline(slow: Begin) -> None:
+    one = await slow()
+    request = KNOWN.replace(b"Deadline-Ms: 500", b"Deadline-Ms: 60000")
+    await one.begin(request)
+    one.before_s = 60.0
+    await one.caller.send(request[-1:])
+    told = await one.caller.answer()
+    assert (told.status, b"deadline_exceeded" in told.body) == (504, True)
+    assert one.left == (0, 0, 0)
+
+
+async def test_it_is_of_the_deadline_too_where_the_next_bundle_has_taken_over(slow: Begin, load: Load) -> None:
+    one = await slow()
+    request = KNOWN.replace(b"Deadline-Ms: 500", b"Deadline-Ms: 60000")
+    for before_s, status in ((0.0, 200), (60.0, 504)):
+        version = str(2 + bool(before_s))
+        one.before_s = 0.0
+        await one.begin(request)
+        await one.node.host.activate("lookup", load(make_lookup, ruled=True, version=version))
+        one.served = one.node.host.models["lookup"]
+        one.before_s = before_s
+        await one.caller.send(request[-1:])
+        told = await one.caller.answer()
+        assert told.status == status, told.body
+        assert one.left == (0, 0, 0)
+
+
+async def test_who_would_not_be_let_in_is_told_so_before_the_body_comes(slow: Begin) -> None:
+    one = await slow()
+    for size in one.served.batcher.schedule.times.sizes:
+        one.served.batcher.schedule.times.measured(size, 10.0)
+    await one.caller.send(KNOWN[:-4])
+    told = await one.caller.answer()
+    assert (told.status, b"deadline_exceeded" in told.body) == (504, True)
+    assert told.headers["Foothill-Request-Id"] == "r"
+    assert one.left == (0, 0, 0)
+    assert one.served.statistics.inference_stats.fail.count == 1
+    for size in one.served.batcher.schedule.times.sizes:
+        one.served.batcher.schedule.times.measured(size, 0.001)
+    await one.caller.send(KNOWN[-4:] + KNOWN)
+    assert (await one.caller.answer()).status == 200
+
+
+async def test_who_goes_away_before_the_body_has_come_is_counted_once(slow: Begin) -> None:
+    one = await slow()
+    await one.begin(KNOWN)
+    one.caller.vanish()
+    await until(lambda: one.left == (0, 0, 0))
+    assert one.node.reasons == {"asked-never": 1, "client-gone": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ((b"/v2/models/lookup/infer", b"/v2/models/nothing/infer"), 404),
+        ((b"/v2/models/lookup/infer", b"/v2/models/lookup/versions/9/infer"), 404),
+        ((b"Content-Length: ", b"Content-Length: 99999999"), 413),
+        ((b"Deadline-Ms: 500", b"Deadline-Ms: soon"), 400),
+    ],
+)
+async def test_what_needs_no_body_to_be_refused_is_not_waited_for(
+    slow: Begin, change: tuple[bytes, bytes], status: int
+) -> None:
+    one = await slow()
+    request = KNOWN.replace(*change, 1)
+    assert request != KNOWN
+    await one.caller.send(request[:-1])
+    assert (await one.caller.answer()).status == status
+    assert one.left == (0, 0, 0)

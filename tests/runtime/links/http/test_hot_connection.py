@@ -16,16 +16,15 @@ from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.links.http import hot_connection
 from runtime.links.http.errors import error_middleware, refused
-from runtime.links.http.exchanges import Fixed, Incoming, Known, Outgoing, header_lines
+from runtime.links.http.exchanges import Body, Fixed, Incoming, Known, Outgoing, header_lines
 from runtime.links.http.hot_connection import HotConnection, rendered
-from runtime.links.http.hot_routes import HOT_ROUTES, HotRoutes, Route, Start
+from runtime.links.http.hot_routes import HOT_ROUTES, Coming, Done, GiveUp, HotRoutes, Route, Shortcut
 from runtime.links.http.protocol import Runner
 from runtime.links.http.serve import start_app
 from runtime.links.http.through_aiohttp import handler
 from tests.runtime.raw_caller import RawCaller, post, until
 
 MOST_BYTES = 1 << 20
-Done = Callable[[Outgoing], None]
 
 
 class Echo:
@@ -39,24 +38,23 @@ class Echo:
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.begun: list[str] = []
+        self.awaited: list[str] = []
         self.prepared = 0
         self.gone: list[str] = []
         self.answered: list[str] = []
         self.handed_over: list[str] = []
         self.big = b"x" * (4 << 20)
 
-    def prepare(self, request: Known) -> Start | None:
+    def prepare(self, request: Known) -> Shortcut | None:
         self.prepared += 1
-        if request.params["name"].startswith("never"):
-            return None
-        return lambda body, request_id, done: self._swift(request.again(request_id), body, done)
+        return None if request.params["name"].startswith("never") else Short(self, request)
 
-    def _swift(self, request: Incoming, body: bytes, done: Done) -> Callable[[], None] | None:
+    def swift(self, request: Incoming, body: Body, done: Done) -> GiveUp | None:
         name = request.params["name"]
         if name.startswith(("slow", "deaf", "late", "defect")):
             return None
         self.begun.append(name)
-        if name.startswith("swift-defect"):
+        if "swift-defect" in name:
             raise ZeroDivisionError("a bug")
         if not name.startswith("wait"):
             done(self._answer(request, body, "swift"))
@@ -90,18 +88,58 @@ class Echo:
             raise
         return self._answer(request, body, "story")
 
-    async def _later(self, request: Incoming, body: bytes, done: Done) -> None:
+    async def _later(self, request: Incoming, body: Body, done: Done) -> None:
         await self.go.wait()
         done(self._answer(request, body, "swift"))
         self.handed_over.append(request.params["name"])
 
-    def _answer(self, request: Incoming, body: bytes, way: str) -> Outgoing:
+    def _answer(self, request: Incoming, body: Body, way: str) -> Outgoing:
         name = request.params["name"]
         self.answered.append(name)
-        named = {"Way": way, "Name": name, "Foothill-Request-Id": request.request_id}
+        named = {"Way": way, "Name": name, "Foothill-Request-Id": request.request_id, "Waited": str(request.waited_s)}
         if name.startswith("bad"):
             named["Bad"] = "a\r\nSet-Cookie: b"
-        return Outgoing(200, named, self.big if name.startswith("big") else body, Fixed({"Content-Type": "a/b"}))
+        return Outgoing(200, named, self.big if name.startswith("big") else bytes(body), Fixed({"Content-Type": "a/b"}))
+
+
+class Short:
+    """Echo's. Of a body that comes, a name says what is done: it is `awaited`, or refused (`picky`)."""
+
+    waited_s = 0.0
+
+    def __init__(self, echo: Echo, request: Known) -> None:
+        self._echo = echo
+        self._request = request
+
+    def start(self, body: Body, request_id: str, done: Done) -> GiveUp | None:
+        return self._echo.swift(self._request.again(request_id), body, done)
+
+    def expect(self, peek: Callable[[int], bytes], body_bytes: int, request_id: str, done: Done) -> Coming | None:
+        name = self._request.params["name"]
+        if name.startswith("picky-defect"):
+            raise ZeroDivisionError("a bug")
+        if name.startswith("picky"):
+            error = FoothillError("overloaded", f"{peek(3)!r} of {body_bytes}: no.")
+            done(refused(error, source="echo", request_id=request_id))
+        return Awaited(self, self._echo, name) if name.startswith("awaited") else None
+
+
+class Awaited:
+    """One whose body comes; `awaited-odd` turns out to be for the story."""
+
+    waited_s = 0.25
+
+    def __init__(self, short: Short, echo: Echo, name: str) -> None:
+        self._short = short
+        self._echo = echo
+        self._name = name
+        echo.awaited.append(name)
+
+    def start(self, body: Body, request_id: str, done: Done) -> GiveUp | None:
+        return None if self._name.startswith("awaited-odd") else self._short.start(body, request_id, done)
+
+    def give_up(self) -> None:
+        self._echo.gone.append(self._name)
 
 
 def application(echo: Echo) -> web.Application:
@@ -154,7 +192,7 @@ def hot_of(runner: web.AppRunner) -> HotConnection:
     """That of the only connection."""
     assert runner.server is not None
     (protocol,) = runner.server.connections
-    return cast(HotConnection, cast(Any, protocol)._hot)
+    return cast(HotConnection, cast(Any, protocol).hot)
 
 
 # How a request is sent, who answers it, and on which way.
@@ -302,6 +340,59 @@ async def test_a_body_is_waited_for_until_the_deadline_and_the_connection_goes_o
     assert (await caller.answer()).body == b"6"
 
 
+@pytest.mark.parametrize("pieces", [1000, (1 << 16) - 1, 1 << 18])
+async def test_a_large_body_is_awaited_without_a_task_and_the_next_request_behind_it(
+    call: Call, echo: Echo, pieces: int
+) -> None:
+    caller, sizes = await call(), [1 << 20, 0, 300_000, 1 << 16, 1, (1 << 20) - 1]
+    bodies = [bytes([65 + at]) * size for at, size in enumerate(sizes)]
+    for prefix, way in (("awaited", "swift"), ("slow", "story")):
+        sent = b"".join(post(f"/hot/{prefix}-{at}", body) for at, body in enumerate(bodies))
+        sending = asyncio.create_task(caller.send(sent, pieces=pieces))
+        for at, body in enumerate(bodies):
+            told = await caller.answer()
+            assert (told.headers["Way"], told.headers["Name"]) == (way, f"{prefix}-{at}")
+            assert told.body == body
+        await sending
+    assert echo.awaited
+
+
+async def test_a_body_that_was_awaited_for_nothing_is_the_storys_with_the_time_that_took(call: Call) -> None:
+    caller, body = await call(), bytes(MOST_BYTES)
+    await caller.send(post("/hot/awaited-odd", body) + post("/hot/b", b"6"))
+    told = await caller.answer()
+    assert (told.headers["Way"], told.headers["Waited"], told.body == body) == ("story", "0.25", True)
+    assert (await caller.answer()).headers["Waited"] == "0.0"
+
+
+async def test_who_is_refused_by_the_shortcut_need_not_send_a_body(call: Call, echo: Echo) -> None:
+    caller, body = await call(), b"abc" + bytes(5 * MOST_BYTES)
+    whole = post("/hot/picky-1", body)
+    await caller.send(whole[: -len(body) + 3])
+    told = await caller.answer()
+    assert (told.status, f"b'abc' of {len(body)}: no." in told.body.decode()) == (503, True)
+    await caller.send(body[3:] + post("/hot/b", b"6"))
+    assert (await caller.answer()).body == b"6"
+    await caller.send(whole + post("/hot/c", b"7"))
+    assert [(await caller.answer()).status for _ in range(2)] == [503, 200]
+    assert echo.begun == ["b", "c"]
+
+
+async def test_a_large_body_that_comes_too_late_is_not_kept_and_the_connection_goes_on(
+    call: Call, runner: web.AppRunner
+) -> None:
+    caller, body = await call(), bytes(MOST_BYTES)
+    whole = post("/hot/slow-a", body, Within_Ms="100")
+    await caller.send(whole[:-2])
+    told = await caller.answer()
+    assert (told.status, b"deadline_exceeded" in told.body) == (504, True)
+    bulk = hot_of(runner)._bulk
+    assert bulk is not None
+    assert (bulk.left, bulk.body) == (2, b"")
+    await caller.send(whole[-2:] + post("/hot/b", b"6"))
+    assert (await caller.answer()).body == b"6"
+
+
 async def test_a_body_above_the_limit_is_refused_before_it_comes(call: Call) -> None:
     caller, body = await call(), bytes(MOST_BYTES + 1)
     head, _, _ = post("/hot/slow-a", body).partition(b"\r\n\r\n")
@@ -335,6 +426,7 @@ async def test_who_never_sends_the_rest_of_a_refused_body_is_left(call: Call, mo
         (post("/hot/slow-wait-1", b"1"), "slow-wait-1"),
         (post("/hot/late-1", b"1"), "late-1"),
         (post("/hot/a", b"12345")[:-1], "a"),
+        (post("/hot/awaited-a", bytes(MOST_BYTES))[:-1], "awaited-a"),
         (post("/hot/wait-1", b"1") + post("/hot/b", b"1"), "wait-1"),
     ],
 )
@@ -345,7 +437,7 @@ async def test_what_is_done_for_a_caller_that_is_gone_is_given_up_once(
     """aiohttp takes the end of a caller's bytes for the end of its interest, and so do hot routes."""
     caller = await call()
     await caller.send(sent)
-    await until(lambda: bool(echo.begun))
+    await until(lambda: bool(echo.begun or echo.awaited))
     if how == "vanishes":
         caller.vanish()
     elif how == "closes":
@@ -355,7 +447,7 @@ async def test_what_is_done_for_a_caller_that_is_gone_is_given_up_once(
     await until(lambda: bool(echo.gone))
     assert runner.server is not None
     await until(lambda: not runner.server.connections)  # type: ignore[union-attr]
-    assert (echo.begun, echo.gone, echo.answered) == ([named], [named], [])
+    assert (echo.begun + echo.awaited, echo.gone, echo.answered) == ([named], [named], [])
 
 
 async def test_an_answer_under_way_is_given_while_the_server_stops_and_no_other(
@@ -444,12 +536,13 @@ async def test_a_hot_request_is_use_of_its_connection(call: Call, runner: web.Ap
     assert protocol._next_keepalive_close_time > closes_s
 
 
-@pytest.mark.parametrize("name", ["defect", "swift-defect", "bad"])
+@pytest.mark.parametrize("name", ["defect", "swift-defect", "bad", "picky-defect", "awaited-swift-defect"])
 async def test_a_defect_closes_its_connection_and_no_other(
     call: Call, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caller, other = await call(), await call()
-    await caller.send(post(f"/hot/{name}") + post("/hot/b"))
+    body = bytes(1 << 17) if name.startswith(("picky", "awaited")) else b""
+    await caller.send(post(f"/hot/{name}", body) + post("/hot/b"))
     told = await caller.rest()
     assert b"Set-Cookie" not in told
     assert b"200 OK" not in told

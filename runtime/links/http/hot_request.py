@@ -1,0 +1,81 @@
+"""A request for a hot route, as its story sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from multidict import CIMultiDictProxy
+
+from contracts.deadlines import Deadline
+from runtime.links.access.grants import Grant
+from runtime.links.http.bodies import too_large, too_slow
+from runtime.links.http.exchanges import Body, Clock
+from runtime.links.http.framing import Head
+
+Deliver = Callable[[Body], None]
+
+
+class HotRequest:
+    """One request, whose body may still be on its way: `runtime.links.http.exchanges.Incoming`."""
+
+    __slots__ = ("_body", "_head", "_peek", "_want", "grant", "params", "request_id", "waited_s")
+
+    def __init__(self, head: Head, params: Mapping[str, str], request_id: str, *, waited_s: float = 0.0) -> None:
+        self._head = head
+        self._body: Body = b""
+        self._peek: Callable[[int], bytes] | None = None
+        self._want: Callable[[Deliver], None] | None = None
+        self.params = params
+        self.request_id = request_id
+        self.grant: Grant | None = None
+        self.waited_s = waited_s
+
+    def again(self, request_id: str) -> HotRequest:
+        return HotRequest(self._head, self.params, request_id)
+
+    @property
+    def method(self) -> str:
+        return self._head.method
+
+    @property
+    def target(self) -> str:
+        return self._head.target
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        return self._head.headers
+
+    def comes(self, peek: Callable[[int], bytes], want: Callable[[Deliver], None]) -> None:
+        """The body has still to come. `peek` shows what is here of it; `want` asks for all."""
+        self._peek, self._want = peek, want
+
+    def came(self, body: Body) -> None:
+        self._body = body
+
+    def expect(self, count: int) -> tuple[bytes, int]:
+        return (self._peek(count), self._head.content_length) if self._peek is not None else (b"", 0)
+
+    async def read(self, limit: int, deadline: Deadline, clock: Clock) -> Body:
+        if self._head.content_length > limit:
+            raise too_large(limit)
+        want, self._want, self._peek = self._want, None, None
+        if want is not None:
+            return await self._wait(want, deadline.left_s(clock()))
+        body, self._body = self._body, b""
+        return body
+
+    async def _wait(self, want: Callable[[Deliver], None], left_s: float) -> Body:
+        loop = asyncio.get_running_loop()
+        here: asyncio.Future[Body] = loop.create_future()
+        alarm = loop.call_later(max(0.0, left_s), _end, here)
+        want(lambda body: None if here.done() else here.set_result(body))
+        try:
+            return await here
+        finally:
+            alarm.cancel()
+
+
+def _end(waiting: asyncio.Future[Body]) -> None:
+    if not waiting.done():
+        waiting.set_exception(too_slow())
