@@ -28,6 +28,10 @@ takes more than together."""
 PRESSED_RUNS = 2.0
 """For the time of so many runs after a refusal for want of time or room, others are taken to be refused still."""
 
+KEPT = 0.98
+"""Of those who are let in, so many are to be answered: who is told no at once is better off than who waits for it."""
+_SLACK_STEP, _SLACK_MOST = 0.01, 0.25
+
 T = TypeVar("T", bound=Entry)
 
 
@@ -66,6 +70,7 @@ class Schedule(Generic[T]):
         self._ends_s: dict[int, float] = {}
         self._last_end_s = math.inf
         self._pressed_at_s = -math.inf
+        self._slack = 0.0
 
     @property
     def limit(self) -> int:
@@ -108,11 +113,13 @@ class Schedule(Generic[T]):
                 return ([head] if alone else self._form(now_s, lanes)), late
             late.append((head, self.count(refusal)))
             self.line.discard(head)
+            self._learn(1, kept=False)
         return [], late
 
     def begin(self, batch: Sequence[T], now_s: float) -> None:
         """Takes `batch` out of the line."""
         self.line.led(batch)
+        self._learn(len(batch), kept=True)
         self._running += len(batch)
         self._ends_s[batch[0].ticket] = now_s + self.times.run_s(_rows(batch))
 
@@ -154,7 +161,7 @@ class Schedule(Generic[T]):
             ahead = self.line.ahead(entry.level, entry.expires_at_s)
             rows = math.ceil(ahead) + entry.rows
             own_s = max(own_s, self.times.sure_s(self.times.best(rows)))
-            needed_s = self._behind_s(ahead * self.times.pace_s(rows), now_s) + own_s
+            needed_s = (1.0 + self._slack) * self._behind_s(ahead * self.times.pace_s(rows), now_s) + own_s
             if left_s < needed_s:
                 raise refusals.late(left_s, needed_s)
 
@@ -174,6 +181,12 @@ class Schedule(Generic[T]):
         if left_s < shared_s and now_s - self._pressed_at_s < PRESSED_RUNS * shared_s:
             return refusals.late(left_s, shared_s)
         return None
+
+    def _learn(self, count: int, *, kept: bool) -> None:
+        """By stochastic approximation, as `ServiceTimes` does, the share by which waits turn out longer than foreseen
+        for all but 1 - KEPT of those who are let in."""
+        step = -_SLACK_STEP * (1.0 - KEPT) if kept else _SLACK_STEP * KEPT
+        self._slack = min(_SLACK_MOST, max(0.0, self._slack + count * step))
 
     def _needed_s(self, rows: int, *, alone: bool) -> float:
         """Where others wait, a run that may well be late would take the place of one that is in time."""
@@ -210,6 +223,8 @@ class Schedule(Generic[T]):
         Work poured on the lanes that are free first, until it stands equally high on all that it reaches: no lane that
         takes whole runs, each when it is free, is free later.
         """
+        if self.lanes == 1:
+            return self._free_s(now_s) + work_s
         ends_s = sorted(max(0.0, end_s - now_s) for end_s in self._ends_s.values())
         levels_s = accumulate([0.0] * (self.lanes - len(ends_s)) + ends_s)
         return min((level_s + work_s) / lanes for lanes, level_s in enumerate(levels_s, 1))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.serving.batching import schedule as rules
 from runtime.serving.batching.refusals import Refused
 from runtime.serving.batching.schedule import PROBE_S, Schedule
 from runtime.serving.batching.service_times import ServiceTimes
@@ -77,6 +78,27 @@ def test_pauses_and_noise_of_a_machine_cost_little() -> None:
     )
     assert all(fate.in_time for fate in fates if fate.answered)
     assert len(latencies_s(fates)) >= 0.9 * rate * 6.0
+
+
+def let_in_for_nothing(lanes: int) -> float:
+    """The share of those let in at twice the load who were not answered, once that had gone on for a while."""
+    curve, rng = CURVES["batching gains nothing"], random.Random(3)
+    load = poisson(2 * lanes * capacity(curve), 12.0, deadline_s=0.5, rng=rng)
+
+    def engine(rows: int, _: float) -> float:
+        return curve(rows) * rng.lognormvariate(0.0, 0.3)
+
+    times = known(8, lambda rows, _: curve(rows))
+    fates = Simulated(Schedule(times, max_waiting=256, lanes=lanes), engine).run(load)
+    let_in = [fate for fate in fates if fate.arrival.at_s > 4.0 and fate.end_s > fate.arrival.at_s]
+    return len([fate for fate in let_in if not fate.answered]) / len(let_in)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_hardly_anybody_is_let_in_who_is_then_not_answered(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert let_in_for_nothing(lanes) <= 2 * (1.0 - rules.KEPT)
+    monkeypatch.setattr(rules, "_SLACK_MOST", 0.0)
+    assert let_in_for_nothing(lanes) > 3 * (1.0 - rules.KEPT)
 
 
 def test_it_learns_without_a_warm_up_that_batching_pays() -> None:
