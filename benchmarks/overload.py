@@ -13,7 +13,7 @@ from benchmarks.bundles import Served
 from benchmarks.load import Target, post
 from benchmarks.machine import Watch
 from benchmarks.report import Report, report
-from benchmarks.rounds import Profile, Rounds, Run
+from benchmarks.rounds import Profile, Ratio, Rounds, Run, spread
 from benchmarks.stage import Server, Stage
 
 NAME = "overload"
@@ -22,6 +22,7 @@ DEADLINE_MS = 500.0
 _SHARE_OF_PROFILE = 8.0
 _AFTER_S = 5.0
 _SLOW = 3.0
+_PARTS = 6
 
 NOTES = (
     "One server core. Capacity: requests a second answered at concurrency 8, closed loop, the mean of right before and "
@@ -30,7 +31,8 @@ NOTES = (
     "`goodput of capacity`: answers in time a second, over capacity (for 70 %, at most 0.7). `late`: answers that came "
     "after their deadline. `failed`: what is neither an answer nor a refusal for want of time or room (429, 503, 504).",
     "`p99 of M/D/1`: the 99th percentile over that of a queue with the same arrivals, one server, and no more than "
-    "1/capacity of service each (Lindley's recursion).",
+    f"1/capacity of service each (Lindley's recursion): the median of {_PARTS} parts of the time, lowest and highest in "
+    "brackets.",
     "`back after s`: from the end of the overload until the last answer that was refused or took more than three times "
     "the median of the 70 % case.",
 )
@@ -47,7 +49,7 @@ class OverloadRow(msgspec.Struct, frozen=True):
     failed: int
     p50_ms: float
     p99_ms: float
-    p99_of_m_d_1: float | None
+    p99_of_m_d_1: Ratio | None
     back_after_s: float | None
 
 
@@ -93,7 +95,7 @@ def _row(
     came: Came,
     seconds: float,
     *,
-    p99_of_m_d_1: float | None = None,
+    p99_of_m_d_1: Ratio | None = None,
     back_after_s: float | None = None,
 ) -> OverloadRow:
     answered = came.status == 200
@@ -116,9 +118,11 @@ def _row(
     )
 
 
-def _of_queue(came: Came, capacity: float) -> float:
-    ideal_ms = queue_ms(came.at_s, 1.0 / capacity)
-    return float(np.percentile(came.latency_ms, 99) / np.percentile(ideal_ms, 99))
+def _of_queue(came: Came, capacity: float) -> Ratio:
+    ideal_ms, parts = queue_ms(came.at_s, 1.0 / capacity), []
+    for part in np.array_split(np.arange(len(ideal_ms)), _PARTS):
+        parts.append(float(np.percentile(came.latency_ms[part], 99) / np.percentile(ideal_ms[part], 99)))
+    return spread(parts)
 
 
 def _back_after_s(came: Came, usual_ms: float) -> float:
