@@ -17,11 +17,13 @@ Floats = npt.NDArray[np.float64]
 class Came(NamedTuple):
     """What became of every request, in the order of arrival.
 
-    When it came, in seconds from the beginning; how long it took from then to its last byte, in ms; and its status.
+    When it came, in seconds from the beginning; how long it took from then to the last byte of its answer, in ms; how
+    much of that had gone by when it was sent; and its status.
     """
 
     at_s: Floats
     latency_ms: Floats
+    unsent_ms: Floats
     status: npt.NDArray[np.int64]
 
 
@@ -38,24 +40,24 @@ async def arrive(target: Target, at_s: Floats) -> Came:
     Raises LoadError where a connection breaks.
     """
     loop = asyncio.get_running_loop()
+    asked = _Asked(len(at_s), loop.create_future())
     free: list[_Caller] = []
-    ended: list[asyncio.Future[tuple[float, int]]] = []
     callers: list[_Caller] = []
     begun_s = time.perf_counter()
-    for due_s in at_s:
+    for at, due_s in enumerate(at_s):
         wait_s = begun_s + due_s - time.perf_counter()
         if wait_s > 0:
             await asyncio.sleep(wait_s)
         if not free:
-            caller = (await loop.create_connection(lambda: _Caller(free), target.host, target.port))[1]
+            caller = (await loop.create_connection(lambda: _Caller(free, asked), target.host, target.port))[1]
             callers.append(caller)
             free.append(caller)
-        ended.append(free.pop().ask(target.request))
-    answered = await asyncio.gather(*ended)
+        free.pop().ask(at, target.request)
+    await asked.ended
     for caller in callers:
         caller.close()
-    latency_ms = [(at - begun_s - due_s) * 1000.0 for (at, _), due_s in zip(answered, at_s, strict=True)]
-    return Came(at_s, np.array(latency_ms), np.array([status for _, status in answered]))
+    all_due_s = begun_s + at_s
+    return Came(at_s, (asked.answered_s - all_due_s) * 1000.0, (asked.sent_s - all_due_s) * 1000.0, asked.status)
 
 
 def queue_ms(at_s: Floats, service_s: float) -> Floats:
@@ -70,28 +72,50 @@ def queue_ms(at_s: Floats, service_s: float) -> Floats:
     return np.array(took)
 
 
+class _Asked:
+    """When each request was sent, when the last byte of its answer came, and its status. No object is kept of each: to
+    wait for thousands in the end would take so long that answers lie about meanwhile."""
+
+    def __init__(self, count: int, ended: asyncio.Future[None]) -> None:
+        self.sent_s = np.zeros(count)
+        self.answered_s = np.zeros(count)
+        self.status = np.zeros(count, np.int64)
+        self.ended = ended
+        self._left = count
+
+    def answer(self, at: int, status: int, now_s: float) -> None:
+        self.answered_s[at], self.status[at] = now_s, status
+        self._left -= 1
+        if not self._left and not self.ended.done():
+            self.ended.set_result(None)
+
+    def fail(self, what: str) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(LoadError(what))
+
+
 class _Caller(Caller):
     """Puts itself among the free ones when its answer is there."""
 
-    def __init__(self, free: list[_Caller]) -> None:
+    def __init__(self, free: list[_Caller], asked: _Asked) -> None:
         super().__init__()
         self._free = free
-        self._ended: asyncio.Future[tuple[float, int]] | None = None
+        self._asked = asked
+        self._at = -1
 
-    def ask(self, request: bytes) -> asyncio.Future[tuple[float, int]]:
-        """When the last byte of the answer came, and its status."""
+    def ask(self, at: int, request: bytes) -> None:
         assert self.transport is not None
-        self._ended = asyncio.get_running_loop().create_future()
+        self._at, self._asked.sent_s[at] = at, time.perf_counter()
         self.transport.write(request)
-        return self._ended
 
     def answered(self, status: int, now_s: float) -> None:
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result((now_s, status))
+        at, self._at = self._at, -1
+        if at >= 0:
+            self._asked.answer(at, status, now_s)
         self._free.append(self)
 
     def failed(self, what: str) -> None:
         if self in self._free:
             self._free.remove(self)
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_exception(LoadError(what))
+        if self._at >= 0:
+            self._asked.fail(what)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 import numpy as np
 
@@ -23,18 +21,20 @@ _SHARE_OF_PROFILE = 8.0
 _AFTER_S = 5.0
 _SLOW = 3.0
 _PARTS = 6
+_IN_A_ROW = 20
 
 NOTES = (
     "One server core. Capacity: requests a second answered at concurrency 8, closed loop, the mean of right before and "
     "right after. Arrivals are Poisson; every request says `Foothill-Deadline-Ms: 500`. Latencies run from the time at "
     "which a request was due.",
     "`goodput of capacity`: answers in time a second, over capacity (for 70 %, at most 0.7). `late`: answers that came "
-    "after their deadline. `failed`: what is neither an answer nor a refusal for want of time or room (429, 503, 504).",
+    "after their deadline, which runs from when the request is sent. `failed`: what is neither an answer nor a refusal "
+    "for want of time or room (429, 503, 504).",
     "`p99 of M/D/1`: the 99th percentile over that of a queue with the same arrivals, one server, and no more than "
-    f"1/capacity of service each (Lindley's recursion): the median of {_PARTS} parts of the time, lowest and highest in "
+    f"1/capacity of service each (Lindley's recursion). Median of {_PARTS} parts of the time, lowest and highest in "
     "brackets.",
-    "`back after s`: from the end of the overload until the last answer that was refused or took more than three times "
-    "the median of the 70 % case.",
+    f"`back after s`: from the end of the overload until {_IN_A_ROW} in a row are answered, none of them in more "
+    "than three times the median of the 70 % case.",
 )
 
 
@@ -99,7 +99,7 @@ def _row(
     back_after_s: float | None = None,
 ) -> OverloadRow:
     answered = came.status == 200
-    in_time = answered & (came.latency_ms <= DEADLINE_MS)
+    in_time = answered & (came.latency_ms - came.unsent_ms <= DEADLINE_MS)
     refused = np.isin(came.status, (429, 503, 504))
     shown = came.latency_ms[answered] if answered.any() else came.latency_ms
     return OverloadRow(
@@ -119,12 +119,12 @@ def _row(
 
 
 def _of_queue(came: Came, capacity: float) -> Ratio:
-    ideal_ms, parts = queue_ms(came.at_s, 1.0 / capacity), []
-    for part in np.array_split(np.arange(len(ideal_ms)), _PARTS):
-        parts.append(float(np.percentile(came.latency_ms[part], 99) / np.percentile(ideal_ms[part], 99)))
-    return spread(parts)
+    ideal_ms = queue_ms(came.at_s, 1.0 / capacity)
+    parts = np.array_split(np.arange(len(ideal_ms)), _PARTS)
+    return spread([float(np.percentile(came.latency_ms[at], 99) / np.percentile(ideal_ms[at], 99)) for at in parts])
 
 
 def _back_after_s(came: Came, usual_ms: float) -> float:
-    unusual: Sequence[float] = came.at_s[(came.status != 200) | (came.latency_ms > _SLOW * usual_ms)]
-    return float(max(unusual, default=0.0))
+    unusual = (came.status != 200) | (came.latency_ms > _SLOW * usual_ms)
+    at = next((at for at in range(len(unusual)) if not unusual[at : at + _IN_A_ROW].any()), len(unusual) - 1)
+    return float(came.at_s[at]) if at else 0.0

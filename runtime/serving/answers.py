@@ -27,8 +27,9 @@ from runtime.serving.statistics import PHASES, Times
 from runtime.serving.work import Later, Work
 from runtime.serving.workers import Workers
 
-_LAG_SHARE = 0.1
-"""Of its time, a request leaves at most so much to the event loop's lag: one that stood still once refuses nobody."""
+_WAY_SHARE, _WAY_S, _LAG_SHARE = 0.01, 0.005, 0.1
+"""Of its time, a request leaves so much to its way, 5 ms of them at most; and no more than the last to the event loop's
+lag: one that stood still once refuses nobody."""
 UNSETTLED = "unsettled"
 """The reason on an answer whose holder has yet to decide."""
 
@@ -127,7 +128,9 @@ class Answers:
 
     def expires_s(self, told: Told, arrived_s: float) -> float:
         """The deadline of a request, less what its caller may lose before it is met here and again after its answer."""
-        return arrived_s + told.deadline_s - min(2.0 * self._lag.seconds, _LAG_SHARE * told.deadline_s)
+        way_s = min(_WAY_S, _WAY_SHARE * told.deadline_s)
+        lag_s = min(2.0 * self._lag.seconds, _LAG_SHARE * told.deadline_s)
+        return arrived_s + told.deadline_s - max(way_s, lag_s)
 
     def narrowed(self, terms: Terms, grant: Grant) -> Terms:
         """The request's terms within what its caller was granted. Raises FoothillError `residency_denied`."""
