@@ -73,12 +73,14 @@ def _check_tensor(reference: str, name: str, wanted: Array, outputs: Mapping[str
         found = "nothing" if got is None else f"{got.dtype} {list(got.shape)}"
         raise GoldenMismatch(reference, f"tensor {name!r} is {found}, expected {wanted.dtype} {list(wanted.shape)}")
     if got.dtype.kind not in "fiu":
-        same = bool(np.array_equal(got, wanted))
-    else:
-        # Not-a-number compares false, so it always fails here.
-        same = bool(np.all(_error(got, wanted) <= golden.atol + golden.rtol * np.abs(wanted.astype(np.float64))))
-    if not same:
-        worst = float(np.max(_error(got, wanted))) if got.dtype.kind in "fiu" else float("nan")
+        if not np.array_equal(got, wanted):
+            unlike = np.argwhere(np.asarray(got != wanted))
+            raise GoldenMismatch(reference, f"tensor {name!r} is not what it should be in {len(unlike)} of {got.size}")
+        return
+    error = _error(got, wanted)
+    # Not-a-number compares false, so it always fails here.
+    if not np.all(error <= golden.atol + golden.rtol * np.abs(wanted.astype(np.float64))):
+        worst = float(np.max(error))
         raise GoldenMismatch(
             reference, f"tensor {name!r} is off by up to {worst:.6g} (atol {golden.atol:g}, rtol {golden.rtol:g})"
         )

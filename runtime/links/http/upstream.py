@@ -121,6 +121,8 @@ class Upstreams:
         clock: Callable[[], float],
         seen: SimpleNamespace,
     ) -> Answer:
+        if session.closed:
+            raise UpstreamUnreachable(base_url, sent=False, reason="this process stops")
         started_s = clock()
         deadline.check(started_s, f"{base_url} was asked")
         url, host = self._target(base_url, request.path)

@@ -87,6 +87,18 @@ def test_every_tensor_of_an_answer_of_tensors_is_compared(load: Load) -> None:
     loaded.close()
 
 
+def test_a_tensor_that_is_no_number_must_be_the_same(load: Load) -> None:
+    loaded = load(make_echo, datatypes=("FP32", "BOOL"), task="detection", postprocess=Postprocess("y_FP32", "tensors"))
+    file = loaded.directory / f"golden/{MODEL_FILE}/y_BOOL.npy"
+    right = np.load(file)
+    wrong = right.copy()
+    wrong.flat[0] = not wrong.flat[0]
+    np.save(file, wrong)
+    with pytest.raises(GoldenMismatch, match=f"tensor 'y_BOOL' is not what it should be in 1 of {right.size}"):
+        check_golden(loaded)
+    loaded.close()
+
+
 @pytest.mark.parametrize(
     ("array", "says"),
     [

@@ -219,3 +219,14 @@ async def test_a_host_that_takes_no_connection_is_given_up_early(upstreams: Upst
             each.close()
     assert not raised.value.sent
     assert "no connection within 0.3 s" in raised.value.reason
+
+
+async def test_who_still_asks_while_the_process_stops_is_told_so(serve_handler: ServeHandler) -> None:
+    async def host(_: web.Request) -> web.Response:
+        return web.Response()
+
+    url, closed = await serve_handler(host), Upstreams()
+    await closed.close()
+    with pytest.raises(UpstreamUnreachable, match="this process stops") as raised:
+        await closed.send(url, ASK, deadline=within(5000))
+    assert not raised.value.sent
