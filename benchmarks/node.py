@@ -23,11 +23,11 @@ from runtime.links.escalation.holder import Certificates, Holder
 from runtime.links.http.serve import configure_logging, run_loop, serve_app
 from runtime.links.http.upstream import Upstreams
 from runtime.links.process.telemetry import Telemetry
+from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.app import create_app
-from runtime.serving.fingerprint import detect
-from runtime.serving.golden import open_tested
-from runtime.serving.hosting import ModelHost
-from runtime.serving.settings import ServingSettings
+from runtime.serving.engines.fingerprint import detect
+from runtime.serving.models.golden import open_tested
+from runtime.serving.models.hosting import ModelHost
 
 
 class NodeConfig(msgspec.Struct, frozen=True):

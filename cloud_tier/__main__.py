@@ -31,11 +31,11 @@ from runtime.links.process.telemetry import Telemetry
 from runtime.links.trust.key_files import find_hop_key_file, read_hop_key, read_token
 from runtime.links.trust.roots import open_fleet
 from runtime.links.trust.tuf import TrustedFleet
+from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.app import create_app
-from runtime.serving.hosting import ModelHost
-from runtime.serving.providers import Wish
+from runtime.serving.engines.providers import Wish
+from runtime.serving.models.hosting import ModelHost
 from runtime.serving.repository import StoredBundles
-from runtime.serving.settings import ServingSettings
 
 log = logging.getLogger(__name__)
 

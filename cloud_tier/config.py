@@ -15,7 +15,7 @@ from contracts.topics import NODE_NAME
 from runtime.links.access.admission import AuthConfig
 from runtime.links.http.https import HttpsConfig
 from runtime.links.trust.tls import TlsConfig
-from runtime.serving.providers import Choice
+from runtime.serving.engines.providers import Choice
 
 _URL = re.compile(r"https?://[^\s/]+(/\S*)?")
 Positive = Annotated[int, msgspec.Meta(gt=0)]

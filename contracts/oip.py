@@ -1,6 +1,6 @@
 """Open Inference Protocol v2 over HTTP: its JSON types, its datatypes, and the framing of the binary tensor extension.
 
-Pure, and without numpy: `runtime.serving.oip` makes arrays of what is read here.
+Pure, and without numpy: `runtime.serving.models.oip` makes arrays of what is read here.
 The protocol: https://github.com/kserve/open-inference-protocol and, for tensors outside the JSON,
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md.
 """

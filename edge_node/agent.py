@@ -36,7 +36,7 @@ from runtime.links.mqtt.port import MqttPort, Will
 from runtime.links.trust import signatures
 from runtime.links.trust.fleet_keys import FleetKeys
 from runtime.links.trust.tuf import TrustedFleet, TrustUnavailable
-from runtime.serving.hosting import LoadFigures
+from runtime.serving.models.hosting import LoadFigures
 
 log = logging.getLogger(__name__)
 

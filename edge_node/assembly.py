@@ -41,14 +41,14 @@ from runtime.links.process.telemetry import Telemetry
 from runtime.links.trust.key_files import read_token
 from runtime.links.trust.tls import TlsConfig, checked, own_context
 from runtime.links.trust.tuf import TrustedFleet
+from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.app import create_app
-from runtime.serving.fingerprint import detect
-from runtime.serving.golden import open_tested
-from runtime.serving.hosting import ModelHost
-from runtime.serving.loaded import LoadedModel
-from runtime.serving.providers import Wish
+from runtime.serving.engines.fingerprint import detect
+from runtime.serving.engines.providers import Wish
+from runtime.serving.models.golden import open_tested
+from runtime.serving.models.hosting import ModelHost
+from runtime.serving.models.loaded import LoadedModel
 from runtime.serving.repository import Repository
-from runtime.serving.settings import ServingSettings
 
 STORE_DIR, PROVIDERS_DIR = "store", "providers"
 

@@ -13,7 +13,7 @@ from edge_node.spool_file import SpoolConfig
 from runtime.links.access.admission import AuthConfig
 from runtime.links.http.https import HttpsConfig
 from runtime.links.trust.tls import TlsConfig
-from runtime.serving.providers import Choice
+from runtime.serving.engines.providers import Choice
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

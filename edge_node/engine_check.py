@@ -12,12 +12,12 @@ from contracts.errors import FoothillError
 from contracts.manifest import Artifact, Manifest, TensorSpec
 from edge_node.latency import SLACK_MS, fastest_ms, one_row, served_ms
 from runtime.links.bundles.store import BundleStore
-from runtime.serving.engine import Engine
-from runtime.serving.golden import check_golden
-from runtime.serving.hosting import ModelHost
-from runtime.serving.loaded import LoadedModel
-from runtime.serving.tensorrt_errors import EngineRefused
-from runtime.serving.warm_up import warm_up
+from runtime.serving.engines.engine import Engine
+from runtime.serving.engines.tensorrt_errors import EngineRefused
+from runtime.serving.models.golden import check_golden
+from runtime.serving.models.hosting import ModelHost
+from runtime.serving.models.loaded import LoadedModel
+from runtime.serving.models.warm_up import warm_up
 
 SLOWEST = 1.5
 """An engine that takes this many times longer than what serves now, and this much, is no gain, whatever it is."""

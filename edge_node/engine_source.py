@@ -15,10 +15,10 @@ from contracts.errors import FoothillError
 from contracts.messages import Signed
 from edge_node.whole import whole
 from runtime.links.bundles.engine_registry import SharedEngine
-from runtime.serving.engine_store import EngineStore
-from runtime.serving.engine_trials import TrialFile
-from runtime.serving.tensorrt_build import BuiltFile
-from runtime.serving.tensorrt_options import BuildOptions, options_for
+from runtime.serving.engines.store import EngineStore
+from runtime.serving.engines.tensorrt_build import BuiltFile
+from runtime.serving.engines.tensorrt_options import BuildOptions, options_for
+from runtime.serving.engines.trials import TrialFile
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,8 @@ class EngineSource:
 def needed_bytes(options: BuildOptions, wanted: Wanted) -> int:
     """What a build is taken to need: the libraries, the scratch memory of a tactic, some copies of the inputs.
 
-    An estimate, not measured on a board; a build that takes more is ended (`runtime.serving.tensorrt_build.Bounds`).
+    An estimate, not measured on a board; a build that takes more is ended
+    (`runtime.serving.engines.tensorrt_build.Bounds`).
     """
     largest = sum(4 * math.prod(shapes.max) for shapes in wanted.profile)
     return _LIBRARY_BYTES + options.workspace_bytes + _COPIES * largest

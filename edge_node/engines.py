@@ -23,8 +23,8 @@ from edge_node.room import Room, loading_bytes, way_in
 from edge_node.updater import Updater
 from edge_node.whole import whole
 from runtime.links.bundles.store import BundleStore
-from runtime.serving.hosting import ModelHost
-from runtime.serving.loaded import LoadedModel
+from runtime.serving.models.hosting import ModelHost
+from runtime.serving.models.loaded import LoadedModel
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from runtime.links.process.durable import write_file
 from runtime.links.trust import signatures
 from runtime.links.trust.tls import SYSTEM, TlsConfig, told
 from runtime.links.trust.tuf import HttpFetcher, TrustedFleet
-from runtime.serving.fingerprint import detect
+from runtime.serving.engines.fingerprint import detect
 
 FILE = "enrolment.json"
 TRUST_DIR = "trust"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from contracts.errors import FoothillError
-from runtime.serving.engine import Engine, Interrupted, Interruptible
-from runtime.serving.tensors import Array
+from runtime.serving.engines.engine import Engine, Interrupted, Interruptible
+from runtime.serving.engines.tensors import Array
 
 
 class GuardedEngine:

@@ -16,7 +16,7 @@ from edge_node.service import Service
 from edge_node.slots import SlotFile, crashes_of, tried
 from edge_node.whole import whole
 from runtime.links.bundles.store import BundleStore, NoSpace
-from runtime.serving.loaded import LoadedModel
+from runtime.serving.models.loaded import LoadedModel
 
 log = logging.getLogger(__name__)
 

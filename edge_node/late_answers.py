@@ -17,7 +17,7 @@ from edge_node.spool import Spool, SpoolAway
 from edge_node.spool_file import Doubtful, LateAnswer
 from runtime.links.access.grants import grant_of
 from runtime.links.http.upstream import Answer, Request
-from runtime.serving.calls import Call
+from runtime.serving.answering.calls import Call
 
 SPOOLED = "spooled"
 MOST_BODY_BYTES = 1 << 20

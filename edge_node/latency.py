@@ -11,9 +11,9 @@ import numpy as np
 
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from runtime.serving.hosting import ModelHost
-from runtime.serving.loaded import LoadedModel
-from runtime.serving.tensors import Array
+from runtime.serving.engines.tensors import Array
+from runtime.serving.models.hosting import ModelHost
+from runtime.serving.models.loaded import LoadedModel
 
 SLACK_MS = 1.0
 """Below this a comparison of times says more of the machine than of the model."""

@@ -16,9 +16,9 @@ from edge_node.probation import Health, WatchedEngine
 from edge_node.room import Room, Way, WhenShort, needed_bytes, way_in
 from edge_node.whole import whole
 from runtime.links.bundles.store import BundleStore
-from runtime.serving.hosting import ModelHost
-from runtime.serving.loaded import LoadedModel, pick_artifact
-from runtime.serving.providers import Wish
+from runtime.serving.engines.providers import Wish
+from runtime.serving.models.hosting import ModelHost
+from runtime.serving.models.loaded import LoadedModel, pick_artifact
 
 log = logging.getLogger(__name__)
 

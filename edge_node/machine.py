@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from contracts.boards import Fingerprint
-from runtime.serving.fingerprint import Run, read_power_mode, run_command
-from runtime.serving.hosting import ModelHost
+from runtime.serving.engines.fingerprint import Run, read_power_mode, run_command
+from runtime.serving.models.hosting import ModelHost
 
 
 class NodeMachine:

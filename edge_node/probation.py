@@ -10,8 +10,8 @@ from typing import Literal
 import msgspec
 
 from contracts.errors import FoothillError
-from runtime.serving.engine import Engine, Interrupted, Interruptible
-from runtime.serving.tensors import Array
+from runtime.serving.engines.engine import Engine, Interrupted, Interruptible
+from runtime.serving.engines.tensors import Array
 
 Verdict = Literal["wait", "confirm", "revert"]
 

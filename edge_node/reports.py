@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from contracts.messages import ModelPhase, ModelReport
 from edge_node.slots import Slot, SlotFile
-from runtime.serving.hosting import ModelHost
+from runtime.serving.models.hosting import ModelHost
 
 
 class Reports:

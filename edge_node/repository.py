@@ -16,8 +16,8 @@ from edge_node.room import WhenShort
 from edge_node.service import Service
 from edge_node.slots import Slot, SlotFile, put_back, taken_off
 from runtime.links.bundles.store import BundleStore
-from runtime.serving.hosting import ModelHost
-from runtime.serving.loaded import LoadedModel
+from runtime.serving.models.hosting import ModelHost
+from runtime.serving.models.loaded import LoadedModel
 from runtime.serving.repository import stored_file
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from edge_node.probation import Health, WatchedEngine
 from edge_node.records import disk_fails
 from edge_node.whole import whole
 from runtime.links.bundles.store import BundleStore
-from runtime.serving.hosting import ModelHost, Served
-from runtime.serving.loaded import LoadedModel
+from runtime.serving.models.hosting import ModelHost, Served
+from runtime.serving.models.loaded import LoadedModel
 
 log = logging.getLogger(__name__)
 

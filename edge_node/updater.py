@@ -36,8 +36,8 @@ from edge_node.slots import (
 )
 from edge_node.whole import whole
 from runtime.links.bundles.store import BundleStore
-from runtime.serving.hosting import ModelHost
-from runtime.serving.loaded import LoadedModel
+from runtime.serving.models.hosting import ModelHost
+from runtime.serving.models.loaded import LoadedModel
 
 log = logging.getLogger(__name__)
 

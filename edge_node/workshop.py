@@ -20,12 +20,12 @@ from runtime.links.bundles.engine_registry import EngineRegistry, open_endorsed
 from runtime.links.bundles.store import BundleStore
 from runtime.links.trust import signatures
 from runtime.links.trust.tuf import TrustedFleet, TrustUnavailable
-from runtime.serving.engine_store import EngineStore
-from runtime.serving.engine_trials import TrialFile
-from runtime.serving.hosting import ModelHost
-from runtime.serving.tensorrt_build import Bounds, BuiltFile, build_apart
-from runtime.serving.tensorrt_engine import open_engine
-from runtime.serving.tensorrt_options import BuildOptions
+from runtime.serving.engines.store import EngineStore
+from runtime.serving.engines.tensorrt_build import Bounds, BuiltFile, build_apart
+from runtime.serving.engines.tensorrt_engine import open_engine
+from runtime.serving.engines.tensorrt_options import BuildOptions
+from runtime.serving.engines.trials import TrialFile
+from runtime.serving.models.hosting import ModelHost
 
 log = logging.getLogger(__name__)
 

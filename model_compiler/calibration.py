@@ -11,7 +11,7 @@ import numpy.typing as npt
 from contracts.manifest import MAX_KNOTS, Isotonic
 from model_compiler.data.samples import Floats, Numbers
 from model_compiler.errors import CompileError
-from runtime.serving.confidence import calibrated, softmax
+from runtime.serving.models.confidence import calibrated, softmax
 
 Way = Literal["temperature", "isotonic"]
 Confidences = npt.NDArray[np.float64]

@@ -22,7 +22,7 @@ from model_compiler.progress import Progress, Step
 if TYPE_CHECKING:
     from model_compiler.from_onnx import OnnxRequest
     from model_compiler.pack import Packed
-    from runtime.serving.tensorrt_build import BuiltFile
+    from runtime.serving.engines.tensorrt_build import BuiltFile
 
 _DEFAULT = "model"
 _STOPPED = 130

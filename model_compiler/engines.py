@@ -13,9 +13,9 @@ from contracts.engines import EngineRecord, Hardware, Kind, Machine, Wanted, eng
 from contracts.manifest import Artifact, digest_of
 from model_compiler.errors import CompileError
 from model_compiler.pack import Packed, read
-from runtime.serving.fingerprint import detect
-from runtime.serving.tensorrt_build import ANSWER, BOUNDS, REQUEST, Bounds, BuiltFile, build_apart
-from runtime.serving.tensorrt_options import WORKSPACE_BYTES, BuildOptions
+from runtime.serving.engines.fingerprint import detect
+from runtime.serving.engines.tensorrt_build import ANSWER, BOUNDS, REQUEST, Bounds, BuiltFile, build_apart
+from runtime.serving.engines.tensorrt_options import WORKSPACE_BYTES, BuildOptions
 
 RECORD_FILE = "record.json"
 

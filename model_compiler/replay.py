@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 
 from model_compiler.data.samples import Arrays, Floats, Samples, batches
-from runtime.serving.onnx_engine import OnnxEngine
-from runtime.serving.providers import ON_CPU
+from runtime.serving.engines.onnx_engine import OnnxEngine
+from runtime.serving.engines.providers import ON_CPU
 
 _BATCH = 64
 

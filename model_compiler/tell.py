@@ -26,7 +26,7 @@ from model_compiler.quantizing.search import Search, Written
 from model_compiler.reporting import findings as told
 from model_compiler.reporting import gather
 from model_compiler.reporting.spread import latency_of
-from runtime.serving.loaded import pick_artifact
+from runtime.serving.models.loaded import pick_artifact
 
 _NO_SAMPLES = told.NotMeasured("There are no test samples.")
 _ELSEWHERE = told.NotMeasured("made for GPUs.")

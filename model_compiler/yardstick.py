@@ -17,7 +17,7 @@ from model_compiler.metrics import Metric, row_cosines
 from model_compiler.onnx_ends import fitted
 from model_compiler.plan import Plan
 from model_compiler.replay import all_outputs_of
-from runtime.serving.confidence import softmax
+from runtime.serving.models.confidence import softmax
 
 Scores = npt.NDArray[np.float64]
 

@@ -45,10 +45,10 @@ from router.proxy import NO_EDGE, REFUSED
 from runtime.links.escalation.holder import CLOUD_FAILED
 from runtime.links.process.settings import load
 from runtime.links.process.telemetry import Telemetry
-from runtime.serving.answers import UNSETTLED
+from runtime.serving.answering.answers import UNSETTLED
+from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.app import create_app
-from runtime.serving.hosting import ModelHost
-from runtime.serving.settings import ServingSettings
+from runtime.serving.models.hosting import ModelHost
 
 ROOT = Path(__file__).parents[1]
 API, BUNDLE, COMPILE, CONFIG, MQTT = (

@@ -18,8 +18,8 @@ from model_compiler.data.samples import Pictures, PictureSamples
 from model_compiler.errors import CompileError
 from model_compiler.exclusive import alone
 from model_compiler.progress import Advance, unwatched
-from runtime.serving import images
-from runtime.serving.preprocess import Preprocessor, least_size
+from runtime.serving.pictures import images
+from runtime.serving.pictures.preprocess import Preprocessor, least_size
 
 _MEDIA_TYPES = {".jpg": images.JPEG, ".jpeg": images.JPEG, ".png": images.PNG}
 UNLABELLED = -1

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.manifest import Preprocess
-from runtime.serving.preprocess import Preprocessor
+from runtime.serving.pictures.preprocess import Preprocessor
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[Any]

@@ -17,7 +17,7 @@ from model_compiler.errors import CompileError
 from model_compiler.progress import Advance, unwatched
 from model_compiler.quantizing.prepare import load_prepared
 from model_compiler.replay import Ends, open_engine
-from runtime.serving.onnx_engine import OnnxEngine
+from runtime.serving.engines.onnx_engine import OnnxEngine
 
 BINS = 2048
 MEMORY_BYTES = 256 << 20

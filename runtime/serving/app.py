@@ -22,17 +22,17 @@ from runtime.links.http.timed import timing_middleware
 from runtime.links.process.loop_lag import LoopLag
 from runtime.links.process.telemetry import Telemetry
 from runtime.serving import unserved
-from runtime.serving.accounts import Accounts
 from runtime.serving.admin import Admin
-from runtime.serving.answers import Answers, Spools
+from runtime.serving.answering.accounts import Accounts
+from runtime.serving.answering.answers import Answers, Spools
+from runtime.serving.answering.settings import ServingSettings
+from runtime.serving.answering.swift import Swift
+from runtime.serving.answering.work import Infer, Predict, Work
+from runtime.serving.answering.workers import Workers
 from runtime.serving.facts import Facts
-from runtime.serving.hosting import ModelHost
-from runtime.serving.model_metrics import ModelMetrics
+from runtime.serving.models.hosting import ModelHost
+from runtime.serving.models.metrics import ModelMetrics
 from runtime.serving.repository import Repository
-from runtime.serving.settings import ServingSettings
-from runtime.serving.swift import Swift
-from runtime.serving.work import Infer, Predict, Work
-from runtime.serving.workers import Workers
 
 INFER, INFER_VERSION = "/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"
 PREDICT = "/v1/predict/{model}"

@@ -12,8 +12,8 @@ from contracts.errors import FoothillError
 from contracts.oip import IndexQuestion
 from runtime.links.process.telemetry import Telemetry
 from runtime.serving import metadata
-from runtime.serving.hosting import ModelHost, Served
-from runtime.serving.statistics import ModelStatistics, Statistics
+from runtime.serving.models.hosting import ModelHost, Served
+from runtime.serving.models.statistics import ModelStatistics, Statistics
 
 _MAX_INDEX_BYTES = 65_536
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from contracts import oip
 from contracts.manifest import TensorSpec
-from runtime.serving.hosting import ModelHost, Served
+from runtime.serving.models.hosting import ModelHost, Served
 
 SERVER = "foothill"
 EXTENSIONS = (

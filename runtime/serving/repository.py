@@ -9,9 +9,9 @@ from typing import Protocol
 from contracts import manifest as manifests
 from contracts.errors import FoothillError
 from runtime.links.bundles.store import BundleStore
-from runtime.serving.golden import open_tested
-from runtime.serving.hosting import ModelHost
-from runtime.serving.providers import Wish
+from runtime.serving.engines.providers import Wish
+from runtime.serving.models.golden import open_tested
+from runtime.serving.models.hosting import ModelHost
 
 
 class Repository(Protocol):

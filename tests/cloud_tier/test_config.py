@@ -6,7 +6,7 @@ import pytest
 
 from cloud_tier.config import Config
 from runtime.links.process.settings import SettingsError, load
-from runtime.serving.images import MAX_PIXELS
+from runtime.serving.pictures.images import MAX_PIXELS
 
 
 def test_the_defaults_are_a_working_cloud_tier() -> None:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from foothill.commands import build
-from runtime.serving.hosting import DRAIN_S
+from runtime.serving.models.hosting import DRAIN_S
 
 SYSTEMD = Path(__file__).parents[2] / "deploy" / "systemd"
 UNIT = SYSTEMD / "foothill@.service"

@@ -18,14 +18,14 @@ from edge_node.engines import Engines
 from edge_node.room import Room
 from runtime.links.bundles.engine_registry import SharedEngine
 from runtime.links.trust import signatures
-from runtime.serving.cuda import Cuda
-from runtime.serving.engine_store import EngineStore, OpenRecord
-from runtime.serving.engine_trials import TrialFile
-from runtime.serving.tensorrt_build import BuiltFile
-from runtime.serving.tensorrt_builder import record_of
-from runtime.serving.tensorrt_engine import TensorRtEngine
-from runtime.serving.tensorrt_module import Installed
-from runtime.serving.tensorrt_options import BuildOptions
+from runtime.serving.engines.cuda import Cuda
+from runtime.serving.engines.store import EngineStore, OpenRecord
+from runtime.serving.engines.tensorrt_build import BuiltFile
+from runtime.serving.engines.tensorrt_builder import record_of
+from runtime.serving.engines.tensorrt_engine import TensorRtEngine
+from runtime.serving.engines.tensorrt_module import Installed
+from runtime.serving.engines.tensorrt_options import BuildOptions
+from runtime.serving.engines.trials import TrialFile
 from tests.edge_node.bundle_factory import MODEL_FILE, Array, describe
 from tests.edge_node.workbench import Bench, Warehouse, desired, until
 from tests.runtime.serving.fake_cuda import FakeLibcuda, FakeTrtRuntime, plan_file

@@ -26,8 +26,8 @@ from runtime.links.bundles.blob_http import http_ways
 from runtime.links.bundles.fetch import fetch_bundle
 from runtime.links.bundles.store import BundleStore
 from runtime.links.trust.tuf import TrustedFleet
-from runtime.serving.golden import open_tested
-from runtime.serving.loaded import LoadedModel
+from runtime.serving.models.golden import open_tested
+from runtime.serving.models.loaded import LoadedModel
 from tests.edge_node.test_node_process import Fleet
 from tests.edge_node.workbench import Bench, Warehouse, desired
 

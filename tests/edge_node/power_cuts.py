@@ -32,8 +32,8 @@ from runtime.links.bundles.blob_http import http_ways
 from runtime.links.bundles.fetch import Way, Ways, fetch_bundle
 from runtime.links.bundles.store import BundleStore, size_of
 from runtime.links.chunks.file import ChunkFile, leave_prefix
-from runtime.serving.loaded import LoadedModel
-from runtime.serving.tensors import Array
+from runtime.serving.engines.tensors import Array
+from runtime.serving.models.loaded import LoadedModel
 from tests.edge_node.bundle_factory import contents_of, plain_manifest
 from tests.edge_node.power_disk import HOWS, Call, How, Kind, Platter, RecordingDisk, Tree, full_after
 from tests.edge_node.workbench import Bench, Broken, Warehouse, desired, until

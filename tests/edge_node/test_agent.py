@@ -40,8 +40,8 @@ from runtime.links.bundles.store import BundleStore
 from runtime.links.mqtt.port import MqttPort, Will
 from runtime.links.trust import signatures
 from runtime.links.trust.tuf import TrustedFleet
-from runtime.serving.hosting import LoadFigures
-from runtime.serving.loaded import LoadedModel
+from runtime.serving.models.hosting import LoadFigures
+from runtime.serving.models.loaded import LoadedModel
 from tests.edge_node.bundle_factory import MODEL_FILE, describe
 from tests.edge_node.workbench import LONG, NODE, QUICK, Bench, Warehouse, desired, until
 from tests.runtime.links.fleet_server import FleetServer

@@ -8,7 +8,7 @@ import pytest
 
 from edge_node.config import Config
 from runtime.links.process.settings import SettingsError, load
-from runtime.serving.images import MAX_PIXELS
+from runtime.serving.pictures.images import MAX_PIXELS
 
 
 def test_pictures_are_bounded_as_everywhere_unless_told_otherwise(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from contracts.engines import engine_artifact, wanted_of
 from contracts.errors import FoothillError
 from edge_node.engine_source import Vitals
-from runtime.serving.engine_trials import TrialFile
-from runtime.serving.tensorrt_errors import BuildFailed, ModelRefused
+from runtime.serving.engines.tensorrt_errors import BuildFailed, ModelRefused
+from runtime.serving.engines.trials import TrialFile
 from tests.edge_node.engine_rig import COOL, CPU, HERE, NODE_KEY, STRANGER, TRT, TRT_FILE, Rig, foreign, manifest_of
 from tests.edge_node.workbench import until
 

@@ -6,8 +6,8 @@ import pytest
 
 from contracts.errors import FoothillError
 from edge_node.guarded import GuardedEngine
-from runtime.serving.engine import Interrupted, Interruptible
-from runtime.serving.tensors import Array
+from runtime.serving.engines.engine import Interrupted, Interruptible
+from runtime.serving.engines.tensors import Array
 
 
 class Failing:

@@ -21,9 +21,9 @@ from runtime.links.access.tokens import TokenFile
 from runtime.links.http.serve import start_app
 from runtime.links.http.upstream import Answer, Request, UpstreamUnreachable
 from runtime.links.process.telemetry import Telemetry
+from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.app import create_app
-from runtime.serving.hosting import ModelHost
-from runtime.serving.settings import ServingSettings
+from runtime.serving.models.hosting import ModelHost
 from tests.edge_node.test_spool_file import doubtful
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from contracts.boards import Fingerprint
 from edge_node.machine import NodeMachine
-from runtime.serving.hosting import ModelHost
-from runtime.serving.loaded import LoadedModel
-from runtime.serving.providers import CPU, CUDA, Wish
+from runtime.serving.engines.providers import CPU, CUDA, Wish
+from runtime.serving.models.hosting import ModelHost
+from runtime.serving.models.loaded import LoadedModel
 from tests.edge_node.bundle_factory import pack
 
 JETSON = Fingerprint(

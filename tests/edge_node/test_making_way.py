@@ -16,9 +16,9 @@ import pytest
 from edge_node.room import Room
 from runtime.links.http.serve import start_app
 from runtime.links.process.telemetry import Telemetry
+from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.app import create_app
-from runtime.serving.loaded import LoadedModel
-from runtime.serving.settings import ServingSettings
+from runtime.serving.models.loaded import LoadedModel
 from tests.edge_node.test_node_process import picture
 from tests.edge_node.workbench import OPEN_TESTED, Bench, Warehouse, desired, until
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from contracts.errors import FoothillError
 from edge_node.probation import Health, Rule, WatchedEngine, judge, watch
-from runtime.serving.engine import Interrupted
-from runtime.serving.tensors import Array
+from runtime.serving.engines.engine import Interrupted
+from runtime.serving.engines.tensors import Array
 
 RULE = Rule(seconds=5.0, requests=100)
 

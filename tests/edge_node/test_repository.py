@@ -17,9 +17,9 @@ from edge_node.probation import Rule
 from edge_node.room import Room
 from edge_node.slots import Slot
 from runtime.serving import metadata
-from runtime.serving.engine import Engine
-from runtime.serving.loaded import LoadedModel
-from runtime.serving.tensors import Array
+from runtime.serving.engines.engine import Engine
+from runtime.serving.engines.tensors import Array
+from runtime.serving.models.loaded import LoadedModel
 from tests.edge_node.workbench import LONG, OPEN_TESTED, QUICK, Bench, Warehouse, desired, until
 
 MIB = 1 << 20

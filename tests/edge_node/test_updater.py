@@ -16,10 +16,10 @@ from edge_node.probation import Rule
 from edge_node.room import Room
 from edge_node.slots import Slot, Trial
 from runtime.links.process.disk import RealDisk, Writing
-from runtime.serving.engine import Engine
-from runtime.serving.golden import open_tested
-from runtime.serving.loaded import LoadedModel
-from runtime.serving.tensors import Array
+from runtime.serving.engines.engine import Engine
+from runtime.serving.engines.tensors import Array
+from runtime.serving.models.golden import open_tested
+from runtime.serving.models.loaded import LoadedModel
 from tests.edge_node.bundle_factory import MODEL_FILE, describe
 from tests.edge_node.workbench import LONG, OPEN_TESTED, QUICK, Bench, Warehouse, desired, until
 

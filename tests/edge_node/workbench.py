@@ -23,11 +23,11 @@ from edge_node.slots import SlotFile
 from edge_node.updater import Updater
 from runtime.links.bundles.store import BundleStore
 from runtime.links.process.disk import REAL_DISK, Disk
-from runtime.serving.engine import Engine
-from runtime.serving.golden import open_tested
-from runtime.serving.hosting import ModelHost
-from runtime.serving.loaded import LoadedModel
-from runtime.serving.tensors import Array
+from runtime.serving.engines.engine import Engine
+from runtime.serving.engines.tensors import Array
+from runtime.serving.models.golden import open_tested
+from runtime.serving.models.hosting import ModelHost
+from runtime.serving.models.loaded import LoadedModel
 from tests.edge_node.bundle_factory import pack
 
 OPEN_TESTED: OpenBundle = partial(open_tested, target="cpu-x86", threads=1)

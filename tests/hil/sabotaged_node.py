@@ -14,12 +14,12 @@ from contracts.errors import FoothillError
 from runtime.links.bundles.store import BundleStore
 from runtime.links.http.serve import start_app
 from runtime.links.process.telemetry import Telemetry
+from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.app import create_app
-from runtime.serving.engine import Engine
-from runtime.serving.hosting import ModelHost
+from runtime.serving.engines.engine import Engine
+from runtime.serving.engines.tensors import Array
+from runtime.serving.models.hosting import ModelHost
 from runtime.serving.repository import StoredBundles
-from runtime.serving.settings import ServingSettings
-from runtime.serving.tensors import Array
 from tests.edge_node.bundle_factory import pack
 
 TOKEN = "secret"

@@ -12,7 +12,7 @@ from contracts import manifest as manifests
 from contracts.errors import FoothillError
 from contracts.manifest import File, Manifest, digest_of
 from hil.trials import PROBE_FILE, PROBE_INPUT, Trial, broken, golden_output_files, probe, twin
-from runtime.serving.golden import open_tested
+from runtime.serving.models.golden import open_tested
 from tests.edge_node.bundle_factory import MODEL_FILE, describe, pack
 
 

@@ -15,7 +15,7 @@ from model_compiler.errors import CompileError
 from model_compiler.pack import read
 from tests.edge_node.bundle_factory import pack
 from tests.edge_node.engine_rig import with_tensorrt
-from tests.runtime.serving.test_tensorrt_build import Stage
+from tests.runtime.serving.engines.test_tensorrt_build import Stage
 
 HERE = Machine("tensorrt", "10.3.0.30", "linux", "x86_64", "cpu-x86", gpu="g", sm=89, sm_count=128, dla_cores=0)
 

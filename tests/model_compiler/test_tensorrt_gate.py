@@ -27,10 +27,10 @@ from model_compiler.quantizing.placement import Keep
 from model_compiler.quantizing.ranges import table_of
 from model_compiler.quantizing.tensorrt_lint import check_tensorrt, lint
 from model_compiler.replay import Ends
-from runtime.serving.tensorrt_builder import Built, build
-from runtime.serving.tensorrt_errors import ModelRefused
-from runtime.serving.tensorrt_module import Installed, load
-from runtime.serving.tensorrt_options import BuildOptions
+from runtime.serving.engines.tensorrt_builder import Built, build
+from runtime.serving.engines.tensorrt_errors import ModelRefused
+from runtime.serving.engines.tensorrt_module import Installed, load
+from runtime.serving.engines.tensorrt_options import BuildOptions
 from tests.model_compiler.quantizing.chains import model, node, normal
 
 pytestmark = [pytest.mark.trt, pytest.mark.filterwarnings("ignore:.*TensorRT-RTX.*:DeprecationWarning")]

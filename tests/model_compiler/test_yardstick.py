@@ -14,7 +14,7 @@ from model_compiler.data.samples import Arrays, Floats, Rows
 from model_compiler.plan import OnnxFile
 from model_compiler.replay import Ends, all_outputs_of
 from model_compiler.yardstick import Yardstick, chances_kept, is_labelled, rounding_yardstick, yardstick
-from runtime.serving.confidence import softmax
+from runtime.serving.models.confidence import softmax
 from tests.model_compiler.small import CLASSES, ENDS, NUMBERS, RIGHT, linear, plan, rows, unlabelled
 
 SAMPLES = rows(130, 7)

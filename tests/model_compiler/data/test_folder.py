@@ -15,7 +15,7 @@ from contracts.manifest import Preprocess
 from model_compiler.data.folder import UNLABELLED, read_folder
 from model_compiler.data.samples import batches, first
 from model_compiler.errors import CompileError
-from runtime.serving.preprocess import Preprocessor
+from runtime.serving.pictures.preprocess import Preprocessor
 
 RGB = Preprocess(
     width=8, height=6, colour="rgb", scale=1 / 255, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), resize="crop"

@@ -15,8 +15,8 @@ from model_compiler.digits import camera, recipe, splits
 from model_compiler.digits.recipe import DigitsBundles
 from model_compiler.pack import Packed, read, read_measurements
 from model_compiler.replay import Ends, outputs_of
-from runtime.serving.golden import check_golden
-from runtime.serving.loaded import LoadedModel
+from runtime.serving.models.golden import check_golden
+from runtime.serving.models.loaded import LoadedModel
 
 pytestmark = pytest.mark.integration
 

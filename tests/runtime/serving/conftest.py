@@ -11,10 +11,10 @@ from aiohttp import web
 
 from runtime.links.http.serve import start_app
 from runtime.links.process.telemetry import Telemetry
+from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.app import create_app
-from runtime.serving.hosting import ModelHost
-from runtime.serving.loaded import LoadedModel
-from runtime.serving.settings import ServingSettings
+from runtime.serving.models.hosting import ModelHost
+from runtime.serving.models.loaded import LoadedModel
 from tests.runtime.serving.bundle_factory import TARGET, make_classifier
 
 HOP_KEY = b"k" * 32

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from runtime.serving.onnx_engine import OnnxEngine
-from runtime.serving.providers import ON_CPU
+from runtime.serving.engines.onnx_engine import OnnxEngine
+from runtime.serving.engines.providers import ON_CPU
 
 IDLE_S = 0.3
 

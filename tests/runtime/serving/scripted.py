@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.serving.engine import Interrupted
-from runtime.serving.loaded import LoadedModel
+from runtime.serving.engines.engine import Interrupted
+from runtime.serving.models.loaded import LoadedModel
 
 Array = npt.NDArray[Any]
 

@@ -24,10 +24,10 @@ from runtime.links.access.hop import sign_hop
 from runtime.links.escalation.holder import Certificates, Holder
 from runtime.links.http.upstream import Upstreams
 from runtime.links.process.telemetry import Telemetry
+from runtime.serving.answering.settings import ServingSettings
+from runtime.serving.answering.work import prefers_msgpack
 from runtime.serving.app import create_app
-from runtime.serving.hosting import ModelHost
-from runtime.serving.settings import ServingSettings
-from runtime.serving.work import prefers_msgpack
+from runtime.serving.models.hosting import ModelHost
 from tests.runtime.serving.bundle_factory import make_echo, make_lookup
 from tests.runtime.serving.conftest import HOP_KEY, Load, Serve
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from runtime.serving.hosting import ModelHost
+from runtime.serving.models.hosting import ModelHost
 from tests.runtime.serving.bundle_factory import NUMERIC, make_echo, make_lookup
 from tests.runtime.serving.conftest import Load, Serve
 

@@ -1,0 +1,112 @@
+"""The rim of every request that runs a model: what becomes of it is counted, and every failure is an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from contracts import headers
+from contracts.errors import FoothillError
+from contracts.timing import TOTAL, format_server_timing
+from runtime.links.http.errors import hidden, refused
+from runtime.links.http.exchanges import Clock, Incoming, Outgoing
+from runtime.links.http.oip_errors import with_error
+from runtime.links.process.telemetry import Labels, Telemetry
+from runtime.serving.answering.settings import ServingSettings
+from runtime.serving.models.statistics import PHASES, Times
+
+log = logging.getLogger(__name__)
+
+CLIENT_GONE = 499
+
+
+class Account(msgspec.Struct):
+    """What is counted of one request. `model` stays empty for one that is not served, to keep labels few.
+
+    `phases_ms` are those known so far; one that fails before it has measured its own total counts with all its time,
+    from `started_s` on.
+    """
+
+    tier: str
+    started_s: float
+    model: str = ""
+    reason: str = "internal"
+    status: int = 500
+    phases_ms: dict[str, float] = {}
+
+    def answered(self, tier: str, reason: str, phases_ms: dict[str, float]) -> None:
+        self.tier, self.reason, self.status, self.phases_ms = tier, reason, 200, phases_ms
+
+    def failed(self, code: str, status: int) -> None:
+        self.reason, self.status = code, status
+
+
+Story = Callable[[Incoming, Account], Awaitable[Outgoing]]
+
+
+class Accounts:
+    """Of one route. An error counts under its code as the reason."""
+
+    def __init__(self, route: str, *, settings: ServingSettings, telemetry: Telemetry, clock: Clock) -> None:
+        self._route = route
+        self._settings = settings
+        self._telemetry = telemetry
+        self.in_flight = telemetry.in_flight(settings.tier)
+        self._clock = clock
+
+    async def tell(self, story: Story, request: Incoming) -> Outgoing:
+        """The story's answer, or what its failure is to the caller."""
+        account = Account(self._settings.tier, self._clock())
+        self.in_flight.count += 1
+        try:
+            return await story(request, account)
+        except asyncio.CancelledError:
+            account.failed("client-gone", CLIENT_GONE)
+            raise
+        except Exception as error:  # noqa: BLE001 - none of them may leave here
+            return self.refusal(error, request, account)
+        finally:
+            self.close(account)
+
+    def account(self, started_s: float, model: str, phases_ms: dict[str, float]) -> Account:
+        """Of a request that is not told here. Count it `in_flight`; `close` its account, or have it `answered`."""
+        return Account(self._settings.tier, started_s, model, phases_ms=phases_ms)
+
+    def refusal(self, error: Exception, request: Incoming, account: Account) -> Outgoing:
+        """An error as the answer of this route."""
+        if not isinstance(error, FoothillError):
+            log.error("%s %s failed, request id %s", request.method, request.target, request.request_id, exc_info=error)
+            error = hidden(self._settings.node, request.request_id)
+        account.failed(error.code, error.status)
+        answer = refused(error, source=self._settings.node, request_id=request.request_id)
+        total_ms = (self._clock() - account.started_s) * 1000.0
+        answer.headers[headers.NODE] = self._settings.node
+        answer.headers[headers.TIER] = self._settings.tier
+        answer.headers[headers.SERVER_TIMING] = format_server_timing({**account.phases_ms, TOTAL: total_ms})
+        if self._route == "infer":
+            answer.body = with_error(answer.body)
+        return answer
+
+    def close(self, account: Account) -> None:
+        """Nothing more comes of this request."""
+        self.in_flight.count -= 1
+        if TOTAL not in account.phases_ms:
+            account.phases_ms[TOTAL] = (self._clock() - account.started_s) * 1000.0
+        self._telemetry.observe(
+            part=self._settings.tier,
+            route=self._route,
+            model=account.model,
+            tier=account.tier,
+            reason=account.reason,
+            status=account.status,
+            phases_ms=account.phases_ms,
+        )
+
+    def answered(self, model: str, reason: str, times_ms: Sequence[Times]) -> None:
+        """As `close`, for many that this server has answered alike."""
+        self.in_flight.count -= len(times_ms)
+        labels = Labels(self._settings.tier, self._route, model, self._settings.tier, reason, 200)
+        self._telemetry.observe_all(labels, PHASES, times_ms)

@@ -1,0 +1,1 @@
+"""What computes: ONNX Runtime and TensorRT, on whatever a machine has."""

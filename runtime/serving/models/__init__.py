@@ -1,0 +1,1 @@
+"""One model that serves: loaded, tested, warmed up, batched."""
