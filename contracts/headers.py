@@ -118,6 +118,19 @@ def parse_terms(headers: Mapping[str, str]) -> Terms:
     )
 
 
+def renewed(terms: Terms, sent: Mapping[str, str]) -> Terms:
+    """The terms of a request that differs from one with these in what `sent` names alone, by its proper name: its id,
+    deadline, idempotency key or trace. Raises FoothillError `bad_header`."""
+    return Terms(
+        _deadline_ms(sent[DEADLINE_MS]) if DEADLINE_MS in sent else terms.deadline_ms,
+        terms.escalation,
+        terms.residency,
+        _token(REQUEST_ID, sent[REQUEST_ID]) if REQUEST_ID in sent else terms.request_id,
+        _token(IDEMPOTENCY_KEY, sent[IDEMPOTENCY_KEY]) if IDEMPOTENCY_KEY in sent else terms.idempotency_key,
+        _token(TRACEPARENT, sent[TRACEPARENT]) if TRACEPARENT in sent else terms.traceparent,
+    )
+
+
 def parse_request_id(headers: Mapping[str, str]) -> str:
     """The caller's request id, or "" when it sent none. Raises FoothillError `bad_header`."""
     return _token(REQUEST_ID, headers.get(REQUEST_ID))

@@ -15,6 +15,8 @@ from runtime.links.access.grants import Grant
 Clock = Callable[[], float]
 Body = bytes | bytearray
 """All of it, which nobody changes."""
+Varied = Mapping[str, str]
+"""Of headers that callers give anew with every request, the values of one request, by name."""
 
 
 class Incoming(Protocol):
@@ -55,10 +57,10 @@ class Incoming(Protocol):
 
 
 class Known(Incoming, Protocol):
-    """One whose head others may have too."""
+    """One whose head others may have too, but for what is `varied`."""
 
-    def again(self, request_id: str) -> Incoming:
-        """Another one with the same head."""
+    def again(self, request_id: str, varied: Varied) -> Incoming:
+        """Another one with such a head."""
         ...
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from runtime.links.http.heads import Alike, Head
+
 MAX_HEAD_BYTES = 8190
 MAX_HEADERS = 64
 _END = b"\r\n\r\n"
@@ -21,32 +23,16 @@ _ELABORATE = ("Transfer-Encoding", "Content-Encoding", "Expect", "Upgrade", "Tra
 _STAYS = "keep-alive"
 
 
-class Head:
-    """The head of one plain request. `target` is the path as it was sent, `raw` all its bytes.
-
-    `content_length`: so many bytes of body follow it.
-    """
-
-    __slots__ = ("content_length", "headers", "method", "raw", "target")
-
-    def __init__(self, raw: bytes, method: str, target: str, headers: CIMultiDictProxy[str], length: int) -> None:
-        self.raw = raw
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.content_length = length
-
-
 class Framing:
     """`add` what was received; take a `head`, then as many bytes as its body has, then the next head.
 
-    A head in the very bytes of the one before it is not parsed again: a caller sends many requests that differ in
-    their bodies only. It is then the same object.
+    A head that is alike the one before it is not parsed again: a caller sends many requests that differ in their bodies
+    only, or in their ids. Their `alike` is then the same object.
     """
 
     def __init__(self) -> None:
         self._bytes = b""
-        self._last: Head | None = None
+        self._last: Alike | None = None
 
     @property
     def held(self) -> int:
@@ -58,17 +44,20 @@ class Framing:
 
     def head(self) -> Head | bytes | None:
         """The next request's head; all bytes at hand where it is not plain, or too long for it; None for too few."""
-        end = self._bytes.find(_END)
+        last, held = self._last, self._bytes
+        varied = last.varied(held) if last is not None else None
+        if last is not None and varied is not None:
+            self._bytes = held[last.size :]
+            return Head(last, varied)
+        end = held.find(_END)
         if end < 0:
             return self.take(self.held) if self.held > MAX_HEAD_BYTES else None
         end += len(_END)
-        raw = self._bytes[:end]
-        if self._last is None or raw != self._last.raw:
-            self._last = _read_head(raw)
-        if self._last is None:
+        last = self._last = _read_head(held[:end])
+        if last is None:
             return self.take(self.held)
-        self._bytes = self._bytes[end:]
-        return self._last
+        self._bytes = held[end:]
+        return Head(last, last.varied(held) or {})
 
     def peek(self, count: int) -> bytes:
         """As `take`, but they stay."""
@@ -97,7 +86,7 @@ class _Reader:
         self.headers.append((name, value))
 
 
-def _read_head(raw: bytes) -> Head | None:
+def _read_head(raw: bytes) -> Alike | None:
     """None for a head that is not plain, or no HTTP."""
     reader = _Reader()
     parser = httptools.HttpRequestParser(reader)
@@ -114,7 +103,7 @@ def _read_head(raw: bytes) -> Head | None:
     stays = headers.get("Connection", _STAYS).lower() == _STAYS
     if length is None or not (moderate and whole and stays):
         return None
-    return Head(raw, parser.get_method().decode(), reader.target.decode(), CIMultiDictProxy(headers), length)
+    return Alike(raw, parser.get_method().decode(), reader.target.decode(), CIMultiDictProxy(headers), length)
 
 
 def _texts(headers: list[tuple[bytes, bytes]]) -> Iterator[tuple[str, str]]:

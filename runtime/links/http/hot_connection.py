@@ -10,13 +10,15 @@ from functools import partial
 from http import HTTPStatus
 from typing import Literal, NamedTuple
 
+from contracts.headers import REQUEST_ID
 from runtime.links.http.bulk import Bulk
 from runtime.links.http.date import HttpDate
 from runtime.links.http.errors import callers_id
-from runtime.links.http.exchanges import Body, Outgoing, header_lines
-from runtime.links.http.framing import Framing, Head
+from runtime.links.http.exchanges import Body, Outgoing, Varied, header_lines
+from runtime.links.http.framing import Framing
+from runtime.links.http.heads import Alike, Head
 from runtime.links.http.hot_request import Deliver, HotRequest
-from runtime.links.http.hot_routes import Coming, Done, GiveUp, Hot, HotRoutes, Shortcut
+from runtime.links.http.hot_routes import Coming, GiveUp, Hot, HotRoutes, Shortcut, Turn
 from runtime.links.http.request_ids import RequestIds
 from runtime.links.process.alarm import Alarm
 
@@ -27,14 +29,14 @@ LINGER_S = 10.0
 _HELD_BYTES = 1 << 18
 _AT_ONCE = 16
 _SMALL_BYTES = 1 << 16
-Start = Callable[[Body, str, Done], GiveUp | None]
+Start = Callable[[Body, Turn], GiveUp | None]
 _FIRST_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus}
 
 
 class _Last(NamedTuple):
-    """What is known of requests with the head of the last one that was ours."""
+    """What is known of requests whose heads are alike the last one that was ours."""
 
-    head: Head
+    alike: Alike
     hot: Hot
     sent_id: str
     shortcut: Shortcut | None
@@ -106,10 +108,12 @@ class HotConnection:
 
     def received(self, data: bytes) -> None:
         last, free = self._last, not (self._owner or self._advancing or self._framing.held)
-        if free and last is not None and len(data) == last.whole_bytes and data.startswith(last.head.raw):
-            # One whole request, whose head is in the very bytes of the last one's: most are.
-            self._start(last, data[len(last.head.raw) :])
-            return
+        if free and last is not None and len(data) == last.whole_bytes:
+            varied = last.alike.varied(data)
+            if varied is not None:
+                # One whole request, whose head is alike the last one's: most are.
+                self._start(last, varied, data[last.alike.size :])
+                return
         if self._owner == "theirs for good":
             self._theirs(data)
         else:
@@ -177,69 +181,73 @@ class HotConnection:
             self._release()
             self._theirs(head)
             return False
-        self._left, self._answered = head.content_length, False
+        alike, varied = head
+        self._left, self._answered = alike.content_length, False
         last = self._last
-        if last is None or last.head is not head:
+        if last is None or last.alike is not alike:
             last = self._last = self._met(head)
         if last is None:
             self._owner = "theirs"
-            self._theirs(head.raw)
+            self._theirs(alike.raw(varied))
             return True
         body = self._framing.take(self._left) if self._left <= self._framing.held else None
-        self._start(last, body)
+        self._start(last, varied, body)
         return True
 
     def _met(self, head: Head) -> _Last | None:
-        """What there is to know of requests with this head; None where they are not for a hot route."""
-        hot = self._routes.match(head)
+        """What there is to know of requests with such heads; None where they are not for a hot route."""
+        alike, varied = head
+        hot = self._routes.match(alike)
         if hot is None:
             return None
-        sent_id = callers_id(head.headers)
+        sent_id = callers_id(alike.headers(varied))
         shortcut = hot.route.prepare(HotRequest(head, hot.params, sent_id))
-        return _Last(head, hot, sent_id, shortcut, len(head.raw) + head.content_length)
+        return _Last(alike, hot, sent_id, shortcut, alike.size + alike.content_length)
 
-    def _start(self, last: _Last, body: bytes | None) -> None:
+    def _start(self, last: _Last, varied: Varied, body: bytes | None) -> None:
         """The shortcut where there is one that takes it, else the story."""
-        self._owner, self._answered, self._left = "ours", False, 0 if body is not None else last.head.content_length
+        self._owner, self._answered, self._left = "ours", False, 0 if body is not None else last.alike.content_length
         self._busy(True)
-        request_id, shortcut = last.sent_id or self._ids.new(), last.shortcut
+        sent_id = callers_id(varied) if REQUEST_ID in varied else last.sent_id
+        turn, shortcut = Turn(sent_id or self._ids.new(), varied, self._done), last.shortcut
         if body is None:
-            self._expect(last, request_id)
-        elif shortcut is None or not self._at_once(shortcut.start, last.head, body, request_id):
-            self._begin_story(last, request_id, body)
+            self._expect(last, turn)
+        elif shortcut is None or not self._at_once(last, shortcut.start, body, turn):
+            self._begin_story(last, turn, body)
 
-    def _expect(self, last: _Last, request_id: str) -> None:
+    def _expect(self, last: _Last, turn: Turn) -> None:
         """Some of the body has still to come."""
         coming = None
         if last.shortcut is not None:
             try:
-                coming = last.shortcut.expect(self._framing.peek, last.head.content_length, request_id, self._done)
+                coming = last.shortcut.expect(self._framing.peek, last.alike.content_length, turn)
             except Exception:  # noqa: BLE001 - as for `_at_once`
-                self._fail(last.head)
+                self._fail(last.alike)
                 return
         if coming is not None:
-            self._give_up, self._deliver = coming.give_up, partial(self._came, last, request_id, coming)
+            self._give_up, self._deliver = coming.give_up, partial(self._came, last, turn, coming)
         elif not self._answered:
-            self._begin_story(last, request_id)
+            self._begin_story(last, turn)
 
-    def _came(self, last: _Last, request_id: str, coming: Coming, body: Body) -> None:
+    def _came(self, last: _Last, turn: Turn, coming: Coming, body: Body) -> None:
         self._give_up = None
-        if not self._at_once(coming.start, last.head, body, request_id):
-            self._begin_story(last, request_id, body, waited_s=coming.waited_s)
+        if not self._at_once(last, coming.start, body, turn):
+            self._begin_story(last, turn, body, waited_s=coming.waited_s)
 
-    def _at_once(self, start: Start, head: Head, body: Body, request_id: str) -> bool:
+    def _at_once(self, last: _Last, start: Start, body: Body, turn: Turn) -> bool:
         """Whether it is not left to the story."""
         try:
-            give_up = start(body, request_id, self._done)
+            give_up = start(body, turn)
         except Exception:  # noqa: BLE001 - who has handed over the answer before this request must not hear of it
-            self._fail(head)
+            self._fail(last.alike)
             return True
         if give_up is not None and not self._answered:
             self._give_up = give_up
         return self._answered or give_up is not None
 
-    def _begin_story(self, last: _Last, request_id: str, body: Body | None = None, *, waited_s: float = 0.0) -> None:
-        request = HotRequest(last.head, last.hot.params, request_id, waited_s=waited_s)
+    def _begin_story(self, last: _Last, turn: Turn, body: Body | None = None, *, waited_s: float = 0.0) -> None:
+        head = Head(last.alike, turn.varied)
+        request = HotRequest(head, last.hot.params, turn.request_id, waited_s=waited_s)
         if body is not None:
             request.came(body)
         else:
@@ -287,7 +295,7 @@ class HotConnection:
         except Exception:  # noqa: BLE001 - nobody else waits for it
             self._fail(request)
 
-    def _fail(self, request: Head | HotRequest) -> None:
+    def _fail(self, request: Alike | HotRequest) -> None:
         """A defect ends its connection."""
         log.exception("%s %s failed", request.method, request.target)
         self._transport.close()

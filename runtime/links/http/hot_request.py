@@ -10,8 +10,8 @@ from multidict import CIMultiDictProxy
 from contracts.deadlines import Deadline
 from runtime.links.access.grants import Grant
 from runtime.links.http.bodies import too_large, too_slow
-from runtime.links.http.exchanges import Body, Clock
-from runtime.links.http.framing import Head
+from runtime.links.http.exchanges import Body, Clock, Varied
+from runtime.links.http.heads import Head
 
 Deliver = Callable[[Body], None]
 
@@ -19,10 +19,22 @@ Deliver = Callable[[Body], None]
 class HotRequest:
     """One request, whose body may still be on its way: `runtime.links.http.exchanges.Incoming`."""
 
-    __slots__ = ("_body", "_head", "_peek", "_want", "grant", "params", "request_id", "waited_s")
+    __slots__ = (
+        "_alike",
+        "_body",
+        "_headers",
+        "_peek",
+        "_varied",
+        "_want",
+        "grant",
+        "params",
+        "request_id",
+        "waited_s",
+    )
 
     def __init__(self, head: Head, params: Mapping[str, str], request_id: str, *, waited_s: float = 0.0) -> None:
-        self._head = head
+        self._alike, self._varied = head
+        self._headers: CIMultiDictProxy[str] | None = None
         self._body: Body = b""
         self._peek: Callable[[int], bytes] | None = None
         self._want: Callable[[Deliver], None] | None = None
@@ -31,20 +43,22 @@ class HotRequest:
         self.grant: Grant | None = None
         self.waited_s = waited_s
 
-    def again(self, request_id: str) -> HotRequest:
-        return HotRequest(self._head, self.params, request_id)
+    def again(self, request_id: str, varied: Varied) -> HotRequest:
+        return HotRequest(Head(self._alike, varied), self.params, request_id)
 
     @property
     def method(self) -> str:
-        return self._head.method
+        return self._alike.method
 
     @property
     def target(self) -> str:
-        return self._head.target
+        return self._alike.target
 
     @property
     def headers(self) -> CIMultiDictProxy[str]:
-        return self._head.headers
+        if self._headers is None:
+            self._headers = self._alike.headers(self._varied)
+        return self._headers
 
     def comes(self, peek: Callable[[int], bytes], want: Callable[[Deliver], None]) -> None:
         """The body has still to come. `peek` shows what is here of it; `want` asks for all."""
@@ -54,10 +68,10 @@ class HotRequest:
         self._body = body
 
     def expect(self, count: int) -> tuple[bytes, int]:
-        return (self._peek(count), self._head.content_length) if self._peek is not None else (b"", 0)
+        return (self._peek(count), self._alike.content_length) if self._peek is not None else (b"", 0)
 
     async def read(self, limit: int, deadline: Deadline, clock: Clock) -> Body:
-        if self._head.content_length > limit:
+        if self._alike.content_length > limit:
             raise too_large(limit)
         want, self._want, self._peek = self._want, None, None
         if want is not None:

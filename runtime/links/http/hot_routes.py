@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
-from runtime.links.http.exchanges import Body, Known, Outgoing, Story
-from runtime.links.http.framing import Head
+from runtime.links.http.exchanges import Body, Known, Outgoing, Story, Varied
+from runtime.links.http.heads import Alike
 
 _PARAMETER = re.compile(r"{([a-z_]+)}")
 
@@ -17,6 +17,14 @@ Done = Callable[[Outgoing], None]
 """Gets the answer, once."""
 GiveUp = Callable[[], None]
 """The caller is gone. Nobody is called any more."""
+
+
+class Turn(NamedTuple):
+    """One request's turn on its connection: what is its own of its head, and who gets its answer."""
+
+    request_id: str
+    varied: Varied
+    done: Done
 
 
 class Coming(Protocol):
@@ -27,7 +35,7 @@ class Coming(Protocol):
         """For so long already."""
         ...
 
-    def start(self, body: Body, request_id: str, done: Done) -> GiveUp | None:
+    def start(self, body: Body, turn: Turn) -> GiveUp | None:
         """All of it is here: as `Shortcut.start`."""
         ...
 
@@ -35,14 +43,14 @@ class Coming(Protocol):
 
 
 class Shortcut(Protocol):
-    """What was prepared once for all requests whose heads are in the very same bytes: they are answered without tasks
-    of their own. All that returns None, and has not called `done`, leaves the request to the story."""
+    """What was prepared once for all requests whose heads are alike: they are answered without tasks of their own. All
+    that returns None, and has not called `done`, leaves the request to the story."""
 
-    def start(self, body: Body, request_id: str, done: Done) -> GiveUp | None:
+    def start(self, body: Body, turn: Turn) -> GiveUp | None:
         """Answers a request whose whole body is here, at once or later."""
         ...
 
-    def expect(self, peek: Callable[[int], bytes], body_bytes: int, request_id: str, done: Done) -> Coming | None:
+    def expect(self, peek: Callable[[int], bytes], body_bytes: int, turn: Turn) -> Coming | None:
         """A request whose body, of `body_bytes`, comes: `peek` shows what is here of it. It may be refused now."""
         ...
 
@@ -76,7 +84,7 @@ class HotRoutes:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._routes = [(_compiled(route.pattern), route) for route in routes]
 
-    def match(self, head: Head) -> Hot | None:
+    def match(self, head: Alike) -> Hot | None:
         for pattern, route in self._routes:
             found = pattern.fullmatch(head.target) if route.method == head.method else None
             if found is not None:

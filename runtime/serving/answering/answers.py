@@ -13,7 +13,7 @@ from runtime.links.access.admission import Admission
 from runtime.links.access.grants import ANYBODY, Grant
 from runtime.links.access.hop import Hop, verify_hop
 from runtime.links.escalation.holder import Evidence, Holder, Judged, outward_headers
-from runtime.links.http.exchanges import Clock, Fixed, Incoming, Outgoing
+from runtime.links.http.exchanges import Clock, Fixed, Incoming, Outgoing, Varied
 from runtime.links.http.upstream import Answer, Request, answer_headers
 from runtime.links.process.loop_lag import LoopLag
 from runtime.serving.answering.accounts import Account
@@ -125,6 +125,12 @@ class Answers:
         deadline_ms = terms.deadline_ms or self._settings.default_deadline_ms
         model, version = request.params["model"], request.params.get("version", "")
         return Told(terms, model, version, deadline_ms / 1000.0, headers.HOP in request.headers)
+
+    def told_again(self, told: Told, varied: Varied) -> Told:
+        """What the head of a request says that is alike one that was told. Raises FoothillError `bad_request`."""
+        terms = headers.renewed(told.terms, varied)
+        deadline_ms = terms.deadline_ms or self._settings.default_deadline_ms
+        return Told(terms, told.model, told.version, deadline_ms / 1000.0, told.marked)
 
     def expires_s(self, told: Told, arrived_s: float) -> float:
         """The deadline of a request, less what its caller may lose before it is met here and again after its answer."""

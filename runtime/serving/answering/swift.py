@@ -20,10 +20,10 @@ from runtime.links.access.hop import Hop
 from runtime.links.escalation.holder import Holder
 from runtime.links.http.bodies import too_slow
 from runtime.links.http.exchanges import Body, Clock, Incoming, Known, Outgoing
-from runtime.links.http.hot_routes import Done, GiveUp
+from runtime.links.http.hot_routes import Done, GiveUp, Turn
 from runtime.links.process.alarm import Alarm
 from runtime.serving.answering.accounts import CLIENT_GONE, Account, Accounts
-from runtime.serving.answering.answers import Answers, for_hop
+from runtime.serving.answering.answers import Answers, Told, for_hop
 from runtime.serving.answering.calls import Call
 from runtime.serving.answering.pages import Pages
 from runtime.serving.answering.ready import Ready
@@ -49,7 +49,7 @@ class Ask(Waiting, kw_only=True, eq=False):
     served: Served
     form: Form
     body: Body
-    request_id: str
+    turn: Turn
     tell: Done
     terms: Terms
     grant: Grant
@@ -59,8 +59,9 @@ class Ask(Waiting, kw_only=True, eq=False):
 
 
 class Begun(NamedTuple):
-    """Who asks, where they may; since when, and until when."""
+    """Who asks, where they may, and on which terms; since when, and until when."""
 
+    told: Told
     arrived_s: float
     expires_s: float
     grant: Grant
@@ -74,21 +75,21 @@ class Way:
         self._swift = swift
         self.ready = ready
 
-    def start(self, body: Body, request_id: str, done: Done, begun: Begun | None = None) -> GiveUp | None:
+    def start(self, body: Body, turn: Turn, begun: Begun | None = None) -> GiveUp | None:
         form, served = self.ready.form(body), self.ready.served
         if form is None or served is None:
             return None
-        begun = begun or self._swift.begin(self.ready, request_id)
-        return self._swift.take(self.ready, served, form, body, request_id, done, begun) if begun is not None else None
+        begun = begun or self._swift.begin(self.ready, turn)
+        return self._swift.take(self.ready, served, form, body, turn, begun) if begun is not None else None
 
-    def expect(self, peek: Callable[[int], bytes], body_bytes: int, request_id: str, done: Done) -> Coming | None:
+    def expect(self, peek: Callable[[int], bytes], body_bytes: int, turn: Turn) -> Coming | None:
         if body_bytes > self._swift.max_body_bytes:
             return None
         form, served = self.ready.find(peek(self.ready.json_bytes), body_bytes), self.ready.served
-        begun = self._swift.begin(self.ready, request_id) if served is not None else None
+        begun = self._swift.begin(self.ready, turn) if served is not None else None
         if served is None or begun is None:
             return None
-        coming = Coming(self._swift, self, request_id, done, begun)
+        coming = Coming(self._swift, self, turn, begun)
         if form is not None:
             try:
                 served.batcher.foresee(form.rows, Deadline(begun.expires_s), priority=form.wishes[-1])
@@ -103,11 +104,10 @@ class Way:
 class Coming:
     """`runtime.links.http.hot_routes.Coming`: a request that began this way, and whose body has still to come."""
 
-    def __init__(self, swift: Swift, way: Way, request_id: str, done: Done, begun: Begun) -> None:
+    def __init__(self, swift: Swift, way: Way, turn: Turn, begun: Begun) -> None:
         self._swift = swift
         self._way = way
-        self._request_id = request_id
-        self._done = done
+        self._turn = turn
         self._begun = begun
         swift.accounts.in_flight.count += 1
 
@@ -115,10 +115,10 @@ class Coming:
     def waited_s(self) -> float:
         return self._swift.clock() - self._begun.arrived_s
 
-    def start(self, body: Body, request_id: str, done: Done) -> GiveUp | None:
+    def start(self, body: Body, turn: Turn) -> GiveUp | None:
         self._swift.awaited.clear(self)
         self._swift.accounts.in_flight.count -= 1
-        return self._way.start(body, request_id, done, self._begun)
+        return self._way.start(body, turn, self._begun)
 
     def give_up(self) -> None:
         self._swift.awaited.clear(self)
@@ -127,7 +127,7 @@ class Coming:
         self._swift.accounts.close(account)
 
     def refuse(self, error: Exception) -> None:
-        self._done(self._swift.refusal(self._way.ready, self._request_id, error, self._account()))
+        self._turn.done(self._swift.refusal(self._way.ready, self._turn, error, self._account()))
 
     def _account(self) -> Account:
         return self._swift.accounts.account(self._begun.arrived_s, self._way.ready.told.model, {})
@@ -167,21 +167,21 @@ class Swift:
             return None
         return Way(self, Ready(self.host, request, told, json_bytes)) if json_bytes else None
 
-    def begin(self, ready: Ready, request_id: str) -> Begun | None:
-        """None for a caller that is not admitted, or not known yet: the story says so."""
-        arrived_s, told = self.clock(), ready.told
+    def begin(self, ready: Ready, turn: Turn) -> Begun | None:
+        """None for a caller that is not admitted, or not known yet, or asks on no terms: the story says so."""
+        arrived_s, told = self.clock(), self._told(ready, turn)
+        if told is None:
+            return None
         grant, hop = ANYBODY, None
         if told.marked or self._admission is not None:
-            request = ready.request.again(request_id)
+            request = ready.request.again(turn.request_id, turn.varied)
             admitted = self._admitted(request, told.model)
             if admitted is None:
                 return None
             grant, hop = admitted, self._answers.hop(request)
-        return Begun(arrived_s, self._answers.expires_s(told, arrived_s), grant, hop)
+        return Begun(told, arrived_s, self._answers.expires_s(told, arrived_s), grant, hop)
 
-    def take(
-        self, ready: Ready, served: Served, form: Form, body: Body, request_id: str, done: Done, begun: Begun
-    ) -> GiveUp | None:
+    def take(self, ready: Ready, served: Served, form: Form, body: Body, turn: Turn, begun: Begun) -> GiveUp | None:
         """Lets a request into the batcher. None where it is answered already."""
         _, _, timeout_us, priority = form.wishes
         begun_s = self.clock()
@@ -199,9 +199,9 @@ class Swift:
             served=served,
             form=form,
             body=body,
-            request_id=request_id,
-            tell=done,
-            terms=ready.told.terms,
+            turn=turn,
+            tell=turn.done,
+            terms=begun.told.terms,
             grant=begun.grant,
             hop=begun.hop,
             begun_s=begun_s,
@@ -234,6 +234,15 @@ class Swift:
         if isinstance(error, FoothillError):
             ask.served.statistics.failed((self.clock() - ask.begun_s) * 1000.0)
         self._refuse(ask, error, self._account(ask))
+
+    def _told(self, ready: Ready, turn: Turn) -> Told | None:
+        """What such heads say, with what is this one's own."""
+        if not turn.varied:
+            return ready.told
+        try:
+            return self._answers.told_again(ready.told, turn.varied)
+        except FoothillError:
+            return None
 
     def _admitted(self, request: Incoming, model: str) -> Grant | None:
         """None for who is not, or is not known yet: the story says so."""
@@ -294,7 +303,7 @@ class Swift:
             self._refuse(ask, passed("the answer was written"), account)
             return None
         confidence = "" if sure is None else f"{headers.CONFIDENCE}: {sure!r}\r\n"
-        answer.lines = _LINES % (ask.request_id, *times, confidence)
+        answer.lines = _LINES % (ask.turn.request_id, *times, confidence)
         if ask.hop is not None:
             for_hop(answer, run.whole.readings.answer(at), self.host)
         tell, ask.tell = ask.tell, _nobody
@@ -315,7 +324,8 @@ class Swift:
 
     async def _finish(self, ask: Ask, result: BatchResult, *, drawn: bool) -> None:
         """As the story does, from where the model has answered."""
-        request, told, account = ask.ready.request.again(ask.request_id), ask.ready.told, self._account(ask)
+        told, account = ask.ready.told, self._account(ask)
+        request = ask.ready.request.again(ask.turn.request_id, ask.turn.varied)
         call = Call(
             request,
             told.model,
@@ -338,9 +348,9 @@ class Swift:
             answer = self.accounts.refusal(error, request, account)
         self._end(ask, answer, account)
 
-    def refusal(self, ready: Ready, request_id: str, error: Exception, account: Account) -> Outgoing:
+    def refusal(self, ready: Ready, turn: Turn, error: Exception, account: Account) -> Outgoing:
         """The last of an account."""
-        answer = self.accounts.refusal(error, ready.request.again(request_id), account)
+        answer = self.accounts.refusal(error, ready.request.again(turn.request_id, turn.varied), account)
         self.accounts.close(account)
         return answer
 
@@ -348,7 +358,7 @@ class Swift:
         """Unless it has ended already."""
         tell, ask.tell = ask.tell, _nobody
         if tell is not _nobody:
-            tell(self.refusal(ask.ready, ask.request_id, error, account))
+            tell(self.refusal(ask.ready, ask.turn, error, account))
 
     def _end(self, ask: Ask, answer: Outgoing, account: Account) -> None:
         """Unless it has ended already."""

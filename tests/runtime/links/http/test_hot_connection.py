@@ -18,7 +18,7 @@ from runtime.links.http import hot_connection
 from runtime.links.http.errors import error_middleware, refused
 from runtime.links.http.exchanges import Body, Fixed, Incoming, Known, Outgoing, header_lines
 from runtime.links.http.hot_connection import HotConnection, rendered
-from runtime.links.http.hot_routes import HOT_ROUTES, Coming, Done, GiveUp, HotRoutes, Route, Shortcut
+from runtime.links.http.hot_routes import HOT_ROUTES, Coming, Done, GiveUp, HotRoutes, Route, Shortcut, Turn
 from runtime.links.http.protocol import Runner
 from runtime.links.http.serve import start_app
 from runtime.links.http.through_aiohttp import handler
@@ -111,16 +111,16 @@ class Short:
         self._echo = echo
         self._request = request
 
-    def start(self, body: Body, request_id: str, done: Done) -> GiveUp | None:
-        return self._echo.swift(self._request.again(request_id), body, done)
+    def start(self, body: Body, turn: Turn) -> GiveUp | None:
+        return self._echo.swift(self._request.again(turn.request_id, turn.varied), body, turn.done)
 
-    def expect(self, peek: Callable[[int], bytes], body_bytes: int, request_id: str, done: Done) -> Coming | None:
+    def expect(self, peek: Callable[[int], bytes], body_bytes: int, turn: Turn) -> Coming | None:
         name = self._request.params["name"]
         if name.startswith("picky-defect"):
             raise ZeroDivisionError("a bug")
         if name.startswith("picky"):
             error = FoothillError("overloaded", f"{peek(3)!r} of {body_bytes}: no.")
-            done(refused(error, source="echo", request_id=request_id))
+            turn.done(refused(error, source="echo", request_id=turn.request_id))
         return Awaited(self, self._echo, name) if name.startswith("awaited") else None
 
 
@@ -135,8 +135,8 @@ class Awaited:
         self._name = name
         echo.awaited.append(name)
 
-    def start(self, body: Body, request_id: str, done: Done) -> GiveUp | None:
-        return None if self._name.startswith("awaited-odd") else self._short.start(body, request_id, done)
+    def start(self, body: Body, turn: Turn) -> GiveUp | None:
+        return None if self._name.startswith("awaited-odd") else self._short.start(body, turn)
 
     def give_up(self) -> None:
         self._echo.gone.append(self._name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from contracts.messages import Audit, Certificate
 from contracts.tickets import Limits
 from runtime.links.access.admission import Admission
 from runtime.links.access.grants import Grant, Usage
+from runtime.links.access.hop import sign_hop
 from runtime.links.escalation.holder import Certificates, Holder
 from runtime.links.http.serve import start_app
 from runtime.links.http.upstream import Upstreams
@@ -80,7 +82,9 @@ Build = Callable[..., Any]
 async def build(host: ModelHost, load: Load, serve: Serve, cloud: Cloud) -> AsyncIterator[Build]:
     upstreams, holders = Upstreams(), list[Holder]()
 
-    async def start(*, audit_rate: float = 0.0, threshold: float | None = None, **options: Any) -> Node:
+    async def start(
+        *, audit_rate: float = 0.0, threshold: float | None = None, hop_key: bytes | None = None, **options: Any
+    ) -> Node:
         loaded = load(make_lookup, ruled=True)
         telemetry, audits = Telemetry(), list[Audit]()
         stratum = loaded.stratum
@@ -99,7 +103,7 @@ async def build(host: ModelHost, load: Load, serve: Serve, cloud: Cloud) -> Asyn
         )
         holders.append(holder)
         await host.activate("lookup", loaded)
-        settings = ServingSettings(node="fra-1", tier="edge")
+        settings = ServingSettings(node="fra-1", tier="edge", hop_key=hop_key)
         app = create_app(host, settings, holder=holder, telemetry=telemetry, **options)
         return Node(await serve(app=app), host, telemetry, audits)
 
@@ -212,22 +216,63 @@ async def test_audits_are_drawn_once_from_all_that_are_kept(
     assert {audit.edge_answer for audit in node.audits} == set("0123")
 
 
-async def test_one_in_a_known_form_takes_no_task(build: Build) -> None:
-    node = await build()
-    caller = await RawCaller.connect(node.url)
+@contextmanager
+def stories() -> Iterator[list[str]]:
+    """The tasks that are made to answer requests."""
     made: list[str] = []
 
     def make(loop: asyncio.AbstractEventLoop, story: Any, **options: Any) -> asyncio.Task[Any]:
-        made.append(story.__qualname__)
+        if "RawCaller" not in story.__qualname__ and "read" not in story.__qualname__:
+            made.append(story.__qualname__)
         return asyncio.Task(story, loop=loop, **options)
 
-    asyncio.get_running_loop().set_task_factory(make)
-    for _ in range(3):
-        made.clear()
-        await caller.send(question(1, "r", Foothill_Escalation="never"))
-        assert (await caller.answer()).status == 200
-    asyncio.get_running_loop().set_task_factory(None)
-    assert not [name for name in made if "RawCaller" not in name and "read" not in name]
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(make)
+    yield made
+    loop.set_task_factory(None)
+
+
+async def test_one_in_a_known_form_takes_no_task(build: Build) -> None:
+    node = await build()
+    caller = await RawCaller.connect(node.url)
+    await caller.send(question(1, "r", Foothill_Escalation="never"))
+    await caller.answer()
+    with stories() as made:
+        for _ in range(2):
+            await caller.send(question(1, "r", Foothill_Escalation="never"))
+            assert (await caller.answer()).status == 200
+    assert made == []
+    await caller.close()
+
+
+async def test_requests_with_ids_deadlines_and_marks_of_their_own_take_none_either(build: Build) -> None:
+    node = await build(hop_key=HOP_KEY)
+    caller = await RawCaller.connect(node.url)
+
+    def own(number: int, *, deadline_ms: float = 30_000.0, marked_for: int = -1) -> bytes:
+        mark = sign_hop(HOP_KEY, "router", f"r{number if marked_for < 0 else marked_for}", time.time())
+        return question(1, f"r{number}", Foothill_Hop=mark, Foothill_Deadline_Ms=f"{deadline_ms:09.3f}")
+
+    await caller.send(own(1))
+    assert (await caller.answer()).headers["Foothill-Reason"] == "unsettled"
+    with stories() as made:
+        for number in (2, 3):
+            await caller.send(own(number))
+            told = await caller.answer()
+            assert (told.status, told.headers["Foothill-Request-Id"]) == (200, f"r{number}")
+            assert told.headers["Foothill-Reason"] == "unsettled"
+            assert told.headers[ANSWER] == "1"
+        await caller.send(own(4, deadline_ms=0.001))
+        told = await caller.answer()
+        assert (told.status, b"deadline_exceeded" in told.body) == (504, True)
+    assert made == []
+    # The mark of another request is none: this server holds it then, and its cloud is asked.
+    await caller.send(own(5, marked_for=6))
+    assert (await caller.answer()).headers["Foothill-Tier"] == "cloud"
+    # What cannot be read is told as for the first of its kind.
+    await caller.send(own(7).replace(b"30000.000", b"soon.0000"))
+    told = await caller.answer()
+    assert (told.status, b"Foothill-Deadline-Ms" in told.body) == (400, True)
     await caller.close()
 
 
@@ -381,19 +426,12 @@ PARTS = pytest.mark.parametrize("without", [1, len(binary(1, **AS_BINARY)[0])], 
 @PARTS
 async def test_one_whose_body_comes_later_takes_no_task_either(slow: Begin, without: int) -> None:
     one = await slow()
-    made: list[str] = []
-
-    def make(loop: asyncio.AbstractEventLoop, story: Any, **options: Any) -> asyncio.Task[Any]:
-        made.append(story.__qualname__)
-        return asyncio.Task(story, loop=loop, **options)
-
-    asyncio.get_running_loop().set_task_factory(make)
-    for _ in range(2):
-        await one.begin(KNOWN, without=without)
-        await one.caller.send(KNOWN[-without:])
-        told = await one.caller.answer()
-        assert (told.status, row(told)) == (200, [0.0, 10.0, 0.0, 0.0])
-    asyncio.get_running_loop().set_task_factory(None)
+    with stories() as made:
+        for _ in range(2):
+            await one.begin(KNOWN, without=without)
+            await one.caller.send(KNOWN[-without:])
+            told = await one.caller.answer()
+            assert (told.status, row(told)) == (200, [0.0, 10.0, 0.0, 0.0])
     assert "HotConnection._tell" not in made
     assert one.left == (0, 0, 0)
     assert one.node.reasons == {"asked-never": 3}
