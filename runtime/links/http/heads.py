@@ -60,11 +60,11 @@ class Alike:
 
     def varied(self, data: bytes) -> Varied | None:
         """The values in `data` where it begins with a head that is alike, else None."""
+        if not self._spans:
+            return _NOTHING if data.startswith(self._pieces[0][1]) else None
         for start, piece in self._pieces:
             if not data.startswith(piece, start):
                 return None
-        if not self._spans:
-            return _NOTHING
         values = {}
         for name, start, end in self._spans:
             value = data[start:end]

@@ -169,9 +169,12 @@ class Swift:
 
     def begin(self, ready: Ready, turn: Turn) -> Begun | None:
         """None for a caller that is not admitted, or not known yet, or asks on no terms: the story says so."""
-        arrived_s, told = self.clock(), self._told(ready, turn)
-        if told is None:
-            return None
+        arrived_s, told = self.clock(), ready.told
+        if turn.varied:
+            try:
+                told = self._answers.told_again(told, turn.varied)
+            except FoothillError:
+                return None
         grant, hop = ANYBODY, None
         if told.marked or self._admission is not None:
             request = ready.request.again(turn.request_id, turn.varied)
@@ -234,15 +237,6 @@ class Swift:
         if isinstance(error, FoothillError):
             ask.served.statistics.failed((self.clock() - ask.begun_s) * 1000.0)
         self._refuse(ask, error, self._account(ask))
-
-    def _told(self, ready: Ready, turn: Turn) -> Told | None:
-        """What such heads say, with what is this one's own."""
-        if not turn.varied:
-            return ready.told
-        try:
-            return self._answers.told_again(ready.told, turn.varied)
-        except FoothillError:
-            return None
 
     def _admitted(self, request: Incoming, model: str) -> Grant | None:
         """None for who is not, or is not known yet: the story says so."""
