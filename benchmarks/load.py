@@ -7,6 +7,7 @@ only the status and the length, and its own CPU time is part of every figure.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import time
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ import numpy.typing as npt
 
 _HEAD_END = b"\r\n\r\n"
 _STATUS, _OK = slice(9, 12), 200
+_ID_BYTES = 16
+_IDS = itertools.count()
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
 
 
@@ -26,11 +29,13 @@ class LoadError(Exception):
 
 
 class Target(NamedTuple):
-    """Where to connect, and the whole request as it goes over the wire."""
+    """Where to connect, and the whole request as it goes over the wire; with `id_at`, an id lies there that is another
+    one in each request."""
 
     host: str
     port: int
     request: bytes
+    id_at: int = 0
 
 
 class Load(NamedTuple):
@@ -50,6 +55,14 @@ def post(url: str, path: str, headers: Mapping[str, str], body: bytes) -> Target
     return Target(parts.hostname, parts.port, "\r\n".join(lines).encode() + _HEAD_END + body)
 
 
+def with_ids(target: Target) -> Target:
+    """The same, but for a `Foothill-Request-Id` in each request."""
+    line = b"\r\nFoothill-Request-Id: "
+    at = target.request.index(b"\r\n")
+    request = target.request[:at] + line + bytes(_ID_BYTES) + target.request[at:]
+    return target._replace(request=request, id_at=at + len(line))
+
+
 async def drive(target: Target, *, concurrency: int, seconds: float, poll: bool = False) -> Load:
     """Keeps `concurrency` requests under way for `seconds`, then waits for the last answers.
 
@@ -59,7 +72,7 @@ async def drive(target: Target, *, concurrency: int, seconds: float, poll: bool 
     """
     loop = asyncio.get_running_loop()
     connections = [
-        (await loop.create_connection(lambda: _Connection(target.request), target.host, target.port))[1]
+        (await loop.create_connection(lambda: _Connection(target), target.host, target.port))[1]
         for _ in range(concurrency)
     ]
     started_s, started_cpu_s = time.perf_counter(), time.process_time()
@@ -135,11 +148,12 @@ class Caller(asyncio.Protocol):
 
 
 class _Connection(Caller):
-    """Sends the same request over and over."""
+    """Sends the same request over and over, but for its id."""
 
-    def __init__(self, request: bytes) -> None:
+    def __init__(self, target: Target) -> None:
         super().__init__()
-        self._request = request
+        self._request, at = target.request, target.id_at
+        self._around_id = (self._request[:at], self._request[at + _ID_BYTES :]) if at else None
         self._sent_s = 0.0
         self._until_s = 0.0
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -167,5 +181,9 @@ class _Connection(Caller):
         if self.transport is None or self.transport.is_closing():
             self.failed("the connection was lost")
             return
+        request = self._request
+        if self._around_id is not None:
+            before, after = self._around_id
+            request = b"%b%016x%b" % (before, next(_IDS), after)
         self._sent_s = time.perf_counter()
-        self.transport.write(self._request)
+        self.transport.write(request)

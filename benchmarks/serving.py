@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import bundles
 from benchmarks.bundles import Body, Served
-from benchmarks.load import post
+from benchmarks.load import Target, post, with_ids
 from benchmarks.report import Report, report
 from benchmarks.rounds import (
     Case,
@@ -31,7 +31,7 @@ NAME = "serving"
 CONCURRENCIES = (1, 8, 32)
 RAW, LIMIT = "raw ONNX Runtime", "the load's limit"
 RAW_THREADS, RAW_TWICE, EDGE_TWO = "raw, two threads", "raw, two processes", "edge infer, two cores"
-EDGE, CLOUD, PREDICT = "edge infer", "cloud infer", "edge predict"
+EDGE, CLOUD, PREDICT, EDGE_IDS = "edge infer", "cloud infer", "edge predict", "edge infer, own ids"
 
 NOTES = (
     "Closed loop. `of raw`: requests a second over the calls a second of raw ONNX Runtime (batch 1, one thread, same "
@@ -43,7 +43,8 @@ NOTES = (
     "two cores: the node (one thread a run, so two lanes) and its client share both; `of raw` is of the better of two "
     "threads in one process and two processes of one thread each.",
     "edge: the node's path for direct callers (its holder decides, no cloud). cloud: the cloud tier's. infer: binary "
-    "tensor in and out over the Open Inference Protocol. predict: a PNG in, JSON out.",
+    "tensor in and out over the Open Inference Protocol. predict: a PNG in, JSON out. own ids: each request has an id "
+    "of its own, as those have that are traced.",
 )
 
 
@@ -98,7 +99,7 @@ async def _on_two_cores(stage: Stage, model: Served, closing: AsyncExitStack) ->
     node = stage.start_node("both", config, *cores)
     threads = await closing.enter_async_context(stage.engine(model_file, tensor, *cores))
     single = [await closing.enter_async_context(stage.engine(model_file, tensor, core)) for core in cores]
-    target = post(node.url, model.infer.path, model.infer.headers, model.infer.content)
+    target = _target(node, model.infer)
     return {
         _Question(RAW_THREADS, 1): threads,
         _Question(RAW_TWICE, len(cores)): _at_once(single),
@@ -141,11 +142,17 @@ def _cases(stage: Stage, model: Served, edge: Server, cloud: Server, canned: Ser
         for case in asked
         for concurrency in CONCURRENCIES
     }
+    own = stage.asking(edge, with_ids(_target(edge, model.infer)), _MOST, poll=True)
+    cases[_Question(EDGE_IDS, _MOST)] = own
     return {**cases, _LIMIT: _asking(stage, canned, model.infer, _LIMIT.concurrency)}
 
 
 def _asking(stage: Stage, server: Server, body: Body, concurrency: int) -> Case:
-    return stage.asking(server, post(server.url, body.path, body.headers, body.content), concurrency, poll=True)
+    return stage.asking(server, _target(server, body), concurrency, poll=True)
+
+
+def _target(server: Server, body: Body) -> Target:
+    return post(server.url, body.path, body.headers, body.content)
 
 
 _RAW = _Question(RAW, 1)

@@ -21,7 +21,10 @@ from model_compiler.digits.recipe import DigitsBundles
 pytestmark = pytest.mark.integration
 
 CASES: dict[str, set[Any]] = {
-    "serving": {serving.RAW, serving.LIMIT, serving.EDGE, serving.CLOUD, serving.PREDICT, serving.EDGE_TWO},
+    "serving": {
+        *(serving.RAW, serving.LIMIT, serving.EDGE, serving.EDGE_IDS, serving.CLOUD, serving.PREDICT),
+        serving.EDGE_TWO,
+    },
     "overload": {overload.STEADY, overload.TWICE, overload.AFTER},
     "router": {router.DIRECT, router.PROXIED, router.LEASE, router.BARE},
     "client": {
