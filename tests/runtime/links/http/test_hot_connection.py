@@ -103,7 +103,8 @@ class Echo:
 
 
 class Short:
-    """Echo's. Of a body that comes, a name says what is done: it is `awaited`, or refused (`picky`)."""
+    """Echo's. Of a body that comes, a name says what is done: it is waited for (`awaited`, `wait`), or refused
+    (`picky`)."""
 
     waited_s = 0.0
 
@@ -121,7 +122,7 @@ class Short:
         if name.startswith("picky"):
             error = FoothillError("overloaded", f"{peek(3)!r} of {body_bytes}: no.")
             turn.done(refused(error, source="echo", request_id=turn.request_id))
-        return Awaited(self, self._echo, name) if name.startswith("awaited") else None
+        return Awaited(self, self._echo, name) if name.startswith(("awaited", "wait")) else None
 
 
 class Awaited:
