@@ -10,10 +10,12 @@ from runtime.links.process.alarm import Alarm
 
 
 async def test_each_is_called_once_at_its_time_and_who_was_cleared_never() -> None:
-    rung: dict[int, float] = {}
+    rung, ended = dict[int, float](), asyncio.Event()
 
     def ring(item: int) -> None:
         rung[item] = time.monotonic()
+        if item == 49:
+            ended.set()
 
     alarm: Alarm[int] = Alarm(ring)
     begun_s = time.monotonic()
@@ -23,35 +25,42 @@ async def test_each_is_called_once_at_its_time_and_who_was_cleared_never() -> No
     for item in range(0, 50, 2):
         alarm.clear(item)
     alarm.clear(99)
-    await asyncio.sleep(0.4)
+    await asyncio.wait_for(ended.wait(), 10)
     assert [*rung] == [*range(1, 50, 2)]
     assert all(at_s >= begun_s + item / 200 for item, at_s in rung.items())
 
 
 async def test_who_is_set_or_cleared_while_it_rings_is_heard_too() -> None:
-    rung: list[str] = []
+    rung, ended = list[str](), asyncio.Event()
 
     def ring(item: str) -> None:
         rung.append(item)
         if item == "first":
             alarm.clear("second")
             alarm.set("third", time.monotonic() + 0.02)
+        if item == "third":
+            ended.set()
 
     alarm: Alarm[str] = Alarm(ring)
     alarm.set("first", 0.0)
     alarm.set("second", 0.0)
-    await asyncio.sleep(0.15)
+    await asyncio.wait_for(ended.wait(), 10)
     assert rung == ["first", "third"]
 
 
 async def test_a_time_that_is_moved_counts_as_it_is() -> None:
-    rung: list[str] = []
-    alarm: Alarm[str] = Alarm(rung.append)
+    rung, ended = list[str](), asyncio.Event()
+
+    def ring(item: str) -> None:
+        rung.append(item)
+        ended.set()
+
+    alarm: Alarm[str] = Alarm(ring)
     alarm.set("a", time.monotonic() + 0.01)
     alarm.set("a", time.monotonic() + 60)
     alarm.set("b", time.monotonic() + 60)
     alarm.set("b", time.monotonic() + 0.02)
-    await asyncio.sleep(0.1)
+    await asyncio.wait_for(ended.wait(), 10)
     assert rung == ["b"]
     alarm.stop()
 
