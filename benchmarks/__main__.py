@@ -11,13 +11,13 @@ from typing import Annotated
 import msgspec
 import typer
 
-from benchmarks import client, machine, mqtt, overload, peers, router, serving
+from benchmarks import client, cold_start, machine, mqtt, overload, peers, router, serving
 from benchmarks.report import Report, Reports, markdown
 from benchmarks.rounds import FULL, Profile
 from benchmarks.stage import Benchmark, perform
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    module.NAME: module.measure for module in (serving, overload, router, client, mqtt)
+    module.NAME: module.measure for module in (serving, overload, cold_start, router, client, mqtt)
 }
 ONLY_BY_NAME: Mapping[str, Benchmark] = {peers.NAME: peers.measure}
 """What needs environments of its own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -87,7 +88,7 @@ def describe() -> Machine:
 class Watch:
     """Counts, from its making on, what the machine did for others than this process and `children`.
 
-    Of a child that ends meanwhile only what it did before counts as its own.
+    A child that ends meanwhile counts once it has been waited for.
     """
 
     def __init__(self, children: Sequence[int]) -> None:
@@ -103,9 +104,11 @@ class Watch:
 
     def _own(self) -> float:
         for pid in self._children_s:
+            self._children_s[pid] = 0.0
             with suppress(OSError):
                 self._children_s[pid] = cpu_s(pid)
-        return time.process_time() + sum(self._children_s.values())
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.process_time() + ended.ru_utime + ended.ru_stime + sum(self._children_s.values())
 
 
 def _kernel_times() -> tuple[float, float]:

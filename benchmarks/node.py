@@ -26,6 +26,7 @@ from runtime.links.process.telemetry import Telemetry
 from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.app import create_app
 from runtime.serving.engines.fingerprint import detect
+from runtime.serving.engines.providers import Wish
 from runtime.serving.models.golden import open_tested
 from runtime.serving.models.hosting import ModelHost
 
@@ -51,9 +52,10 @@ async def _serving(config: NodeConfig) -> AsyncIterator[web.Application]:
     host, upstreams = ModelHost(threads=config.threads), Upstreams()
     certificates, telemetry = Certificates(), Telemetry()
     hop_key = bytes.fromhex(config.hop_key)
+    target, wish = detect().target, Wish(cache=Path(config.ready).with_suffix(".kept"))
     for directory in config.bundles:
         packed = pack.read(Path(directory))
-        loaded = open_tested(packed.directory, packed.digest, target=detect().target, threads=config.threads)
+        loaded = open_tested(packed.directory, packed.digest, target=target, threads=config.threads, wish=wish)
         seed = seed_certificate(packed.manifest.model, loaded.artifact)
         if seed is not None:
             certificates.put(seed)

@@ -16,6 +16,19 @@ class Calls(msgspec.Struct):
     latencies_ms: list[float]
 
 
+class Opened(msgspec.Struct):
+    """What one run of `benchmarks.opened` came to. `from_kept`: the optimized graph of an earlier start was opened."""
+
+    load_ms: float
+    first_answer_ms: float
+    cpu_s: float
+    memory_bytes: int
+    from_kept: bool
+
+    def line(self) -> str:
+        return msgspec.json.encode(self).decode() + "\n"
+
+
 def tell_ready(path: str, url: str) -> None:
     """Writes a URL so that whoever sees the file sees all of it."""
     beside = Path(f"{path}.{os.getpid()}")

@@ -20,7 +20,7 @@ from runtime.links.access.admission import HOW_TO_ASK, open_admission
 from runtime.links.access.ticket_keys import TicketKeys
 from runtime.links.bundles.blob_http import http_ways
 from runtime.links.bundles.fetch import fetch_bundle
-from runtime.links.bundles.store import BundleStore
+from runtime.links.bundles.store import RESERVE_BYTES, BundleStore
 from runtime.links.http.exposure import check_exposure
 from runtime.links.http.https import listener_context
 from runtime.links.http.serve import configure_logging, run_loop, serve_app
@@ -62,7 +62,7 @@ def build(config: Config) -> web.Application:
     store = BundleStore(Path(config.state_dir) / STORE_DIR)
     store.sweep()
     host = ModelHost(expected=config.models, max_waiting=config.max_waiting, threads=config.threads)
-    wish = Wish(config.provider, config.provider_fallback, Path(config.state_dir) / PROVIDERS_DIR)
+    wish = Wish(config.provider, config.provider_fallback, Path(config.state_dir) / PROVIDERS_DIR, RESERVE_BYTES)
     bundles = StoredBundles(host, store, target=target, threads=config.threads, wish=wish)
     trust = _Trust(config)
     keys = TicketKeys(trust.fleet) if config.auth.tickets else None

@@ -108,7 +108,7 @@ async def _ground(config: Config, enrolment: Enrolment, state_dir: Path) -> _Gro
         fingerprint=await asyncio.to_thread(
             detect, target=config.target, provider=config.provider, fallback=config.provider_fallback
         ),
-        wish=Wish(config.provider, config.provider_fallback, state_dir / PROVIDERS_DIR),
+        wish=Wish(config.provider, config.provider_fallback, state_dir / PROVIDERS_DIR, config.reserve_bytes),
         room=Room(available_bytes, config.memory_reserve_bytes, config.memory_short),
         telemetry=Telemetry(),
         host=ModelHost(max_waiting=config.max_waiting, threads=config.threads),
@@ -136,6 +136,7 @@ def _updater(ground: _Ground, trust: TrustedFleet, ways: Ways, certificates: Nod
         loader=loader,
         rule=Rule(config.probation_s, config.probation_requests),
         serving=partial(_seed, certificates),
+        made=ground.wish.cache,
     )
     NodeMetrics(ground.telemetry.registry, updater)
     return updater

@@ -55,7 +55,7 @@ class Intake:
             await self._fetch_bundle(model, digest, manifest)
         except NoSpace as error:
             log.warning("%s: %s Dropping what is not needed.", model, error.message)
-            await self._leftovers.drop()
+            await self._leftovers.make_room()
             await self._fetch_bundle(model, digest, manifest)
 
     async def verify(self, model: str, digest: str, manifest: bytes | None) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from edge_node.records import attempt
 from edge_node.slots import SlotFile
 from runtime.links.bundles.store import BundleStore
+from runtime.serving.engines.provider_cache import clear
 
 
 class Leftovers:
     """`working` are the digests that updates are at, `waiting` those that will be tried again. That a disk does not let
-    go of something fails no update."""
+    go of something fails no update. `made` is where engines keep what they make of artifacts."""
 
-    def __init__(self, store: BundleStore, slots: SlotFile) -> None:
+    def __init__(self, store: BundleStore, slots: SlotFile, made: Path | None = None) -> None:
         self.working: set[str] = set()
         self.waiting: set[str] = set()
         self._store = store
         self._slots = slots
+        self._made = made
         self._dropping = asyncio.Lock()
 
     async def drop(self) -> None:
@@ -31,6 +34,12 @@ class Leftovers:
             used = self.working.union(*(slot.digests() for slot in self._slots.models.values()))
             coming = self.working | self.waiting
             await attempt(lambda: self._store.collect(used, coming))
+
+    async def make_room(self) -> None:
+        """The same, and what can be made again."""
+        await self.drop()
+        if self._made is not None:
+            await asyncio.to_thread(clear, self._made)
 
     async def sweep(self) -> None:
         """What writes of an earlier life have left half-way. Before anything else is written."""

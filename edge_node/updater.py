@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 
@@ -61,6 +62,7 @@ class Updater:
         loader: Loader,
         rule: Rule,
         serving: Callable[[LoadedModel], None],
+        made: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -70,7 +72,7 @@ class Updater:
         self._clock = clock
         self._wall = wall
         self._reports = Reports(host, slots)
-        self._leftovers = Leftovers(store, slots)
+        self._leftovers = Leftovers(store, slots, made)
         self._service = Service(store, host, loader, serving)
         self._intake = Intake(store, slots, self._service, self._reports, self._leftovers, fetch=fetch, loader=loader)
         self._sequence = slots.sequence

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from benchmarks import client, mqtt, overload, router, serving
+from benchmarks import client, cold_start, mqtt, overload, router, serving
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.bundles import ASSETS
 from benchmarks.report import Report, markdown
@@ -26,6 +26,7 @@ CASES: dict[str, set[Any]] = {
         serving.EDGE_TWO,
     },
     "overload": {overload.STEADY, overload.TWICE, overload.AFTER},
+    "cold start": {cold_start.ARTIFACT, cold_start.FIRST, cold_start.KEPT},
     "router": {router.DIRECT, router.PROXIED, router.LEASE, router.BARE},
     "client": {
         client.BARE,

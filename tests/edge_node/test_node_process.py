@@ -20,7 +20,9 @@ import pytest
 import simplejpeg
 
 from contracts.manifest import FILE
+from runtime.serving.engines.kept_graph import WEIGHTS
 from tests.edge_node.bundle_factory import describe, pack
+from tests.runtime.serving.bundle_factory import make_classifier
 
 pytestmark = pytest.mark.integration
 
@@ -173,12 +175,13 @@ def test_from_a_token_to_answers_through_a_kill_and_a_cut_uplink(fleet: Fleet, t
     try:
         node_url = node.url()
         assert predict(node_url).status_code == 404
-        digest = pack(tmp_path / "bundle")
+        digest = make_classifier(tmp_path / "bundle", size=192)
         fleet.publish(tmp_path / "bundle")
         fleet.roll_out("digits-edge@1")
         answer = predict(node_url)
         assert answer.status_code == 200, answer.text
         assert answer.headers["Foothill-Digest"] == digest
+        assert maps_weights(node)
         assert answer.headers["Foothill-Node"] == "frankfurt"
         refused = predict(node_url, residency="us-east")
         assert (refused.status_code, refused.json()["code"]) == (403, "residency_denied")
@@ -189,10 +192,15 @@ def test_from_a_token_to_answers_through_a_kill_and_a_cut_uplink(fleet: Fleet, t
         fleet.stop()
         node = Process(*EDGE, "run", str(tmp_path / "edge.toml"))
         assert predict(node.url()).status_code == 200
+        assert maps_weights(node)
     finally:
         code = node.end()
     assert code == 0, node.said
     assert "Traceback" not in node.said, node.said
+
+
+def maps_weights(node: Process) -> bool:
+    return WEIGHTS in Path(f"/proc/{node.process.pid}/maps").read_text()
 
 
 def test_bundle_files_are_handed_to_the_admin_only(fleet: Fleet, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from edge_node.latency import LatencyRule
 from edge_node.probation import Rule
 from edge_node.room import Room
 from edge_node.slots import Slot, Trial
+from runtime.links.bundles.store import BundleStore, NoSpace
 from runtime.links.process.disk import RealDisk, Writing
 from runtime.serving.engines.engine import Engine
 from runtime.serving.engines.tensors import Array
@@ -577,6 +578,27 @@ class Full(RealDisk):
         if self.full:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return super().open(path, at=at, mode=mode)
+
+
+async def test_for_a_bundle_that_finds_no_room_goes_what_can_be_made_again(
+    tmp_path: Path, warehouse: Warehouse
+) -> None:
+    made = tmp_path / "node" / "providers" / "sha256-a"
+    made.mkdir(parents=True)
+    (made / "weights.bin").write_bytes(b"x")
+    store = BundleStore(tmp_path / "node" / "store", reserve_bytes=0)
+    plenty = warehouse.fetch_into(store)
+
+    async def fetch(model: str, digest: str, manifest: bytes | None) -> Path:
+        if made.exists():
+            raise NoSpace("The disk has 3 bytes left.")
+        return await plenty(model, digest, manifest)
+
+    bench = Bench(tmp_path / "node", warehouse, store=store, fetch=fetch)
+    one = warehouse.pack("1")
+    assert await bench.updater.apply(desired(1, {"digits": one}), {})
+    assert bench.serving() == one
+    await bench.host.close()
 
 
 async def test_on_a_full_disk_a_node_starts_serves_and_goes_back(tmp_path: Path, warehouse: Warehouse) -> None:

@@ -121,6 +121,7 @@ class Bench:
             loader=Loader(self.store, self.host, open_bundle, target="cpu-x86", room=room, latency=latency),
             rule=rule,
             serving=lambda loaded: self.serving_next(loaded),
+            made=directory / "providers",
             wall=lambda: self.wall_s(),
         )
         self.updater.changed.append(self._note)

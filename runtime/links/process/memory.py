@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Mapping
+from typing import Any
 
 KEPT_BYTES = 32 << 20
 LARGEST_KEPT_BYTES = 8 << 20
@@ -20,7 +21,21 @@ def keep_freed(environment: Mapping[str, str] = os.environ) -> bool:
     such as a model's weights, still go back at once. Does nothing where glibc is tuned from outside, or is not there.
     See mallopt(3).
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    mallopt = _of_the_c_library("mallopt")
     if mallopt is None or any(name in environment for name in _TUNED):
         return False
     return bool(mallopt(_MMAP_THRESHOLD, LARGEST_KEPT_BYTES) and mallopt(_TRIM_THRESHOLD, KEPT_BYTES))
+
+
+def give_back() -> None:
+    """Hands freed memory back to the kernel, whatever is kept otherwise: after work that is not done again soon.
+
+    Blocks for some milliseconds. See malloc_trim(3).
+    """
+    trim = _of_the_c_library("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _of_the_c_library(name: str) -> Any:
+    return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None

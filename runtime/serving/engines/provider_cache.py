@@ -1,4 +1,5 @@
-"""Where a provider keeps what it compiles from an artifact, for the next start. It may be removed at any time."""
+"""Where what was made of an artifact is kept for the next start: a graph that ONNX Runtime optimized, what a provider
+compiled. It may be removed at any time."""
 
 from __future__ import annotations
 
@@ -31,6 +32,12 @@ def room_for(root: Path, digest: str) -> Path | None:
         log.warning("nothing compiled is kept: %s", error)
         return None
     return place
+
+
+def clear(root: Path) -> None:
+    """Makes room on the disk. What is open stays so, and its room comes back when it is closed."""
+    for place in root.glob("*"):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _collect(root: Path, used: Path) -> None:

@@ -56,11 +56,13 @@ COMPILERS: frozenset[Choice] = frozenset(("tensorrt", "openvino"))
 
 class Wish(msgspec.Struct, frozen=True):
     """What the configuration of a process asks for. With `fallback` others may run what the provider does not, and it
-    is reported; without it that is an error. `cache` is where all that providers compile is kept; None: nowhere."""
+    is reported; without it that is an error. `cache` is where all that is made of artifacts is kept, None: nowhere;
+    `reserve_bytes` of its disk are left free."""
 
     provider: Choice = "auto"
     fallback: bool = False
     cache: Path | None = None
+    reserve_bytes: int = 0
 
 
 class Plan(NamedTuple):

@@ -42,7 +42,16 @@ def open_tested(
     loaded_s = clock()
     try:
         check_golden(loaded)
-        answered_s = clock()
+    except FoothillError as error:
+        loaded.close()
+        if loaded.kept is None:
+            raise
+        loaded.kept.refuse(error.message)  # the artifact itself may be right
+        return open_tested(directory, digest, target=target, threads=threads, wish=wish, clock=clock)
+    if loaded.kept is not None:
+        loaded.kept.survived()
+    answered_s = clock()
+    try:
         warm_up(loaded)
     except FoothillError:
         loaded.close()

@@ -14,6 +14,7 @@ from contracts.manifest import Artifact, Manifest, Preprocess
 from runtime.serving.batching.service_times import ServiceTimes
 from runtime.serving.engines import providers
 from runtime.serving.engines.engine import Engine, Interruptible
+from runtime.serving.engines.kept_graph import WORTH_BYTES, KeptGraph
 from runtime.serving.engines.onnx_engine import OnnxEngine
 from runtime.serving.engines.opening import Opening
 from runtime.serving.engines.provider_cache import room_for
@@ -29,7 +30,8 @@ class LoadedModel:
 
     `times` is what its runs take: nothing is known of it before a warm-up or the first runs. `asked` is the provider
     that was to run it, "" where the engine has no choice; `placement` tells what each provider runs. `opening` is what
-    opening it took, None where nobody has measured it.
+    opening it took, None where nobody has measured it; `kept` the graph that runs in the artifact's place, on trial
+    until it has answered right.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class LoadedModel:
         self.stratum = artifact.confidence.stratum if artifact.confidence is not None else ""
         self.preprocessor = Preprocessor(manifest.preprocess) if manifest.preprocess is not None else None
         self.opening: Opening | None = None
+        self.kept: KeptGraph | None = None
         self.times = ServiceTimes(manifest.max_batch if self.batches else 1)
 
     @classmethod
@@ -81,14 +84,20 @@ class LoadedModel:
     ) -> LoadedModel:
         artifact = pick_artifact(manifest, target, wish)
         _check_servable(manifest)
-        plan = providers.plan(wish, target, manifest, artifact, threads=threads, cache=_cache(wish, manifest, artifact))
-        engine = OnnxEngine(directory / artifact.file, plan=plan, threads=threads)
+        file, cache = directory / artifact.file, _cache(wish, manifest, artifact)
+        plan = providers.plan(wish, target, manifest, artifact, threads=threads, cache=cache)
+        kept = KeptGraph(cache, file, reserve_bytes=wish.reserve_bytes) if cache is not None else None
+        engine = OnnxEngine(file, plan=plan, threads=threads, kept=kept)
         try:
             engine.check(manifest.inputs, manifest.outputs)
         except FoothillError:
             engine.close()
             raise
-        return cls(directory, digest, manifest, artifact, engine, target, asked=plan.asked, placement=engine.placement)
+        opened = cls(
+            directory, digest, manifest, artifact, engine, target, asked=plan.asked, placement=engine.placement
+        )
+        opened.kept = engine.kept
+        return opened
 
     @property
     def fell_back(self) -> bool:
@@ -140,7 +149,8 @@ def pick_artifact(manifest: Manifest, target: str, wish: Wish | None = None) -> 
 
 
 def _cache(wish: Wish, manifest: Manifest, artifact: Artifact) -> Path | None:
-    if wish.cache is None or wish.provider not in COMPILERS:
+    worth = wish.provider in COMPILERS or manifest.files[artifact.file].bytes >= WORTH_BYTES
+    if wish.cache is None or not worth:
         return None
     return room_for(wish.cache, manifest.files[artifact.file].sha256)
 

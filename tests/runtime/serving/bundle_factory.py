@@ -155,6 +155,40 @@ def make_lookup(directory: Path, *, classes: int = 4, ruled: bool = False, **cha
     return pack(directory, model, {"index": np.array([[0], [1]])}, rule=rule, **{**fields, **changes})
 
 
+def make_convolutions(directory: Path) -> str:
+    """The model `convolutions`: from `[batch, 3, 32, 32]` to vectors of 512. Its file has more than a megabyte."""
+    rng = np.random.default_rng(3)
+    weights = {
+        "w1": rng.normal(size=(64, 3, 3, 3)).astype(np.float32) / 5,
+        "w2": rng.normal(size=(64, 1, 3, 3)).astype(np.float32) / 3,
+        "w3": rng.normal(size=(512, 64, 3, 3)).astype(np.float32) / 24,
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["a"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2"], ["c"], group=64, pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["b", "c"], ["d"]),
+        helper.make_node("Conv", ["d", "w3"], ["e"], strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["e"], ["f"]),
+        helper.make_node("Flatten", ["f"], ["vector"]),
+    ]
+    shape = ("n", 3, 32, 32)
+    model = _model(nodes, [_value("image", "FP32", shape)], [_value("vector", "FP32", ("n", 512))], weights)
+    return pack(
+        directory,
+        model,
+        {"image": rng.normal(size=(2, 3, 32, 32)).astype(np.float32)},
+        name="convolutions-edge",
+        version="1",
+        model="convolutions",
+        task="embedding",
+        inputs=(TensorSpec("image", "FP32", (-1, 3, 32, 32)),),
+        outputs=(TensorSpec("vector", "FP32", (-1, 512)),),
+        postprocess=Postprocess("vector", "vector"),
+        max_batch=8,
+    )
+
+
 def _rule(model: bytes, threshold: float) -> ConfidenceRule:
     return ConfidenceRule(
         temperature=1.0,

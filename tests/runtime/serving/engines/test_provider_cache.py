@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.serving.engines.provider_cache import KEPT, room_for
+from runtime.serving.engines.provider_cache import KEPT, clear, room_for
 
 
 def test_an_artifact_has_a_directory_that_only_its_user_enters(tmp_path: Path) -> None:
@@ -37,3 +37,13 @@ def test_without_a_directory_nothing_is_kept_and_the_model_is_served(
     (tmp_path / "p").write_text("a file")
     assert room_for(tmp_path / "p", "sha256:a") is None
     assert "nothing compiled is kept" in caplog.text
+
+
+def test_all_of_it_may_be_cleared_and_there_is_room_again(tmp_path: Path) -> None:
+    clear(tmp_path / "nothing yet")
+    place = room_for(tmp_path / "p", "sha256:a")
+    assert place is not None
+    (place / "engine").write_bytes(b"x")
+    clear(tmp_path / "p")
+    assert not place.exists()
+    assert room_for(tmp_path / "p", "sha256:a") == place
