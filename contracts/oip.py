@@ -35,12 +35,15 @@ ITEM_BYTES: dict[str, int] = {
     "INT32": 4,
     "INT64": 8,
     "FP16": 2,
+    "BF16": 2,
     "FP32": 4,
     "FP64": 8,
 }
 """Bytes of one element, little endian. `BYTES` has no fixed size: 4 bytes of length (little endian), then the bytes."""
 
 BYTES = "BYTES"
+BF16 = "BF16"
+"""The upper half of a float32, which neither numpy nor Python's struct knows."""
 DATATYPES = (*ITEM_BYTES, BYTES)
 
 Dimension = Annotated[int, msgspec.Meta(ge=0, le=_MAX_ELEMENTS)]

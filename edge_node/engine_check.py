@@ -10,14 +10,14 @@ from typing import NamedTuple, Protocol
 from contracts.engines import EngineRecord, Wanted, engine_artifact, wanted_of
 from contracts.errors import FoothillError
 from contracts.manifest import Artifact, Manifest, TensorSpec
-from edge_node.latency import SLACK_MS, fastest_ms, one_row, served_ms
+from edge_node.latency import SLACK_MS, fastest_ms, served_ms
 from runtime.links.bundles.store import BundleStore
 from runtime.serving.engines.engine import Engine
 from runtime.serving.engines.tensorrt_errors import EngineRefused
 from runtime.serving.models.golden import check_golden
 from runtime.serving.models.hosting import ModelHost
 from runtime.serving.models.loaded import LoadedModel
-from runtime.serving.models.warm_up import warm_up
+from runtime.serving.models.warm_up import first_row, warm_up
 
 SLOWEST = 1.5
 """An engine that takes this many times longer than what serves now, and this much, is no gain, whatever it is."""
@@ -74,7 +74,7 @@ def open_checked(task: Task, path: Path, record: EngineRecord, open_engine: Open
 
 async def check_speed(task: Task, loaded: LoadedModel, host: ModelHost, clock: Callable[[], float]) -> str:
     """Compares one row with what serves now; returns both times in words. Raises EngineRefused for no gain."""
-    inputs = await asyncio.to_thread(one_row, loaded)
+    inputs = await asyncio.to_thread(first_row, loaded)
     own_ms = await asyncio.to_thread(fastest_ms, loaded, inputs, clock)
     now_ms = await served_ms(task.model, inputs, host, clock)
     words = f"{own_ms:.2f} ms with the engine, {now_ms:.2f} ms as it is served now"

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 
 import msgspec
-import numpy as np
 
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.serving.engines.tensors import Array
 from runtime.serving.models.hosting import ModelHost
 from runtime.serving.models.loaded import LoadedModel
+from runtime.serving.models.warm_up import first_row
 
 SLACK_MS = 1.0
 """Below this a comparison of times says more of the machine than of the model."""
@@ -56,7 +56,7 @@ def too_slow(latencies: Latencies, rule: LatencyRule) -> str:
 
 async def measure(model: str, loaded: LoadedModel, host: ModelHost, clock: Clock = time.monotonic) -> Latencies:
     """Raises FoothillError when the new one fails. What serves now waits its turn among the requests."""
-    inputs = await asyncio.to_thread(one_row, loaded)
+    inputs = await asyncio.to_thread(first_row, loaded)
     own_ms = await asyncio.to_thread(fastest_ms, loaded, inputs, clock)
     try:
         return Latencies(own_ms, await served_ms(model, inputs, host, clock))
@@ -84,9 +84,3 @@ async def served_ms(model: str, inputs: Mapping[str, Array], host: ModelHost, cl
             answer = await served.batcher.submit(inputs, Deadline.after(_PATIENCE_MS, now_s=clock()))
             best = min(best, answer.infer_ms)
     return best
-
-
-def one_row(loaded: LoadedModel) -> dict[str, Array]:
-    """The golden inputs, or their first row where the model takes batches."""
-    inputs = {name: np.load(loaded.directory / path) for name, path in loaded.manifest.golden.inputs.items()}
-    return {name: array[:1] for name, array in inputs.items()} if loaded.batches else inputs

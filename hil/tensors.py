@@ -1,4 +1,4 @@
-"""Tensors in the protocol's binary form, and back. BYTES are arrays of `str`."""
+"""Tensors in the protocol's binary form, and back. BYTES are arrays of `str`, BF16 arrays of float32."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ NUMPY: dict[str, str] = {
     "INT32": "<i4",
     "INT64": "<i8",
     "FP16": "<f2",
+    oip.BF16: "<f4",
     "FP32": "<f4",
     "FP64": "<f8",
     oip.BYTES: "O",
@@ -37,7 +38,8 @@ def blank(datatype: str, shape: Sequence[int]) -> Array:
 def to_bytes(array: Array, datatype: str) -> bytes:
     if datatype == oip.BYTES:
         return oip.join_bytes([str(item).encode() for item in array.ravel()])
-    return np.ascontiguousarray(array, NUMPY[datatype]).tobytes()
+    plain = np.ascontiguousarray(array, NUMPY[datatype])
+    return (plain.view("<u4") >> 16).astype("<u2").tobytes() if datatype == oip.BF16 else plain.tobytes()
 
 
 def from_bytes(tensor: oip.OutputTensor, data: oip.Buffer) -> Array:
@@ -45,4 +47,6 @@ def from_bytes(tensor: oip.OutputTensor, data: oip.Buffer) -> Array:
     if tensor.datatype == oip.BYTES:
         items = oip.split_bytes(data, oip.elements(tensor.shape), tensor.name)
         return np.array([item.decode() for item in items], NUMPY[oip.BYTES])
+    if tensor.datatype == oip.BF16:
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
     return np.frombuffer(data, NUMPY[tensor.datatype])

@@ -103,5 +103,5 @@ def _datatype(name: str, kind: int) -> str:
     }
     if kind not in names:
         known = {number: told for told, number in onnx.TensorProto.DataType.items()}
-        raise CompileError(f"Tensor {name!r} is of a kind that is not served: {known.get(kind, kind)}.")
+        raise CompileError(f"Tensor {name!r} is of a kind that is not compiled: {known.get(kind, kind)}.")
     return names[kind]

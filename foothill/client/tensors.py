@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from contracts.oip import (
+    BF16,
     BYTES,
     HEADER_LENGTH,
     ITEM_BYTES,
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# Codes of the struct module; with the size they are numpy's codes too, but for BOOL.
-_CODES = dict(zip(ITEM_BYTES, "?BHIQbhiqefd", strict=True))
+# Codes of the struct module; with the size they are numpy's codes too, but for BOOL. Neither has one for BF16.
+_CODES = dict(zip((name for name in ITEM_BYTES if name != BF16), "?BHIQbhiqefd", strict=True))
 _KINDS = {"?": "b", "B": "u", "H": "u", "I": "u", "Q": "u", "e": "f", "f": "f", "d": "f"}
 _NUMPY = {name: f"{_KINDS.get(code, 'i')}{ITEM_BYTES[name]}" for name, code in _CODES.items()}
 _NAMES = {code: name for name, code in _NUMPY.items()}
@@ -60,19 +61,25 @@ class Tensor(msgspec.Struct, frozen=True):
         count = elements(self.shape)
         if self.datatype == BYTES:
             return tuple(split_bytes(self.data, count, BYTES))
+        if self.datatype == BF16:
+            return struct.unpack(f"<{count}f", _widened(self.data))
         return struct.unpack(f"<{count}{_CODES[self.datatype]}", self.data)
 
     def numpy(self) -> npt.NDArray[np.generic]:
-        """The tensor as a read-only array over `data`. Needs numpy; raises ValueError for `BYTES`."""
+        """The tensor as a read-only array over `data`; `BF16` as one of float32. Needs numpy; raises ValueError for
+        `BYTES`."""
         import numpy
 
         if self.datatype == BYTES:
             raise ValueError("A BYTES tensor has no numpy form; use values().")
+        if self.datatype == BF16:
+            return numpy.frombuffer(_widened(self.data), dtype="<f4").reshape(self.shape)
         return numpy.frombuffer(self.data, dtype=f"<{_NUMPY[self.datatype]}").reshape(self.shape)
 
 
 Given = Tensor | tuple[str, Sequence[int], bytes] | Array
-"""How a caller may give an input: a Tensor, (datatype, shape, bytes), or a numpy array."""
+"""How a caller may give an input: a Tensor, (datatype, shape, bytes), or a numpy array, also one of ml_dtypes'
+bfloat16."""
 
 
 def as_tensor(given: Given) -> Tensor:
@@ -122,6 +129,8 @@ def decode_answer(body: bytes, head_length: str | None) -> dict[str, Tensor]:
 
 
 def _of_array(array: Array) -> Tensor:
+    if array.dtype.name == "bfloat16":
+        return Tensor(BF16, tuple(array.shape), array.tobytes())
     code = array.dtype.str[1:]
     if code not in _NAMES:
         raise ValueError(f"An array of {array.dtype} cannot be sent; give (datatype, shape, bytes) instead.")
@@ -145,9 +154,25 @@ def _packed(entry: OutputTensor) -> bytes:
     if entry.datatype == BYTES:
         return join_bytes([str(value).encode() for value in values])
     try:
+        if entry.datatype == BF16:
+            return _narrowed(struct.pack(f"<{len(values)}f", *values))
         return struct.pack(f"<{len(values)}{_CODES[entry.datatype]}", *values)
     except (KeyError, struct.error) as error:
         raise ValueError(f"output {entry.name!r} is not {entry.datatype}: {error}") from error
+
+
+def _widened(data: bytes) -> bytes:
+    """Numbers of BF16 as float32, whose upper half they are."""
+    wide = bytearray(2 * len(data))
+    wide[2::4], wide[3::4] = data[::2], data[1::2]
+    return bytes(wide)
+
+
+def _narrowed(data: bytes) -> bytes:
+    """Numbers of float32 as BF16, of which they are."""
+    narrow = bytearray(len(data) // 2)
+    narrow[::2], narrow[1::2] = data[2::4], data[3::4]
+    return bytes(narrow)
 
 
 def _flat(values: list[Any]) -> Iterator[Any]:

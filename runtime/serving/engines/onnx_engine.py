@@ -12,11 +12,12 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
+from contracts import oip
 from contracts.errors import FoothillError
 from contracts.manifest import TensorSpec
 from runtime.serving.engines import placements, providers
 from runtime.serving.engines.engine import Interrupted
-from runtime.serving.engines.feeds import feed_for
+from runtime.serving.engines.feeds import BFLOAT16, feed_for
 from runtime.serving.engines.kept_graph import GRAPH, WEIGHTS, KeptGraph
 from runtime.serving.engines.pinned import Pinned
 from runtime.serving.engines.providers import CPU, ON_CPU, Options, Placement, Plan
@@ -33,6 +34,7 @@ _DATATYPES = {
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
     "tensor(float16)": "FP16",
+    BFLOAT16: oip.BF16,
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",

@@ -131,11 +131,18 @@ class TensorRtEngine:
             raise self._refused(f"{path.name} has inputs {sorted(inputs)}, its record {sorted(self._largest)}")
         self._set_shapes(self._largest)
         for name in names:
-            dtype = np.dtype(self._module.nptype(self._plan.get_tensor_dtype(name)))
+            dtype = self._dtype(name)
             address = self._cuda.allocate(self._pinned.array(name, self._shape(name), dtype).nbytes)
             self._tensors.append(Tensor(name, name in inputs, dtype, address))
             if not self._context.set_tensor_address(name, address):
                 raise self._refused(f"{path.name} takes no memory for {name}")
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        try:
+            dtype: np.dtype[Any] = np.dtype(self._module.nptype(self._plan.get_tensor_dtype(name)))
+        except TypeError as error:
+            raise self._refused(f"{name} is of a type that numpy does not have") from error
+        return dtype
 
     def _set_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         for name, shape in shapes.items():

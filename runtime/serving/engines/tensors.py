@@ -26,22 +26,15 @@ NUMPY: dict[str, np.dtype[Any]] = {
     "INT32": np.dtype("<i4"),
     "INT64": np.dtype("<i8"),
     "FP16": np.dtype("<f2"),
+    oip.BF16: np.dtype("<f4"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
     oip.BYTES: np.dtype(object),
 }
-"""Datatypes of the protocol as arrays; BYTES is an array of `str`, as ONNX strings are. BF16 has no array here."""
+"""Datatypes of the protocol as arrays; BYTES is an array of `str`, as ONNX strings are. BF16, which numpy does not
+have, is an array of float32 whose numbers BF16 can hold: it is packed where it leaves."""
 
-_NAMES = {dtype: name for name, dtype in NUMPY.items()}
 _BY_KIND = {"b": "true or false", "i": "integers", "u": "integers", "f": "numbers"}
-
-
-def datatype_of(array: Array) -> str:
-    """The protocol's name of an array's type; raises TypeError for a type that it has no name for."""
-    name = _NAMES.get(array.dtype)
-    if name is None:
-        raise TypeError(f"dtype {array.dtype} has no name in the Open Inference Protocol")
-    return name
 
 
 def check_shape(name: str, shape: Sequence[int], spec: TensorSpec, max_batch: int) -> None:
@@ -64,7 +57,7 @@ def check_datatype(name: str, datatype: str, spec: TensorSpec) -> None:
 
 
 def from_bytes(name: str, datatype: str, shape: Sequence[int], data: oip.Buffer) -> Array:
-    """A read-only view into `data` (BYTES and BOOL: a new array); it may be unaligned.
+    """A read-only view into `data` (BYTES, BOOL and BF16: a new array); it may be unaligned.
 
     Raises FoothillError `bad_tensor`.
     """
@@ -78,6 +71,8 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], data: oip.Buffer)
         # A byte that is neither 0 nor 1 is no truth value to compiled code, whatever numpy shows.
         truth: Array = np.frombuffer(data, dtype=np.uint8) != 0
         return truth.reshape(tuple(shape))
+    if datatype == oip.BF16:
+        return unpacked_bf16(np.frombuffer(data, "<u2")).reshape(tuple(shape))
     return np.frombuffer(data, dtype=NUMPY[datatype]).reshape(tuple(shape))
 
 
@@ -93,13 +88,16 @@ def from_values(name: str, datatype: str, shape: Sequence[int], values: object) 
         if not all(isinstance(value, str) for value in flat):
             raise bad_tensor(name, "strings", "other values")
         return _strings(name, flat, shape)
-    return _numbers(name, NUMPY[datatype], flat).reshape(tuple(shape))
+    array = _numbers(name, NUMPY[datatype], flat).reshape(tuple(shape))
+    return _rounded_to_bf16(name, array) if datatype == oip.BF16 else array
 
 
-def to_bytes(array: Array) -> oip.Buffer:
+def to_bytes(array: Array, datatype: str) -> oip.Buffer:
     """The array in the binary form of the protocol; a view where it can be one."""
-    if array.dtype == object:
+    if datatype == oip.BYTES:
         return oip.join_bytes([str(item).encode() for item in array.ravel()])
+    if datatype == oip.BF16:
+        return packed_bf16(array).tobytes()
     contiguous = np.ascontiguousarray(array)
     return contiguous.data if contiguous.ndim and contiguous.size else contiguous.tobytes()
 
@@ -110,6 +108,25 @@ def to_values(name: str, array: Array) -> list[Any]:
         raise bad_tensor(name, "finite numbers, which JSON can carry", "NaN or infinity: ask for binary_data")
     values: list[Any] = array.ravel().tolist()
     return values
+
+
+def packed_bf16(array: Array) -> npt.NDArray[np.uint16]:
+    """The bits of BF16 for an array of float32, rounded to nearest, ties to even; NaN stays NaN."""
+    bits = np.asarray(array, np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
+    return np.where(np.isnan(array), bits >> 16 | 0x40, rounded).astype(np.uint16)
+
+
+def unpacked_bf16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """The same numbers as float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _rounded_to_bf16(name: str, array: Array) -> Array:
+    rounded = unpacked_bf16(packed_bf16(array))
+    if not np.isfinite(rounded).all():
+        raise bad_tensor(name, "numbers that fit bfloat16", "one out of range")
+    return rounded
 
 
 def _flattened(values: list[Any]) -> list[Any]:

@@ -21,6 +21,9 @@ from runtime.serving.models.few import Few
 from runtime.serving.models.oip import Asked, Encoded, Wanted
 
 _MAX_LENGTH_DIGITS = 4
+_READ_ANEW = (protocol.BYTES, protocol.BF16, "BOOL")
+_WRITTEN_ANEW = (protocol.BYTES, protocol.BF16)
+"""Whose bytes in a body are not those of their arrays."""
 
 
 class _Input(NamedTuple):
@@ -59,6 +62,7 @@ class Forms:
     def __init__(self, manifest: Manifest, *, batches: bool) -> None:
         self._manifest = manifest
         self._batches = batches
+        self._anew = {spec.name for spec in manifest.outputs if spec.datatype in _WRITTEN_ANEW}
         self._forms: Few[bytes, Form] = Few()
         self._heads: Few[tuple[object, ...], bytes] = Few()
 
@@ -89,8 +93,7 @@ class Forms:
         if head is not None:
             return Encoded(b"".join((head, *[array.tobytes() for array in arrays])), oip.OCTETS, len(head))
         written = self._written(asked, outputs)
-        plain = all(want.binary and not want.classes for want in asked.wanted)
-        if plain and not any(array.dtype.hasobject for array in arrays):
+        if all(want.binary and not want.classes and want.name not in self._anew for want in asked.wanted):
             self._heads.put((asked.wanted, *shapes), written.body[: written.header_length])
         return written
 
@@ -108,7 +111,7 @@ class Forms:
         found = {}
         for tensor in request.inputs:
             size, dtype = tensor.parameters.binary_data_size, tensors.NUMPY[tensor.datatype]
-            if size is None or dtype.kind in "Ob":
+            if size is None or tensor.datatype in _READ_ANEW:
                 return None
             found[tensor.name] = _Input(tensor.name, dtype, tensor.shape, offset)
             offset += size

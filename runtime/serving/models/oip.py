@@ -105,13 +105,14 @@ def write_response(
     outputs: Mapping[str, Array], wanted: Sequence[Wanted], manifest: Manifest, model: str, request_id: str
 ) -> Encoded:
     """The response body. Binary outputs follow the JSON in the order of `wanted`."""
+    datatypes = {spec.name: spec.datatype for spec in manifest.outputs}
     heads: list[oip.OutputTensor] = []
     parts: list[oip.Buffer] = []
     for want in wanted:
-        array = outputs[want.name]
+        array, datatype = outputs[want.name], datatypes[want.name]
         if want.classes:
-            array = best_labels(want.name, array, want.classes, manifest.labels)
-        heads.append(_write_output(want, array, parts))
+            array, datatype = best_labels(want.name, array, want.classes, manifest.labels), oip.BYTES
+        heads.append(_write_output(want, array, datatype, parts))
     response = oip.InferResponse(model_name=model, model_version=manifest.version, outputs=tuple(heads), id=request_id)
     if not any(want.binary for want in wanted):
         return Encoded(msgspec.json.encode(response), JSON, None)
@@ -174,11 +175,10 @@ def _wanted(output: oip.RequestedOutput, known: Sequence[str], binary: bool) -> 
     return Wanted(output.name, binary if own is None else own, output.parameters.classification)
 
 
-def _write_output(want: Wanted, array: Array, parts: list[oip.Buffer]) -> oip.OutputTensor:
-    datatype = tensors.datatype_of(array)
+def _write_output(want: Wanted, array: Array, datatype: str, parts: list[oip.Buffer]) -> oip.OutputTensor:
     if not want.binary:
         return oip.OutputTensor(want.name, datatype, array.shape, data=tensors.to_values(want.name, array))
-    part = tensors.to_bytes(array)
+    part = tensors.to_bytes(array, datatype)
     parts.append(part)
     size = part.nbytes if isinstance(part, memoryview) else len(part)
     return oip.OutputTensor(want.name, datatype, array.shape, parameters=oip.BinarySize(size))

@@ -27,7 +27,7 @@ def warm_up(model: LoadedModel, *, budget_s: float = BUDGET_S, clock: Callable[[
 
     A size that fails here is left out and told in the log: requests will be run without it.
     """
-    row = _first_row(model)
+    row = first_row(model)
     began_s, best_s, idle = clock(), float("inf"), 0
     for size in model.times.sizes:
         inputs = {name: np.repeat(array, size, axis=0) for name, array in row.items()} if model.batches else row
@@ -56,7 +56,7 @@ def _measure(model: LoadedModel, inputs: Mapping[str, Array], left_s: float, clo
     return statistics.median(taken_s)
 
 
-def _first_row(model: LoadedModel) -> dict[str, Array]:
+def first_row(model: LoadedModel) -> dict[str, Array]:
     """The golden inputs, or their first row where the model takes batches."""
     inputs = {name: np.load(model.directory / path) for name, path in model.manifest.golden.inputs.items()}
     return {name: array[:1] for name, array in inputs.items()} if model.batches else inputs

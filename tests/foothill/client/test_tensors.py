@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import ml_dtypes
 import msgspec
 import numpy as np
 import pytest
@@ -33,6 +34,17 @@ def test_every_datatype_of_the_protocol_has_a_numpy_form() -> None:
         tensor = Tensor(name, (3,), bytes(3 * size))
         assert tensor.numpy().shape == (3,)
         assert len(tensor.values()) == 3
+
+
+def test_bfloat16_is_float32_to_numpy_and_goes_as_it_is() -> None:
+    numbers = np.array([[1.5, -0.0], [3e38, np.inf]], ml_dtypes.bfloat16)
+    tensor = as_tensor(numbers)
+    assert (tensor.datatype, tensor.shape, len(tensor.data)) == ("BF16", (2, 2), 8)
+    assert tensor.numpy().dtype == np.float32
+    np.testing.assert_array_equal(tensor.numpy(), numbers.astype(np.float32))
+    np.testing.assert_array_equal(tensor.values(), numbers.astype(np.float32).ravel())
+    told = InferResponse("m", "1", (OutputTensor("x", "BF16", (3,), data=[1.5, -0.5, float(numbers[1, 0])]),))
+    assert decode_answer(msgspec.json.encode(told), None)["x"].values() == (1.5, -0.5, float(numbers[1, 0]))
 
 
 def test_big_endian_and_strided_arrays_are_sent_as_the_protocol_wants_them() -> None:

@@ -47,12 +47,13 @@ ONNX_TYPES = {
     "FP32": TensorProto.FLOAT,
     "FP64": TensorProto.DOUBLE,
     "BYTES": TensorProto.STRING,
+    "BF16": TensorProto.BFLOAT16,
 }
-NUMERIC = tuple(name for name in ONNX_TYPES if name != "BYTES")
+NUMERIC = tuple(name for name in ONNX_TYPES if name not in ("BYTES", "BF16"))
 _NUMPY = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
     "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
-    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
+    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BF16": np.float32,
 }  # fmt: skip
 
 
@@ -127,7 +128,8 @@ def make_echo(directory: Path, datatypes: Sequence[str] = NUMERIC, **changes: An
         f"x_{name}": np.array([["a", "b"]]) if name == "BYTES" else np.array([[0, 1]], dtype=_NUMPY[name])
         for name in datatypes
     }
-    return pack(directory, _model(nodes, ins, outs, {}), golden, **{**fields, **changes})
+    echoed = {f"y_{name}": golden[f"x_{name}"] for name in datatypes}
+    return pack(directory, _model(nodes, ins, outs, {}), golden, echoed, **{**fields, **changes})
 
 
 def make_lookup(directory: Path, *, classes: int = 4, ruled: bool = False, **changes: Any) -> str:
@@ -206,6 +208,7 @@ def pack(
     directory: Path,
     onnx: bytes,
     golden_inputs: Mapping[str, Array],
+    golden_outputs: Mapping[str, Array] | None = None,
     *,
     rule: ConfidenceRule | None = None,
     golden_error: float = 0.0,
@@ -214,11 +217,11 @@ def pack(
     artifacts: tuple[Artifact, ...] | None = None,
     **fields: Any,
 ) -> str:
-    """Writes a packed bundle directory with golden outputs as ONNX Runtime gives them here; returns its digest.
+    """Writes a packed bundle directory, unless told with golden outputs as ONNX Runtime gives them; returns its digest.
 
     Golden outputs are falsified by `golden_scale` and `golden_error`.
     """
-    outputs = _run(onnx, golden_inputs)
+    outputs = _run(onnx, golden_inputs) if golden_outputs is None else golden_outputs
     contents = {MODEL_FILE: onnx}
     for name, array in golden_inputs.items():
         contents[f"golden/inputs/{name}.npy"] = _npy(array)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -33,7 +34,7 @@ Call = Callable[[str, dict[str, Any]], Awaitable[Any]]
 Right = Callable[[Any], bool]
 
 ADMIN = {"headers": {"Authorization": "Bearer adm1n"}}
-MODELS = ["digits", "echo", "found", "lookup"]
+MODELS = ["digits", "echo", "found", "halves", "lookup"]
 
 
 def make_found(directory: Path) -> str:
@@ -60,13 +61,14 @@ def make_found(directory: Path) -> str:
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[BundleStore, dict[str, str]]:
-    """A store of four models, so that they can be loaded again, and their digests."""
+    """A store of models, so that they can be loaded again, and their digests."""
     room = tmp_path_factory.mktemp("models")
     store = BundleStore(room / "store", reserve_bytes=0)
     makers: list[Callable[[Path], str]] = [
         make_classifier,
         lambda directory: make_echo(directory, (*NUMERIC, "BYTES")),
         make_found,
+        lambda directory: make_echo(directory, ("BF16", "FP32"), name="halves-edge", model="halves"),
         make_lookup,
     ]
     for model, make in zip(MODELS, makers, strict=True):
@@ -147,7 +149,7 @@ def unused(found: Any) -> bool:
     return bool(line["execution_count"] == 0 and line["batch_stats"] == [])
 
 
-UNKNOWN = Refused(404, "Model 'nope' is not served here. Served: digits, echo, found, lookup")
+UNKNOWN = Refused(404, "Model 'nope' is not served here. Served: digits, echo, found, halves, lookup")
 OTHER = Refused(404, "digits is served in version 1, not '7'. Leave the version out")
 TRACE, LOGGING = Refused(404, "trace extension .* not served"), Refused(404, "logging extension .* not served")
 SYSTEM, CUDA = Refused(404, "system shared memory extension .* Send tensors"), Refused(404, "CUDA shared memory ext")
@@ -378,6 +380,18 @@ async def test_numbers_that_json_has_no_word_for_go_as_binary(call: Call) -> Non
     np.testing.assert_array_equal(binary.as_numpy("y_FP32"), NAN)
     outputs = {"outputs": [triton.InferRequestedOutput("y_FP32", binary_data=False)]}
     await check(call, "infer", asking("echo", arrays) | outputs, Refused(400, "NaN or infinity: ask for binary_data"))
+
+
+async def test_bfloat16_goes_in_as_binary_and_comes_out_in_both_forms(call: Call) -> None:
+    halves, plain = np.array([[0.1, -3e38]], ml_dtypes.bfloat16), np.array([[0.1, -3e38]], np.float32)
+    asked = asking("halves", {"x_BF16": halves, "x_FP32": plain})
+    for binary in (True, False):
+        outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("y_BF16", "y_FP32")]
+        result = await call("infer", asked | {"outputs": outputs})
+        assert gives(y_BF16=halves, y_FP32=plain)(result)
+        assert [output["datatype"] for output in result.get_response()["outputs"]] == ["BF16", "FP32"]
+    assert (await call("get_model_metadata", {"model_name": "halves"}))["inputs"][0]["datatype"] == "BF16"
+    assert (await call("get_model_config", {"model_name": "halves"}))["input"][0]["data_type"] == "TYPE_BF16"
 
 
 async def test_outputs_may_come_in_different_forms(call: Call) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
+from contracts.errors import FoothillError
 from runtime.serving.engines.cuda import Cuda, CudaError
 from runtime.serving.engines.feeds import PinnedFeed, PlainFeed, feed_for
 from runtime.serving.engines.pinned import Pinned
-from tests.runtime.serving.bundle_factory import MODEL_FILE, make_echo
+from runtime.serving.models.loaded import LoadedModel
+from tests.runtime.serving.bundle_factory import MODEL_FILE, TARGET, make_echo
 from tests.runtime.serving.fake_cuda import OUT_OF_MEMORY, FakeLibcuda
 
 TYPES = ("FP32", "INT64", "BOOL", "FP16")
@@ -87,6 +91,38 @@ class OnGpu:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
+
+
+def test_bfloat16_goes_in_rounded_and_comes_out_as_it_was_computed() -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["plain"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["plain", "factor"], ["product"]),
+        helper.make_node("Cast", ["product"], ["y"], to=TensorProto.BFLOAT16),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.BFLOAT16, ["n", 2]) for name in "xy"]
+    plain = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in ("factor", "product")]
+    graph = helper.make_graph(nodes, "product", [ends[0], plain[0]], [ends[1], plain[1]])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    feed = feed_for(ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]), unlocked)
+    x, factor = np.array([[0.1, 3.0], [-7.7, 1e30]], np.float32), np.full((2, 2), 1.01, np.float32)
+    y, product = feed.run(["y", "product"], {"x": x, "factor": factor}, ort.RunOptions())
+    held = x.astype(ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(product, held * factor)
+    np.testing.assert_array_equal(y, product.astype(ml_dtypes.bfloat16).astype(np.float32))
+    no_rows = {"x": x[:0], "factor": factor[:0]}
+    assert [one.shape for one in feed.run(["y", "product"], no_rows, ort.RunOptions())] == [(0, 2), (0, 2)]
+    feed.close()
+
+
+def test_text_and_bfloat16_do_not_go_in_together(tmp_path: Path) -> None:
+    digest = make_echo(tmp_path, ("BF16", "BYTES"))
+    with pytest.raises(FoothillError, match="Text and BF16 are not served together") as refused:
+        LoadedModel.open(tmp_path, digest, target=TARGET, threads=1)
+    assert refused.value.code == "bad_bundle"
+
+
+def unlocked() -> Pinned:
+    raise AssertionError("no buffers are locked for a CPU")
 
 
 def test_buffers_are_locked_for_numbers_on_a_gpu_alone(session: Any, tmp_path: Path, gpu: FakeLibcuda) -> None:

@@ -130,6 +130,16 @@ def test_tensors_that_are_not_the_manifests_are_refused(rig: Rig) -> None:
         rig.open().check([TensorSpec("image", "FP16", (-1, 1, 8, 8))], [LOGITS])
 
 
+def test_a_type_that_numpy_does_not_have_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nptype(_: object) -> type:
+        raise TypeError("Could not resolve TensorRT datatype to an equivalent numpy datatype.")
+
+    monkeypatch.setattr(rig.module, "nptype", nptype, raising=False)
+    with pytest.raises(EngineRefused, match="image is of a type that numpy does not have"):
+        rig.open()
+    assert rig.gpu.alive == {}
+
+
 def test_a_record_of_other_inputs_is_refused(rig: Rig) -> None:
     with pytest.raises(EngineRefused, match=r"has inputs \['image'\], its record \['x'\]"):
         rig.open(profile=(Shapes("x", (1,), (1,), (1,)),))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -16,6 +17,13 @@ from contracts.manifest import TensorSpec
 from runtime.serving.engines import tensors
 
 NUMERIC = [name for name in tensors.NUMPY if name != "BYTES"]
+
+
+def held(array: npt.NDArray[Any], datatype: str) -> npt.NDArray[Any]:
+    """The nearest that the datatype can hold."""
+    return tensors.unpacked_bf16(tensors.packed_bf16(array)) if datatype == "BF16" else array
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=4),
@@ -28,17 +36,20 @@ def test_numbers_survive_the_binary_form(data: st.DataObject, datatype: str) -> 
     array: npt.NDArray[Any] = data.draw(
         arrays.arrays(tensors.NUMPY[datatype], arrays.array_shapes(max_dims=3, max_side=4))
     )
-    read = tensors.from_bytes("x", datatype, array.shape, bytes(tensors.to_bytes(array)))
+    array = held(array, datatype)
+    read = tensors.from_bytes("x", datatype, array.shape, bytes(tensors.to_bytes(array, datatype)))
     assert read.dtype == array.dtype
     np.testing.assert_array_equal(read, array)
 
 
 @given(st.data(), st.sampled_from(NUMERIC))
 def test_finite_numbers_survive_json(data: st.DataObject, datatype: str) -> None:
-    elements = {"allow_nan": False, "allow_infinity": False} if datatype.startswith("FP") else None
+    bounds = {"min_value": -(2.0**127), "max_value": 2.0**127} if datatype == "BF16" else {}
+    elements = {"allow_nan": False, "allow_infinity": False, **bounds} if "F" in datatype else None
     array: npt.NDArray[Any] = data.draw(
         arrays.arrays(tensors.NUMPY[datatype], arrays.array_shapes(max_dims=3, max_side=4), elements=elements)
     )
+    array = held(array, datatype)
     np.testing.assert_array_equal(tensors.from_values("x", datatype, array.shape, tensors.to_values("x", array)), array)
     np.testing.assert_array_equal(tensors.from_values("x", datatype, array.shape, array.tolist()), array)
 
@@ -47,7 +58,7 @@ def test_finite_numbers_survive_json(data: st.DataObject, datatype: str) -> None
 def test_text_survives_both_forms(items: list[str]) -> None:
     array = np.empty(len(items), dtype=object)
     array[:] = items
-    assert tensors.from_bytes("x", "BYTES", array.shape, tensors.to_bytes(array)).tolist() == items
+    assert tensors.from_bytes("x", "BYTES", array.shape, tensors.to_bytes(array, "BYTES")).tolist() == items
     assert tensors.from_values("x", "BYTES", array.shape, tensors.to_values("x", array)).tolist() == items
 
 
@@ -77,6 +88,8 @@ def test_any_bytes_are_read_or_refused(datatype: str, shape: list[int], data: by
     ("datatype", "values", "says"),
     [
         ("UINT8", [256], "out of range"),
+        ("BF16", [3.4e38], "numbers that fit bfloat16"),
+        ("BF16", [1e39], "out of range"),
         ("UINT8", [-1], "out of range"),
         ("INT64", [2**63], "out of range"),
         ("FP16", [70_000.0], "out of range"),
@@ -129,6 +142,21 @@ def test_shapes_are_held_to_the_manifest(
             tensors.check_shape("x", given_shape, spec, 4)
 
 
-def test_a_dtype_without_a_name_is_a_defect() -> None:
-    with pytest.raises(TypeError, match="complex"):
-        tensors.datatype_of(np.zeros(1, np.complex64))
+@given(arrays.arrays(np.float32, arrays.array_shapes(max_dims=2, max_side=8)))
+def test_numbers_are_rounded_to_bfloat16_as_others_do(array: npt.NDArray[np.float32]) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        wanted = array.astype(ml_dtypes.bfloat16)
+    packed = tensors.packed_bf16(array)
+    assert packed.shape == array.shape
+    nan = np.isnan(array)
+    np.testing.assert_array_equal(packed[~nan], wanted.view(np.uint16)[~nan])
+    assert np.isnan(tensors.unpacked_bf16(packed)[nan]).all()
+
+
+@given(arrays.arrays(np.uint16, 16))
+def test_every_number_of_bfloat16_is_held(bits: npt.NDArray[np.uint16]) -> None:
+    numbers = tensors.unpacked_bf16(bits)
+    np.testing.assert_array_equal(numbers, bits.view(ml_dtypes.bfloat16).astype(np.float32))
+    packed = tensors.packed_bf16(numbers)
+    quiet = np.isnan(numbers) * np.uint16(0x40)
+    np.testing.assert_array_equal(packed, bits | quiet)

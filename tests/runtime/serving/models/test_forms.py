@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from contracts import oip as protocol
 from contracts.errors import FoothillError
 from contracts.manifest import Manifest, Postprocess, TensorSpec
-from runtime.serving.engines.tensors import NUMPY
 from runtime.serving.models import oip
 from runtime.serving.models.few import MOST, Few
 from runtime.serving.models.forms import Forms
@@ -23,7 +22,7 @@ from runtime.serving.models.oip import Asked, Encoded, Wanted
 
 Array = npt.NDArray[Any]
 LABELS = tuple("abcdef")
-TYPES = ("FP32", "INT64", "BOOL", "UINT8", "FP16", "BYTES")
+TYPES = ("FP32", "INT64", "BOOL", "UINT8", "FP16", "BF16", "BYTES")
 
 
 def manifest(*, version: str = "1", types: Sequence[str] = TYPES) -> Manifest:
@@ -57,7 +56,7 @@ def tensors(draw: st.DrawFn, name: str, rows: int) -> tuple[dict[str, Any], byte
     if name == "BYTES":
         part = protocol.join_bytes(draw(st.lists(st.binary(max_size=2), min_size=count, max_size=count)))
     else:
-        part = draw(st.binary(min_size=count * NUMPY[name].itemsize, max_size=count * NUMPY[name].itemsize))
+        part = draw(st.binary(min_size=count * protocol.ITEM_BYTES[name], max_size=count * protocol.ITEM_BYTES[name]))
     told["parameters"] = {"binary_data_size": len(part) + draw(st.sampled_from([0, 0, 0, 0, 1, -1]))}
     return told, part
 
@@ -96,7 +95,11 @@ def outcome(read: Any, *given: Any) -> tuple[Any, ...]:
 
 @given(st.data())
 def test_a_request_is_read_as_by_the_protocol_whatever_was_read_before(data: st.DataObject) -> None:
-    types = data.draw(st.sampled_from([("FP32",), ("FP32", "INT64"), ("UINT8", "FP16"), ("BOOL",), ("FP32", "BYTES")]))
+    types = data.draw(
+        st.sampled_from(
+            [("FP32",), ("FP32", "INT64"), ("UINT8", "FP16"), ("BOOL",), ("FP32", "BYTES"), ("BF16", "FP32")]
+        )
+    )
     described = manifest(types=types)
     forms = Forms(described, batches=True)
     for body, length in data.draw(st.lists(requests(types), max_size=4)):
@@ -145,6 +148,7 @@ OUTPUTS: dict[str, Array] = {
     "y_BOOL": np.array([[True], [False]]),
     "y_UINT8": np.zeros((2, 0), np.uint8),
     "y_FP16": np.array([[1, 2], [3, 4]], np.float16),
+    "y_BF16": np.array([[1.5, -2], [3, 4]], np.float32),
     "y_BYTES": np.array([["a", "é"], ["", "longer"]], dtype=object),
 }
 WANTED = st.builds(

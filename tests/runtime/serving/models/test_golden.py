@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def reopened(directory: Path, digest: str) -> LoadedModel:
     return LoadedModel.open(directory, digest, target=TARGET, threads=1)
 
 
-@pytest.mark.parametrize("factory", [make_classifier, make_lookup, make_echo])
+@pytest.mark.parametrize("factory", [make_classifier, make_lookup, make_echo, partial(make_echo, datatypes=["BF16"])])
 def test_a_bundle_passes_where_it_was_made(load: Load, factory: object) -> None:
     loaded = load(factory)
     check_golden(loaded)

@@ -100,7 +100,7 @@ BROKEN: list[tuple[str, Callable[..., str], dict[str, Any], str]] = [
     ("no shape of the model", make_lookup, {"inputs": (TensorSpec("index", "INT64", (-1, 2)),)}, r"shape \[-1, 1\]"),
     ("no type of the model", make_lookup, {"inputs": (TensorSpec("index", "INT32", (-1, 1)),)}, "is INT64, in"),
     ("output name", make_echo, {"outputs": (TensorSpec("y", "INT8", (-1, 2)),)}, "postprocess reads output"),
-    ("unknown type", make_echo, {"inputs": (TensorSpec("x_INT8", "BF16", (-1, 2)),)}, "x_INT8 is BF16; served are"),
+    ("unknown type", make_echo, {"inputs": (TensorSpec("x_INT8", "FP8", (-1, 2)),)}, "x_INT8 is FP8; served are"),
     ("picture", make_classifier, {"preprocess": Preprocess(9, 9, "grey", 1.0, (0.0,), (1.0,))}, "preprocess gives"),
     ("vector of classes", make_classifier, {"postprocess": Postprocess("logits", "vector")}, "needs logits or prob"),
     ("tensors of classes", make_lookup, {"postprocess": Postprocess("logits", "tensors")}, "needs logits or prob"),
