@@ -22,6 +22,7 @@ from edge_node.latency import LatencyRule
 from edge_node.loader import Loader
 from edge_node.machine import NodeMachine
 from edge_node.metrics import NodeMetrics, VitalMetrics
+from edge_node.pipelines import Pipelines
 from edge_node.probation import Rule
 from edge_node.room import Room
 from edge_node.slots import SlotFile
@@ -54,8 +55,11 @@ STORE_DIR, PROVIDERS_DIR = "store", "providers"
 
 
 class Node(NamedTuple):
+    """`pipelines` is for what runs in this process beside it."""
+
     app: web.Application
     updater: Updater
+    pipelines: Pipelines
 
 
 class _Ground(NamedTuple):
@@ -95,9 +99,10 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
     engines = _engines(ground, trust, updater)
     upstreams = Upstreams(connect_to=config.connect_to, ssl=own_context(config.tls))
     holder = _holder(ground, upstreams, certificates, agent)
-    app = _app(ground, trust, agent, holder, updater.repository)
+    settings, late = _serving_settings(ground), _late(ground, agent, holder)
+    app = _app(ground, settings, trust, holder, updater.repository, late)
     _live_with(app, agent, holder, upstreams, ground.host, engines)
-    return Node(app, updater)
+    return Node(app, updater, Pipelines(ground.host, holder, settings, ground.telemetry, late=late))
 
 
 async def _ground(config: Config, enrolment: Enrolment, state_dir: Path) -> _Ground:
@@ -197,10 +202,16 @@ def _holder(ground: _Ground, upstreams: Upstreams, certificates: NodeCertificate
     )
 
 
-def _app(ground: _Ground, trust: TrustedFleet, agent: Agent, holder: Holder, repository: Repository) -> web.Application:
+def _app(
+    ground: _Ground,
+    settings: ServingSettings,
+    trust: TrustedFleet,
+    holder: Holder,
+    repository: Repository,
+    late: LatePart | None,
+) -> web.Application:
     """The routes, with whoever asks who calls, and with what is answered late."""
-    config, settings = ground.config, _serving_settings(ground)
-    late = _late(ground, agent, holder)
+    config = ground.config
     keys = TicketKeys(partial(_at_hand, trust)) if config.auth.tickets else None
     admission = open_admission(
         config.auth,

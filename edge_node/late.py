@@ -14,14 +14,15 @@ from contracts.messages import Late
 from edge_node.courier import Ask, Courier
 from edge_node.late_answers import LateAnswers, Spooling, message
 from edge_node.spool import Spool
-from edge_node.spool_file import SpoolConfig
+from edge_node.spool_file import LateAnswer, SpoolConfig
 from edge_node.spool_metrics import SpoolMetrics
 
 
 class LatePart:
     """Everything of a node that has to do with late answers. `publish` tells the fleet of one, when it can.
 
-    Other pipelines of the node put what they doubt into `spool` themselves; its answers are published likewise.
+    `hearers` in the node itself are told of each when it is there, whether the fleet can be told or not. They must
+    neither block nor fail.
     """
 
     def __init__(
@@ -40,11 +41,15 @@ class LatePart:
     ) -> None:
         self.spool = Spool(directory, config, SpoolMetrics(registry), wall, reserve_bytes=reserve_bytes)
         self.spooling = Spooling(self.spool, clock, wall)
+        self.hearers: list[Callable[[LateAnswer], None]] = []
+        self._heard = ""
+        self._node = node
+        self._publish = publish
         self._answers = LateAnswers(self.spool)
         self._courier = Courier(
             self.spool,
             ask,
-            lambda late: publish(message(node, late)),
+            self._tell,
             per_s=config.per_s,
             wall=wall,
             rng=rng or random.Random(),
@@ -54,6 +59,14 @@ class LatePart:
         """Serves the late answers, and delivers while the application runs."""
         app.add_routes(self._answers.routes())
         app.cleanup_ctx.append(self._life)
+
+    def _tell(self, late: LateAnswer) -> bool:
+        """The same one again until the fleet has heard it: the node hears it once."""
+        if late.request_id != self._heard:
+            self._heard = late.request_id
+            for hearer in self.hearers:
+                hearer(late)
+        return self._publish(message(self._node, late))
 
     async def _life(self, _: web.Application) -> AsyncIterator[None]:
         self._courier.start()

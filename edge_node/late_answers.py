@@ -12,6 +12,7 @@ from aiohttp import web
 from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
+from contracts.headers import Terms
 from contracts.messages import Late
 from edge_node.spool import Spool, SpoolAway
 from edge_node.spool_file import Doubtful, LateAnswer
@@ -25,7 +26,7 @@ _WAIT_SHARE = 0.5
 
 
 class Spooling:
-    """Keeps requests of direct callers, within half of the time that they have left. `clock` is their deadlines'."""
+    """Keeps requests within half of the time that their callers have left. `clock` is their deadlines'."""
 
     def __init__(self, spool: Spool, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self._spool = spool
@@ -33,10 +34,18 @@ class Spooling:
         self._wall = wall
 
     async def keep(self, call: Call, request: Request, edge: Answer) -> str:
-        doubtful = _doubtful(call, request, edge, self._wall())
+        """Of a direct caller: what the header on his answer promises."""
+        kept = await self.put(call.grant.tenant, call.model, request, edge, call.terms, call.deadline)
+        return SPOOLED if kept else ""
+
+    async def put(
+        self, tenant: str, model: str, request: Request, edge: Answer, terms: Terms, deadline: Deadline
+    ) -> bool:
+        """Whether a late answer to a request can be promised, whose headers name its id. Raises nothing."""
+        doubtful = _doubtful(tenant, model, request, edge, terms, self._wall())
         kept = asyncio.ensure_future(self._spool.put(doubtful))
-        await asyncio.wait({kept}, timeout=_patience_s(call.deadline, self._clock()))
-        return SPOOLED if kept.done() and kept.result() else ""
+        await asyncio.wait({kept}, timeout=_patience_s(deadline, self._clock()))
+        return kept.done() and kept.result()
 
 
 class LateAnswers:
@@ -92,22 +101,22 @@ def message(node: str, late: LateAnswer) -> Late:
     )
 
 
-def _doubtful(call: Call, request: Request, edge: Answer, now_s: float) -> Doubtful:
+def _doubtful(tenant: str, model: str, request: Request, edge: Answer, terms: Terms, now_s: float) -> Doubtful:
     """Of the caller's headers those that the cloud gets, and nothing that says who he is."""
     given = {name.lower(): value for name, value in request.headers.items()}
     sent = {name: given[name.lower()] for name in headers.RELAYED_IN if name.lower() in given}
     relayed = headers.relayed(sent, headers.RELAYED_IN)
     bare = msgspec.structs.replace(request, headers=relayed, body=bytes(request.body))
     return Doubtful(
-        tenant=call.grant.tenant,
-        request_id=call.request_id,
-        model=call.model,
+        tenant=tenant,
+        request_id=given[headers.REQUEST_ID.lower()],
+        model=model,
         request=bare,
         at_s=now_s,
         stratum=edge.headers.get(headers.STRATUM, ""),
         confidence=_confidence(edge.headers.get(headers.CONFIDENCE)),
         answer=edge.headers.get(headers.ANSWER, ""),
-        residency=call.terms.residency,
+        residency=terms.residency,
     )
 
 

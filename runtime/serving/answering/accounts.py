@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -68,6 +69,22 @@ class Accounts:
             raise
         except Exception as error:  # noqa: BLE001 - none of them may leave here
             return self.refusal(error, request, account)
+        finally:
+            self.close(account)
+
+    @contextmanager
+    def opened(self, model: str = "") -> Iterator[Account]:
+        """Of something else than a request over HTTP, counted when the context ends."""
+        account = Account(self._settings.tier, self._clock(), model)
+        self.in_flight.count += 1
+        try:
+            yield account
+        except FoothillError as error:
+            account.failed(error.code, error.status)
+            raise
+        except asyncio.CancelledError:
+            account.failed("client-gone", CLIENT_GONE)
+            raise
         finally:
             self.close(account)
 

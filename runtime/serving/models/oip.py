@@ -89,6 +89,17 @@ def read_packed(packed: Mapping[str, oip.PackedTensor], manifest: Manifest) -> d
     return inputs
 
 
+def check_arrays(inputs: Mapping[str, Array], manifest: Manifest) -> None:
+    """The same of arrays that come from this process. Raises FoothillError `bad_tensor`."""
+    _check_names(list(inputs), len(inputs), manifest)
+    for spec in manifest.inputs:
+        array, wanted = inputs[spec.name], tensors.NUMPY[spec.datatype]
+        if array.dtype != wanted:
+            raise bad_tensor(spec.name, f"an array of {wanted}", f"{array.dtype}")
+        tensors.check_shape(spec.name, array.shape, spec, manifest.max_batch)
+    _check_rows(inputs, manifest)
+
+
 def wanted_outputs(request: oip.InferRequest, manifest: Manifest) -> tuple[Wanted, ...]:
     """What the caller asks to have back; raises FoothillError `bad_tensor` for an output the model lacks."""
     binary = request.parameters.binary_data_output

@@ -1,0 +1,199 @@
+"""The node's own way to answers, for what runs in its process, such as cameras: the edge's at once, the cloud's where
+the live certificate asks for it, and a late one when the cloud is back."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from contracts import headers
+from contracts.deadlines import Deadline
+from contracts.errors import FoothillError
+from contracts.headers import Terms
+from contracts.manifest import Manifest
+from contracts.timing import TOTAL, format_server_timing
+from edge_node.late import LatePart
+from edge_node.spool_file import LateAnswer
+from runtime.links.escalation.holder import Evidence, Holder, Judged, Settled
+from runtime.links.http.upstream import Answer, Request, answer_headers
+from runtime.links.process.telemetry import Telemetry
+from runtime.serving.answering.accounts import Account, Accounts
+from runtime.serving.answering.settings import ServingSettings
+from runtime.serving.engines.tensors import Array
+from runtime.serving.models import oip, postprocess
+from runtime.serving.models.batcher import BatchResult
+from runtime.serving.models.hosting import ModelHost, Served
+from runtime.serving.models.postprocess import Reading, Stamp
+
+log = logging.getLogger(__name__)
+
+TENANT = ":pipelines"
+"""Whose requests these are in the spool. Tokens, and the tickets given for them, cannot have this name: no caller sees
+them."""
+
+Hearer = Callable[[LateAnswer], None]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What the edge says: its outputs by name, and what can be read of them. It stands until `settle` knows better.
+
+    `final`: nothing is left to settle. Otherwise the cloud is to be asked, now or later, or an audit was drawn; audits
+    are worth something because nobody picks them, so that whoever settles some has to settle those `audited`.
+    """
+
+    model: str
+    terms: Terms
+    deadline: Deadline
+    outputs: Mapping[str, Array]
+    reading: Reading
+    judged: Judged
+    edge: Answer
+    manifest: Manifest
+
+    @property
+    def request_id(self) -> str:
+        return self.terms.request_id
+
+    @property
+    def final(self) -> bool:
+        return self.judged.kept
+
+    @property
+    def audited(self) -> bool:
+        return self.judged.audited
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """`settled` is the answer: the body of `/v1/predict`, of the edge's bundle (empty where it defines none) or of the
+    cloud's. `late`: the cloud's comes later, under the same request id, to those who hear."""
+
+    settled: Settled
+    late: bool
+
+
+class Pipelines:
+    """Who asks here holds its requests: they are judged, escalated, audited and spooled as those of direct callers.
+
+    `late` None keeps nothing for a cloud that is away. `hearers` are told of late answers, those of an earlier life of
+    the process too; one may be told again after a restart. They must not block.
+    """
+
+    def __init__(
+        self,
+        host: ModelHost,
+        holder: Holder,
+        settings: ServingSettings,
+        telemetry: Telemetry,
+        *,
+        late: LatePart | None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._host = host
+        self._holder = holder
+        self._settings = settings
+        self._late = late
+        self._clock = clock
+        self._wall = wall
+        self._looks = Accounts("look", settings=settings, telemetry=telemetry, clock=clock)
+        self._settlements = Accounts("settle", settings=settings, telemetry=telemetry, clock=clock)
+        self.hearers: list[Hearer] = []
+        if late is not None:
+            late.hearers.append(self._hear)
+
+    async def look(self, model: str, inputs: Mapping[str, Array], terms: Terms, *, priority: int = 0) -> Seen:
+        """Runs the model, in one queue with everybody's requests. The deadline counts from now, for `settle` too.
+
+        Raises FoothillError: `model_not_found`, `bad_tensor`, what the queue refuses with, or `internal`.
+        """
+        terms = msgspec.structs.replace(terms, request_id=terms.request_id or uuid.uuid4().hex)
+        with self._looks.opened() as account, self._host.get(model) as served:
+            account.model = model
+            deadline_ms = terms.deadline_ms or self._settings.default_deadline_ms
+            deadline = Deadline.after(deadline_ms, now_s=account.started_s)
+            result = await self._run(served, inputs, deadline, priority, account)
+            seen = self._judge(served, result, terms, deadline, account)
+            account.answered("edge", seen.judged.verdict.reason, account.phases_ms)
+        return seen
+
+    async def settle(self, seen: Seen, body: bytes, content_type: str) -> Outcome:
+        """The last word on what was seen, at the latest when its deadline is over. Raises nothing of its own.
+
+        `body` is what the cloud is asked with, as `/v1/predict` takes it: a picture, or a tensor map. It leaves the
+        node only for a cloud inside the residency claim, and waits in the spool for one that is away.
+        """
+        named = {"Content-Type": content_type, headers.REQUEST_ID: seen.request_id, **seen.terms.claim()}
+        request = Request("POST", f"/v1/predict/{seen.model}", named, body)
+        edge = msgspec.structs.replace(seen.edge, body=self._edge_body(seen))
+        with self._settlements.opened(seen.model) as account:
+            settled = await self._holder.settle(
+                request, edge, seen.terms, seen.deadline, model=seen.model, judged=seen.judged
+            )
+            account.answered(settled.tier, settled.reason, {**settled.phases})
+        late = False
+        if self._late is not None and settled.open:
+            late = await self._late.spooling.put(TENANT, seen.model, request, edge, seen.terms, seen.deadline)
+        return Outcome(settled, late)
+
+    async def _run(
+        self, served: Served, inputs: Mapping[str, Array], deadline: Deadline, priority: int, account: Account
+    ) -> BatchResult:
+        oip.check_arrays(inputs, served.loaded.manifest)
+        try:
+            result = await served.batcher.submit(inputs, deadline, priority=priority)
+        except FoothillError:
+            served.statistics.failed((self._clock() - account.started_s) * 1000.0)
+            raise
+        total_ms = (self._clock() - account.started_s) * 1000.0
+        account.phases_ms = {"queue": result.queue_ms, "infer": result.infer_ms, TOTAL: total_ms}
+        self._host.note(result.queue_ms, result.infer_ms)
+        rows = len(next(iter(inputs.values()))) if served.batches else 1
+        times_ms = (0.0, result.queue_ms, result.infer_ms, 0.0, total_ms)
+        served.statistics.succeeded([times_ms], rows=rows, now_s=self._wall())
+        return result
+
+    def _judge(self, served: Served, result: BatchResult, terms: Terms, deadline: Deadline, account: Account) -> Seen:
+        loaded, reading = served.loaded, result.reading
+        evidence = Evidence(reading.confidence, loaded.stratum, loaded.digest, reading.answer)
+        told = {
+            **served.named,
+            "Content-Type": "application/json",
+            headers.NODE: self._settings.node,
+            headers.ANSWER: reading.answer,
+            headers.SERVER_TIMING: format_server_timing(account.phases_ms),
+        }
+        if reading.confidence is not None:
+            told[headers.CONFIDENCE] = repr(reading.confidence)
+        return Seen(
+            model=loaded.manifest.model,
+            terms=terms,
+            deadline=deadline,
+            outputs=result.outputs,
+            reading=reading,
+            judged=self._holder.judge(evidence, terms, deadline),
+            edge=Answer(200, answer_headers(told), b""),
+            manifest=loaded.manifest,
+        )
+
+    def _edge_body(self, seen: Seen) -> bytes:
+        """What `/v1/predict` would answer here; b"" where it would answer nothing."""
+        manifest = seen.manifest
+        if manifest.task == "detection" or len(seen.outputs[manifest.postprocess.output]) != 1:
+            return b""
+        stamp = Stamp(seen.model, "edge", self._settings.node, seen.judged.verdict.reason, seen.request_id)
+        return msgspec.json.encode(postprocess.predict(seen.outputs, seen.reading, manifest, stamp))
+
+    def _hear(self, late: LateAnswer) -> None:
+        for hearer in self.hearers if late.tenant == TENANT else ():
+            _tell(hearer, late)
+
+
+def _tell(hearer: Hearer, late: LateAnswer) -> None:
+    try:
+        hearer(late)
+    except Exception:
+        log.exception("a pipeline did not take the late answer to its request %s", late.request_id)
