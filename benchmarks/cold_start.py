@@ -26,8 +26,9 @@ NOTES = (
     "Each opening in a process of its own, in turns, on one core; the files are in the kernel's memory. `load ms`: "
     "until ONNX Runtime has the weights, `first answer ms`: until the golden inputs were answered right. The process's "
     "own start, of 0.3 to 0.4 s, is not in it.",
-    f"`{ARTIFACT}`: nothing is kept. `{FIRST}` optimizes the graph, writes it, and opens what it wrote; `{KEPT}` reads "
-    "the digest of what is kept, and maps it. `of artifact`: CPU time over that from the artifact, same round.",
+    f"`{ARTIFACT}`: nothing is kept. `{FIRST}` optimizes the graph, writes it, and opens what it wrote; `{KEPT}` maps "
+    "what is kept. Each checks the digest of what it reads. `of artifact`: CPU time over that from the artifact, same "
+    "round.",
     "`memory mb`: what the process has alone after the golden test; mapped weights are not in it, for the kernel may "
     "take them back.",
 )

@@ -34,11 +34,15 @@ Tell = Callable[[LateAnswer], bool]
 Outcome = Literal["done", "away"]
 
 
+def _unheard(_: LateAnswer) -> None:
+    """Nobody in this process listens."""
+
+
 class Courier:
     """Asks the cloud with `ask`, at most `per_s` times a second and one at a time, so that live requests go first.
 
-    It goes through the circuit of all escalations: while that is open nothing is sent but its probes. `wall` gives
-    unix time.
+    `hear` is told of each as it comes, and after the start of those that `tell` has not taken yet. It goes through
+    the circuit of all escalations: while that is open nothing is sent but its probes. `wall` gives unix time.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Courier:
         spool: Spool,
         ask: Ask,
         tell: Tell,
+        hear: Callable[[LateAnswer], None] = _unheard,
         *,
         per_s: float,
         wall: Callable[[], float],
@@ -55,6 +60,7 @@ class Courier:
         self._spool = spool
         self._ask = ask
         self._tell = tell
+        self._hear = hear
         self._each_s = 1.0 / per_s
         self._wall = wall
         self._rng = rng
@@ -72,9 +78,10 @@ class Courier:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _keep_going(self) -> None:
-        pause_s = FIRST_PAUSE_S
+        pause_s, began = FIRST_PAUSE_S, False
         while True:
             try:
+                began = began or await self._hear_again()
                 outcome = await self.step()
             except SpoolAway:
                 outcome = "away"
@@ -109,13 +116,17 @@ class Courier:
 
     async def _take(self, doubtful: Doubtful, answer: Answer) -> Outcome:
         if answer.status == 200:
-            self._unwritten = partial(self._spool.answer, doubtful, _late(doubtful, answer, self._wall()))
+            self._unwritten = partial(self._keep, doubtful, _late(doubtful, answer, self._wall()))
             await self._write_down()
             await self._tell_answers()
             return "done"
         if not may_change(answer.status):
             return await self._give_up(doubtful, "refused", f"the cloud answered {answer.status}")
         return await self._try_later(doubtful, broken=answer.status == _BROKEN)
+
+    async def _keep(self, doubtful: Doubtful, late: LateAnswer) -> None:
+        await self._spool.answer(doubtful, late)
+        self._hear(late)
 
     async def _refused(self, doubtful: Doubtful, error: FoothillError) -> Outcome:
         """Nothing reached the cloud, or nothing came back in time."""
@@ -146,6 +157,14 @@ class Courier:
         if self._unwritten is not None:
             await self._unwritten()
             self._unwritten = None
+
+    async def _hear_again(self) -> bool:
+        """What the last process may have died of telling."""
+        for tenant, request_id in await self._spool.untold():
+            late = await self._spool.find(tenant, request_id)
+            if isinstance(late, LateAnswer):
+                self._hear(late)
+        return True
 
     async def _tell_answers(self) -> None:
         while (late := await self._spool.unpublished()) is not None:

@@ -49,14 +49,22 @@ class Intake:
         self._loader = loader
 
     async def fetch(self, model: str, digest: str, manifest: bytes | None) -> None:
-        """On a full disk what nobody needs makes room, once."""
+        """On a full disk what nobody needs makes room, and then what can be made again; each once."""
         self._reports.tell(model, digest, "fetching")
+        for give_way in (self._leftovers.drop, self._leftovers.make_room):
+            if await self._fetched(model, digest, manifest):
+                return
+            await give_way()
+        await self._fetch_bundle(model, digest, manifest)
+
+    async def _fetched(self, model: str, digest: str, manifest: bytes | None) -> bool:
+        """False where the disk has no room."""
         try:
             await self._fetch_bundle(model, digest, manifest)
         except NoSpace as error:
             log.warning("%s: %s Dropping what is not needed.", model, error.message)
-            await self._leftovers.make_room()
-            await self._fetch_bundle(model, digest, manifest)
+            return False
+        return True
 
     async def verify(self, model: str, digest: str, manifest: bytes | None) -> None:
         """Reads the stored bundle again; a copy that went bad on this disk is fetched once more."""

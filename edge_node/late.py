@@ -21,8 +21,8 @@ from edge_node.spool_metrics import SpoolMetrics
 class LatePart:
     """Everything of a node that has to do with late answers. `publish` tells the fleet of one, when it can.
 
-    `hearers` in the node itself are told of each when it is there, whether the fleet can be told or not. They must
-    neither block nor fail.
+    `hearers` in the node itself are told of each when it is there, and after a start of those again that the fleet has
+    not heard of. They must neither block nor fail.
     """
 
     def __init__(
@@ -42,14 +42,12 @@ class LatePart:
         self.spool = Spool(directory, config, SpoolMetrics(registry), wall, reserve_bytes=reserve_bytes)
         self.spooling = Spooling(self.spool, clock, wall)
         self.hearers: list[Callable[[LateAnswer], None]] = []
-        self._heard = ""
-        self._node = node
-        self._publish = publish
         self._answers = LateAnswers(self.spool)
         self._courier = Courier(
             self.spool,
             ask,
-            self._tell,
+            lambda late: publish(message(node, late)),
+            self._hear,
             per_s=config.per_s,
             wall=wall,
             rng=rng or random.Random(),
@@ -60,13 +58,9 @@ class LatePart:
         app.add_routes(self._answers.routes())
         app.cleanup_ctx.append(self._life)
 
-    def _tell(self, late: LateAnswer) -> bool:
-        """The same one again until the fleet has heard it: the node hears it once."""
-        if late.request_id != self._heard:
-            self._heard = late.request_id
-            for hearer in self.hearers:
-                hearer(late)
-        return self._publish(message(self._node, late))
+    def _hear(self, late: LateAnswer) -> None:
+        for hearer in self.hearers:
+            hearer(late)
 
     async def _life(self, _: web.Application) -> AsyncIterator[None]:
         self._courier.start()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 from edge_node.records import attempt
 from edge_node.slots import SlotFile
 from runtime.links.bundles.store import BundleStore
-from runtime.serving.engines.provider_cache import clear
+from runtime.serving.engines.provider_cache import drop_graphs, keep_only
 
 
 class Leftovers:
@@ -34,12 +35,16 @@ class Leftovers:
             used = self.working.union(*(slot.digests() for slot in self._slots.models.values()))
             coming = self.working | self.waiting
             await attempt(lambda: self._store.collect(used, coming))
+            await attempt(self._drop_made)
 
     async def make_room(self) -> None:
-        """The same, and what can be made again."""
-        await self.drop()
+        """By what can be made again in a moment."""
         if self._made is not None:
-            await asyncio.to_thread(clear, self._made)
+            await attempt(partial(drop_graphs, self._made))
+
+    def _drop_made(self) -> None:
+        if self._made is not None:
+            keep_only(self._made, self._store.contents())
 
     async def sweep(self) -> None:
         """What writes of an earlier life have left half-way. Before anything else is written."""

@@ -61,6 +61,13 @@ class Loader:
         room = msgspec.structs.replace(self._room, when_short=when_short or self._room.when_short)
         return await asyncio.to_thread(way_in, needed, room, replaces=model in self._host.models)
 
+    async def verify(self, digest: str) -> None:
+        """Every byte of a stored bundle but its artifact, which is checked when it is read: mostly what is kept of it
+        is opened in its place. Raises FoothillError `bad_bundle`."""
+        manifest = await asyncio.to_thread(self._store.manifest, digest)
+        artifact = pick_artifact(manifest, self._target, self._wish)
+        await asyncio.to_thread(self._store.verify, digest, but=(artifact.file,))
+
     async def load(self, digest: str) -> LoadedModel:
         """Raises FoothillError; a cancelled caller waits until the thread has ended."""
         return await whole(asyncio.to_thread(self._open, digest))

@@ -35,6 +35,9 @@ TENANT = ":pipelines"
 """Whose requests these are in the spool. Tokens, and the tickets given for them, cannot have this name: no caller sees
 them."""
 
+ESCALATE = "escalate"
+"""The phase of asking the cloud."""
+
 Hearer = Callable[[LateAnswer], None]
 
 
@@ -78,8 +81,8 @@ class Outcome(msgspec.Struct, frozen=True):
 class Pipelines:
     """Who asks here holds its requests: they are judged, escalated, audited and spooled as those of direct callers.
 
-    `late` None keeps nothing for a cloud that is away. `hearers` are told of late answers, those of an earlier life of
-    the process too; one may be told again after a restart. They must not block.
+    `late` None keeps nothing for a cloud that is away. `hearers` are told of late answers, after a restart again of
+    those that the fleet has not heard of. They must not block.
     """
 
     def __init__(
@@ -108,7 +111,8 @@ class Pipelines:
     async def look(self, model: str, inputs: Mapping[str, Array], terms: Terms, *, priority: int = 0) -> Seen:
         """Runs the model, in one queue with everybody's requests. The deadline counts from now, for `settle` too.
 
-        Raises FoothillError: `model_not_found`, `bad_tensor`, what the queue refuses with, or `internal`.
+        Raises FoothillError: `model_not_found`, `bad_tensor` (also where what comes out is no number), what the queue
+        refuses with, or `internal`.
         """
         terms = msgspec.structs.replace(terms, request_id=terms.request_id or uuid.uuid4().hex)
         with self._looks.opened() as account, self._host.get(model) as served:
@@ -127,17 +131,31 @@ class Pipelines:
         node only for a cloud inside the residency claim, and waits in the spool for one that is away.
         """
         named = {"Content-Type": content_type, headers.REQUEST_ID: seen.request_id, **seen.terms.claim()}
+        if seen.terms.traceparent:
+            named[headers.TRACEPARENT] = seen.terms.traceparent
         request = Request("POST", f"/v1/predict/{seen.model}", named, body)
-        edge = msgspec.structs.replace(seen.edge, body=self._edge_body(seen))
-        with self._settlements.opened(seen.model) as account:
-            settled = await self._holder.settle(
-                request, edge, seen.terms, seen.deadline, model=seen.model, judged=seen.judged
-            )
-            account.answered(settled.tier, settled.reason, {**settled.phases})
+        settled = await self._settle(seen, request)
         late = False
         if self._late is not None and settled.open:
-            late = await self._late.spooling.put(TENANT, seen.model, request, edge, seen.terms, seen.deadline)
+            late = await self._late.spooling.put(TENANT, seen.model, request, seen.edge, seen.terms, seen.deadline)
+        if settled.tier == "edge":
+            answer = msgspec.structs.replace(settled.answer, body=self._edge_body(seen, settled.reason))
+            settled = msgspec.structs.replace(settled, answer=answer)
         return Outcome(settled, late)
+
+    async def _settle(self, seen: Seen, request: Request) -> Settled:
+        """Counted where there was something to decide, with the time that the cloud took; the rest was counted."""
+        settling = self._holder.settle(
+            request, seen.edge, seen.terms, seen.deadline, model=seen.model, judged=seen.judged
+        )
+        if seen.final:
+            return await settling
+        with self._settlements.opened(seen.model) as account:
+            settled = await settling
+            account.answered(settled.tier, settled.reason, {})
+            if ESCALATE in settled.phases:
+                account.phases_ms = {ESCALATE: settled.phases[ESCALATE]}
+            return settled
 
     async def _run(
         self, served: Served, inputs: Mapping[str, Array], deadline: Deadline, priority: int, account: Account
@@ -145,6 +163,7 @@ class Pipelines:
         oip.check_arrays(inputs, served.loaded.manifest)
         try:
             result = await served.batcher.submit(inputs, deadline, priority=priority)
+            postprocess.check_numbers(result.outputs, result.reading, served.loaded.manifest, from_tensors=True)
         except FoothillError:
             served.statistics.failed((self._clock() - account.started_s) * 1000.0)
             raise
@@ -179,12 +198,12 @@ class Pipelines:
             manifest=loaded.manifest,
         )
 
-    def _edge_body(self, seen: Seen) -> bytes:
+    def _edge_body(self, seen: Seen, reason: str) -> bytes:
         """What `/v1/predict` would answer here; b"" where it would answer nothing."""
         manifest = seen.manifest
         if manifest.task == "detection" or len(seen.outputs[manifest.postprocess.output]) != 1:
             return b""
-        stamp = Stamp(seen.model, "edge", self._settings.node, seen.judged.verdict.reason, seen.request_id)
+        stamp = Stamp(seen.model, "edge", self._settings.node, reason, seen.request_id)
         return msgspec.json.encode(postprocess.predict(seen.outputs, seen.reading, manifest, stamp))
 
     def _hear(self, late: LateAnswer) -> None:

@@ -97,7 +97,7 @@ class Service:
     async def _serve_stored(self, model: str, digest: str) -> str:
         """What keeps a stored bundle from being served; "" when it is. Whatever it is, another one may do."""
         try:
-            await asyncio.to_thread(self._store.verify, digest)
+            await self._loader.verify(digest)
             await self.serve(model, watched(await self._loader.load(digest)))
         except FoothillError as error:
             return error.message

@@ -105,6 +105,10 @@ class Spool:
     async def unpublished(self) -> LateAnswer | None:
         return await self._run(SpoolFile.unpublished)
 
+    async def untold(self) -> list[tuple[str, str]]:
+        """Tenant and request id of every answer that is not published."""
+        return await self._run(SpoolFile.untold)
+
     async def published(self, late: LateAnswer) -> None:
         await self._run(lambda file: file.published(late))
 

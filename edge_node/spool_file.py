@@ -183,6 +183,11 @@ class SpoolFile:
         row = self._db.execute("SELECT head, body FROM answers WHERE published = 0 ORDER BY number LIMIT 1").fetchone()
         return _answer(*row) if row is not None else None
 
+    def untold(self) -> list[tuple[str, str]]:
+        """Tenant and request id of every answer that is not published, the oldest first."""
+        query = "SELECT tenant, request_id FROM answers WHERE published = 0 ORDER BY number"
+        return [(tenant, request_id) for tenant, request_id in self._db.execute(query)]
+
     def published(self, late: LateAnswer) -> None:
         key = (late.tenant, late.request_id)
         with self._transaction():

@@ -39,7 +39,7 @@ def to_bytes(array: Array, datatype: str) -> bytes:
     if datatype == oip.BYTES:
         return oip.join_bytes([str(item).encode() for item in array.ravel()])
     plain = np.ascontiguousarray(array, NUMPY[datatype])
-    return (plain.view("<u4") >> 16).astype("<u2").tobytes() if datatype == oip.BF16 else plain.tobytes()
+    return _rounded(plain.view("<u4")).tobytes() if datatype == oip.BF16 else plain.tobytes()
 
 
 def from_bytes(tensor: oip.OutputTensor, data: oip.Buffer) -> Array:
@@ -50,3 +50,9 @@ def from_bytes(tensor: oip.OutputTensor, data: oip.Buffer) -> Array:
     if tensor.datatype == oip.BF16:
         return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
     return np.frombuffer(data, NUMPY[tensor.datatype])
+
+
+def _rounded(bits: Array) -> Array:
+    """The bits of float32 as those of BF16, to nearest, ties to even."""
+    rounded: Array = (bits + np.uint32(0x7FFF) + (bits >> 16 & np.uint32(1))) >> 16
+    return rounded.astype("<u2")

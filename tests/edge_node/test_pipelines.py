@@ -128,9 +128,13 @@ class Site:
         await self.holder.close()
         await self.upstreams.close()
         await self.host.close()
+        await self.stop_cloud()
+
+    async def stop_cloud(self) -> None:
         if self.cloud is not None:
             await self.cloud.cleanup()
             await self.cloud_host.close()
+            self.cloud = None
 
     async def look(self, terms: Terms = TERMS, **options: Any) -> Seen:
         return await self.pipelines.look("digits", frame(), terms, **options)
@@ -191,34 +195,44 @@ async def test_what_it_doubts_the_cloud_answers_under_the_same_id_with_the_same_
 
 async def test_with_the_cloud_away_the_edge_answers_and_the_late_answer_comes_under_its_id(site: Site) -> None:
     site.fleet_listens = False
-    terms = Terms(deadline_ms=5000.0, request_id="camera-7")
-    outcome = await site.ask(terms)
-    assert (outcome.settled.tier, outcome.settled.degraded, outcome.late) == ("edge", True, True)
-    assert json.loads(outcome.settled.answer.body)["tier"] == "edge"
+    ids = ["camera-7", "camera-8", "camera-9"]
+    for request_id in ids:
+        outcome = await site.ask(Terms(deadline_ms=5000.0, request_id=request_id))
+        assert (outcome.settled.tier, outcome.settled.degraded, outcome.late) == ("edge", True, True)
+        told = json.loads(outcome.settled.answer.body)
+        assert (told["tier"], told["reason"]) == ("edge", outcome.settled.reason)
     assert not site.heard
     await site.start_cloud()
-    await until(lambda: bool(site.heard))
-    (late,) = site.heard
-    assert (late.request_id, late.model, json.loads(late.body)["label"]) == ("camera-7", "digits", "7")
-    assert json.loads(late.body)["reason"] == "late"
+    await until(lambda: len(site.heard) == 3)
+    assert [late.request_id for late in site.heard] == ids
+    late = site.heard[0]
+    assert (late.model, json.loads(late.body)["label"], json.loads(late.body)["reason"]) == ("digits", "7", "late")
     site.fleet_listens = True
-    await until(lambda: bool(site.published))
-    assert [told.request_id for told in site.published] == ["camera-7"]
-    assert site.heard == [late], "once, though the fleet was away"
+    await until(lambda: len(site.published) == 3)
+    assert [told.request_id for told in site.published] == ids
+    assert len(site.heard) == 3, "each once, though the fleet was away"
 
 
 async def test_a_late_answer_is_heard_by_the_next_life_of_the_node(tmp_path: Path) -> None:
     first = Site(tmp_path)
+    first.fleet_listens = False
     await first.open()
     first.trust_from(2.0)
-    assert (await first.ask(Terms(deadline_ms=5000.0, request_id="camera-7"))).late
+    for request_id in ("camera-6", "camera-7"):
+        assert (await first.ask(Terms(deadline_ms=5000.0, request_id=request_id))).late
+        if request_id == "camera-6":
+            await first.start_cloud()
+            await until(lambda: bool(first.heard))
+            await first.stop_cloud()
     await first.close()
     second = Site(tmp_path)
     second.cloud_port = first.cloud_port
     await second.open()
     await second.start_cloud()
-    await until(lambda: bool(second.heard))
-    assert [late.request_id for late in second.heard] == ["camera-7"]
+    await until(lambda: len(second.heard) == 2)
+    assert [late.request_id for late in second.heard] == ["camera-6", "camera-7"], (
+        "the fleet had not heard of the first"
+    )
     await second.close()
 
 
@@ -292,6 +306,7 @@ async def test_a_drawn_audit_asks_the_cloud_behind_an_answer_that_stands(tmp_pat
         ("digits", {"image": np.zeros((1, 1, 8, 9), np.float32)}, "bad_tensor", "got shape"),
         ("digits", {"image": np.zeros((1, 1, 8, 8))}, "bad_tensor", "an array of float32, got float64"),
         ("digits", frame(9), "bad_tensor", "at most 8 rows"),
+        ("digits", {"image": np.full((1, 1, 8, 8), np.nan, np.float32)}, "bad_tensor", "is NaN or infinite"),
     ],
 )
 async def test_what_the_model_does_not_take_is_refused(

@@ -583,21 +583,29 @@ class Full(RealDisk):
 async def test_for_a_bundle_that_finds_no_room_goes_what_can_be_made_again(
     tmp_path: Path, warehouse: Warehouse
 ) -> None:
-    made = tmp_path / "node" / "providers" / "sha256-a"
+    one, two = warehouse.pack("1"), warehouse.pack("2")
+    artifact = describe(warehouse.packed[one]).files[MODEL_FILE].sha256
+    made = tmp_path / "node" / "providers" / artifact.replace(":", "-") / "graph-1"
     made.mkdir(parents=True)
     (made / "weights.bin").write_bytes(b"x")
+    other = tmp_path / "node" / "providers" / "sha256-0"
+    other.mkdir()
     store = BundleStore(tmp_path / "node" / "store", reserve_bytes=0)
     plenty = warehouse.fetch_into(store)
 
     async def fetch(model: str, digest: str, manifest: bytes | None) -> Path:
-        if made.exists():
+        tried.append((digest, other.exists(), made.exists()))
+        if digest == two and made.exists():
             raise NoSpace("The disk has 3 bytes left.")
         return await plenty(model, digest, manifest)
 
+    tried: list[tuple[str, bool, bool]] = []
     bench = Bench(tmp_path / "node", warehouse, store=store, fetch=fetch)
-    one = warehouse.pack("1")
     assert await bench.updater.apply(desired(1, {"digits": one}), {})
-    assert bench.serving() == one
+    assert (other.exists(), made.exists()) == (False, True), "of a bundle that is here it stays"
+    assert await bench.updater.apply(desired(2, {"digits": two}), {})
+    assert tried[1:] == [(two, False, True), (two, False, True), (two, False, False)]
+    assert bench.serving() == two
     await bench.host.close()
 
 

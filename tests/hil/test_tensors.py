@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -21,4 +22,6 @@ def test_what_is_sent_is_read_back(datatype: str) -> None:
 def test_bfloat16_is_the_upper_half_of_float32() -> None:
     data = tensors.to_bytes(np.array([1.5, -2.0], np.float32), "BF16")
     assert data == b"\xc0\x3f\x00\xc0"
+    numbers = np.random.default_rng(1).normal(size=1000).astype(np.float32)
+    assert tensors.to_bytes(numbers, "BF16") == numbers.astype(ml_dtypes.bfloat16).tobytes()
     assert tensors.blank("BF16", [2]).dtype == np.float32

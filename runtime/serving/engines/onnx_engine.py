@@ -18,7 +18,7 @@ from contracts.manifest import TensorSpec
 from runtime.serving.engines import placements, providers
 from runtime.serving.engines.engine import Interrupted
 from runtime.serving.engines.feeds import BFLOAT16, feed_for
-from runtime.serving.engines.kept_graph import GRAPH, WEIGHTS, KeptGraph
+from runtime.serving.engines.kept_graph import GRAPH, WEIGHTS
 from runtime.serving.engines.pinned import Pinned
 from runtime.serving.engines.providers import CPU, ON_CPU, Options, Placement, Plan
 from runtime.serving.engines.tensors import NUMPY, Array
@@ -39,6 +39,8 @@ _DATATYPES = {
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
+_MOST_PACKED = 1.5
+"""So many times an artifact may its packed weights take."""
 # The binding's exceptions share no base below Exception.
 _FAILURES = (
     capi.Fail,
@@ -62,23 +64,14 @@ class OnnxEngine:
     each is called from, the `threads` - 1 others.
 
     `provider` is the one that does the work, `placement` says how all is shared out. `literal` runs every operator as
-    the file says, without fusing any: slower, for checks.
-
-    Where the CPU is the only provider, the optimized graph is taken from `kept`, or put there for the next time.
-    Its trial ends when the engine is closed at the latest; the attribute is None where the artifact itself runs.
+    the file says, without fusing any: slower, for checks; and for graphs that were optimized before.
     """
 
-    def __init__(
-        self, path: Path, *, plan: Plan, threads: int, literal: bool = False, kept: KeptGraph | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, plan: Plan, threads: int, literal: bool = False) -> None:
         """Raises FoothillError `bad_bundle` for a file that does not load, or that the plan's provider does not run."""
         offered = providers.offered(plan, ort.get_available_providers(), path.name)
         options = partial(_options, threads, literal=literal)
-        mapped = _mapped(path, options, kept) if kept is not None and offered == ON_CPU.chain else None
-        self.kept = kept if mapped is not None else None
-        self._session, chain = (
-            (mapped, offered) if mapped else _first_started(path, options, offered, fallback=plan.fallback)
-        )
+        self._session, chain = _first_started(path, options, offered, fallback=plan.fallback)
         started = self._session.get_providers()
         providers.check_started(plan, started, path.name)
         self.placement = _placement(self._session, path, options, chain)
@@ -127,8 +120,29 @@ class OnnxEngine:
     def close(self) -> None:
         self._feed.close()
         del self._session, self._feed
-        if self.kept is not None:
-            self.kept.survived()
+
+
+def write_optimized(path: Path, threads: int, directory: Path) -> None:
+    """Leaves the graph of `path` in `directory` as a CPU session optimizes it, its weights in a file that is mapped.
+
+    They are packed as the processor's kernels want them, where that does not take much more of the disk: some of
+    ONNX Runtime's kernels want both forms. Raises FoothillError `bad_bundle`.
+    https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html#offline-mode
+    """
+    _write_graph(path, threads, directory, packed=True)
+    weights = directory / WEIGHTS
+    if weights.exists() and weights.stat().st_size > _MOST_PACKED * path.stat().st_size:
+        weights.unlink()
+        _write_graph(path, threads, directory, packed=False)
+
+
+def _write_graph(path: Path, threads: int, directory: Path, *, packed: bool) -> None:
+    options = _options(threads, literal=False)
+    options.optimized_model_filepath = str(directory / GRAPH)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    options.add_session_config_entry("session.save_external_prepacked_constant_initializers", str(int(packed)))
+    _start(path, options, ON_CPU.chain)
 
 
 def _options(threads: int, *, literal: bool) -> ort.SessionOptions:
@@ -136,7 +150,7 @@ def _options(threads: int, *, literal: bool) -> ort.SessionOptions:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     if literal:
-        _as_it_is(options)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # A spinning pool takes the core that the event loop needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry(placements.RECORD, "1")
@@ -152,33 +166,6 @@ def _start(path: Path, options: ort.SessionOptions, chain: Sequence[tuple[str, O
         return ort.InferenceSession(path, options, providers=named, enable_fallback=0)
     except _FAILURES as error:
         raise FoothillError("bad_bundle", f"ONNX Runtime does not load {path}: {_first_line(error)}.") from error
-
-
-def _mapped(path: Path, options: Callable[[], ort.SessionOptions], kept: KeptGraph) -> Any:
-    """A session of the kept graph, which is made where there is none; None where that cannot be had."""
-    try:
-        graph = kept.ready(lambda directory: _write_optimized(path, options(), directory))
-        return graph and _start(graph, _as_it_is(options()), ON_CPU.chain)
-    except FoothillError as error:
-        kept.refuse(error.message)
-        return None
-
-
-def _write_optimized(path: Path, options: ort.SessionOptions, directory: Path) -> None:
-    """Weights lie as the processor's kernels want them, at the beginning of pages.
-
-    https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html#offline-mode
-    """
-    options.optimized_model_filepath = str(directory / GRAPH)
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)
-    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-    options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
-    _start(path, options, ON_CPU.chain)
-
-
-def _as_it_is(options: ort.SessionOptions) -> ort.SessionOptions:
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return options
 
 
 def _first_started(

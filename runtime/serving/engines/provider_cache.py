@@ -6,12 +6,15 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
+
+from runtime.serving.engines.kept_graph import PREFIX
 
 log = logging.getLogger(__name__)
 
-KEPT = 16
-"""Artifacts of current and previous bundles of a few models; what was opened longest ago goes first."""
+KEPT = 64
+"""Artifacts, at most; what was opened longest ago goes first."""
 
 
 def room_for(root: Path, digest: str) -> Path | None:
@@ -19,7 +22,7 @@ def room_for(root: Path, digest: str) -> Path | None:
 
     None where the disk has no room for it, or root is another's: the provider then compiles at every start.
     """
-    place = root / digest.replace(":", "-")
+    place = root / _name(digest)
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if root.stat().st_uid != os.getuid():
@@ -34,10 +37,22 @@ def room_for(root: Path, digest: str) -> Path | None:
     return place
 
 
-def clear(root: Path) -> None:
-    """Makes room on the disk. What is open stays so, and its room comes back when it is closed."""
+def keep_only(root: Path, digests: Collection[str]) -> None:
+    """Drops what was made of other artifacts than these."""
+    names = {_name(digest) for digest in digests}
     for place in root.glob("*"):
-        shutil.rmtree(place, ignore_errors=True)
+        if place.name not in names:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def drop_graphs(root: Path) -> None:
+    """Makes room on the disk with what is made again in a moment; that of a graph that is open comes when it closes."""
+    for graph in root.glob(f"*/{PREFIX}*"):
+        shutil.rmtree(graph, ignore_errors=True)
+
+
+def _name(digest: str) -> str:
+    return digest.replace(":", "-")
 
 
 def _collect(root: Path, used: Path) -> None:

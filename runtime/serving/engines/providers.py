@@ -75,6 +75,10 @@ class Plan(NamedTuple):
     def asked(self) -> str:
         return self.chain[0][0]
 
+    @property
+    def on_cpu_alone(self) -> bool:
+        return self.chain == ON_CPU.chain
+
 
 ON_CPU = Plan(((CPU, {}),))
 

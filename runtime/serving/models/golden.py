@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from contracts.errors import FoothillError
@@ -43,11 +44,13 @@ def open_tested(
     try:
         check_golden(loaded)
     except FoothillError as error:
-        loaded.close()
-        if loaded.kept is None:
+        if loaded.kept is None or wish is None:
+            loaded.close()
             raise
-        loaded.kept.refuse(error.message)  # the artifact itself may be right
-        return open_tested(directory, digest, target=target, threads=threads, wish=wish, clock=clock)
+        loaded.kept.refuse(error.message)
+        loaded.close()
+        itself = msgspec.structs.replace(wish, cache=None)
+        return open_tested(directory, digest, target=target, threads=threads, wish=itself, clock=clock)
     if loaded.kept is not None:
         loaded.kept.survived()
     answered_s = clock()

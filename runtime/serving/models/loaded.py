@@ -10,15 +10,16 @@ import msgspec
 from contracts import manifest as manifests
 from contracts.engines import engine_artifact
 from contracts.errors import FoothillError
-from contracts.manifest import Artifact, Manifest, Preprocess
+from contracts.manifest import Artifact, File, Manifest, Preprocess
 from runtime.serving.batching.service_times import ServiceTimes
 from runtime.serving.engines import providers
 from runtime.serving.engines.engine import Engine, Interruptible
 from runtime.serving.engines.kept_graph import WORTH_BYTES, KeptGraph
-from runtime.serving.engines.onnx_engine import OnnxEngine
+from runtime.serving.engines.onnx_engine import OnnxEngine, write_optimized
 from runtime.serving.engines.opening import Opening
 from runtime.serving.engines.provider_cache import room_for
-from runtime.serving.engines.providers import COMPILERS, Placement, Wish
+from runtime.serving.engines.providers import COMPILERS, Placement, Plan, Wish
+from runtime.serving.engines.store import digest_of_file
 from runtime.serving.engines.tensors import NUMPY, Array
 from runtime.serving.models import postprocess
 from runtime.serving.models.postprocess import Reading, Readings
@@ -45,6 +46,7 @@ class LoadedModel:
         *,
         asked: str = "",
         placement: Placement | None = None,
+        kept: KeptGraph | None = None,
     ) -> None:
         self.directory = directory
         self.digest = digest
@@ -57,7 +59,7 @@ class LoadedModel:
         self.stratum = artifact.confidence.stratum if artifact.confidence is not None else ""
         self.preprocessor = Preprocessor(manifest.preprocess) if manifest.preprocess is not None else None
         self.opening: Opening | None = None
-        self.kept: KeptGraph | None = None
+        self.kept = kept
         self.times = ServiceTimes(manifest.max_batch if self.batches else 1)
 
     @classmethod
@@ -84,19 +86,26 @@ class LoadedModel:
     ) -> LoadedModel:
         artifact = pick_artifact(manifest, target, wish)
         _check_servable(manifest)
-        file, cache = directory / artifact.file, _cache(wish, manifest, artifact)
+        file = manifest.files[artifact.file]
+        cache = room_for(wish.cache, file.sha256) if wish.cache is not None and _keeps(wish, target, file) else None
         plan = providers.plan(wish, target, manifest, artifact, threads=threads, cache=cache)
-        kept = KeptGraph(cache, file, reserve_bytes=wish.reserve_bytes) if cache is not None else None
-        engine = OnnxEngine(file, plan=plan, threads=threads, kept=kept)
+        engine, kept = _engine(directory / artifact.file, file, plan, threads, cache, wish.reserve_bytes)
+        opened = cls(
+            directory,
+            digest,
+            manifest,
+            artifact,
+            engine,
+            target,
+            asked=plan.asked,
+            placement=engine.placement,
+            kept=kept,
+        )
         try:
             engine.check(manifest.inputs, manifest.outputs)
         except FoothillError:
-            engine.close()
+            opened.close()
             raise
-        opened = cls(
-            directory, digest, manifest, artifact, engine, target, asked=plan.asked, placement=engine.placement
-        )
-        opened.kept = engine.kept
         return opened
 
     @property
@@ -127,6 +136,8 @@ class LoadedModel:
 
     def close(self) -> None:
         self.engine.close()
+        if self.kept is not None:
+            self.kept.end_trial()
 
 
 def pick_artifact(manifest: Manifest, target: str, wish: Wish | None = None) -> Artifact:
@@ -148,11 +159,30 @@ def pick_artifact(manifest: Manifest, target: str, wish: Wish | None = None) -> 
     )
 
 
-def _cache(wish: Wish, manifest: Manifest, artifact: Artifact) -> Path | None:
-    worth = wish.provider in COMPILERS or manifest.files[artifact.file].bytes >= WORTH_BYTES
-    if wish.cache is None or not worth:
-        return None
-    return room_for(wish.cache, manifest.files[artifact.file].sha256)
+def _keeps(wish: Wish, target: str, file: File) -> bool:
+    """Whether anything of such an artifact is kept for the next start."""
+    choice = providers.choice_for(wish.provider, target)
+    return choice in COMPILERS or (choice == "cpu" and file.bytes >= WORTH_BYTES)
+
+
+def _engine(
+    path: Path, file: File, plan: Plan, threads: int, cache: Path | None, reserve_bytes: int
+) -> tuple[OnnxEngine, KeptGraph | None]:
+    """The graph that is kept of an artifact, where the CPU runs it; else the artifact, every byte of it checked."""
+
+    def checked() -> Path:
+        if path.stat().st_size != file.bytes or digest_of_file(path) != file.sha256:
+            raise FoothillError("bad_bundle", f"{path} changed on disk. Remove the bundle and fetch it again.")
+        return path
+
+    kept = KeptGraph(cache, path, reserve_bytes=reserve_bytes) if cache is not None and plan.on_cpu_alone else None
+    graph = kept.ready(lambda directory: write_optimized(checked(), threads, directory)) if kept is not None else None
+    if kept is not None and graph is not None:
+        try:
+            return OnnxEngine(graph, plan=plan, threads=threads, literal=True), kept
+        except FoothillError as error:
+            kept.refuse(error.message)
+    return OnnxEngine(checked(), plan=plan, threads=threads), None
 
 
 def _read_manifest(directory: Path, digest: str) -> Manifest:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.serving.engines.provider_cache import KEPT, clear, room_for
+from runtime.serving.engines.provider_cache import KEPT, drop_graphs, keep_only, room_for
 
 
 def test_an_artifact_has_a_directory_that_only_its_user_enters(tmp_path: Path) -> None:
@@ -39,11 +39,18 @@ def test_without_a_directory_nothing_is_kept_and_the_model_is_served(
     assert "nothing compiled is kept" in caplog.text
 
 
-def test_all_of_it_may_be_cleared_and_there_is_room_again(tmp_path: Path) -> None:
-    clear(tmp_path / "nothing yet")
+def test_of_artifacts_that_are_gone_nothing_stays(tmp_path: Path) -> None:
+    keep_only(tmp_path / "nothing yet", {"sha256:a"})
+    places = [room_for(tmp_path / "p", digest) for digest in ("sha256:a", "sha256:b")]
+    keep_only(tmp_path / "p", {"sha256:b", "sha256:c"})
+    assert [place is not None and place.exists() for place in places] == [False, True]
+
+
+def test_graphs_make_room_and_what_took_long_to_compile_stays(tmp_path: Path) -> None:
     place = room_for(tmp_path / "p", "sha256:a")
     assert place is not None
     (place / "engine").write_bytes(b"x")
-    clear(tmp_path / "p")
-    assert not place.exists()
-    assert room_for(tmp_path / "p", "sha256:a") == place
+    (place / "graph-1").mkdir()
+    (place / "graph-1" / "weights.bin").write_bytes(b"x")
+    drop_graphs(tmp_path / "p")
+    assert [entry.name for entry in place.iterdir()] == ["engine"]

@@ -12,7 +12,18 @@ import numpy as np
 import pytest
 
 from contracts.errors import FoothillError
-from contracts.manifest import Artifact, Isotonic, Manifest, Postprocess, Preprocess, TensorSpec
+from contracts.manifest import (
+    FILE,
+    Artifact,
+    File,
+    Isotonic,
+    Manifest,
+    Postprocess,
+    Preprocess,
+    TensorSpec,
+    decode,
+    digest_of,
+)
 from contracts.predictions import label_answer
 from runtime.serving.models.loaded import LoadedModel, pick_artifact
 from runtime.serving.models.postprocess import Reading
@@ -140,10 +151,21 @@ def test_a_directory_of_another_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    digest = make_lookup(tmp_path)
-    (tmp_path / MODEL_FILE).write_bytes(b"not a model")
+    make_lookup(tmp_path)
+    data = b"not a model"
+    (tmp_path / MODEL_FILE).write_bytes(data)
+    files = decode((tmp_path / FILE).read_bytes()).files
+    digest = change_manifest(tmp_path, files={**files, MODEL_FILE: File(digest_of(data), len(data))})
     with pytest.raises(FoothillError, match="does not load"):
         LoadedModel.open(tmp_path, digest, target=TARGET, threads=1)
+
+
+def test_an_artifact_that_changed_on_the_disk_is_not_opened(tmp_path: Path) -> None:
+    digest = make_lookup(tmp_path)
+    (tmp_path / MODEL_FILE).write_bytes(b"not a model")
+    with pytest.raises(FoothillError, match=r"fp32\.onnx changed on disk") as refused:
+        LoadedModel.open(tmp_path, digest, target=TARGET, threads=1)
+    assert refused.value.code == "bad_bundle"
 
 
 def test_a_missing_accelerator_is_an_error_and_never_the_cpu_without_a_word(tmp_path: Path) -> None:
