@@ -25,14 +25,14 @@ _IN_A_ROW = 20
 
 NOTES = (
     "One server core. Capacity: requests a second answered at concurrency 8, closed loop, the mean of right before and "
-    "right after. Arrivals are Poisson; every request says `Foothill-Deadline-Ms: 500`. Latencies run from the time at "
-    "which a request was due.",
+    f"right after; of the 70 % case, around each of its {_PARTS} parts. Arrivals are Poisson; every request says "
+    "`Foothill-Deadline-Ms: 500`. Latencies run from the time at which a request was due.",
     "`goodput of capacity`: answers in time a second, over capacity (for 70 %, at most 0.7). `late`: answers that came "
     "after their deadline, which runs from when the request is sent. `failed`: what is neither an answer nor a refusal "
     "for want of time or room (429, 503, 504).",
-    "`p99 of M/D/1`: the 99th percentile over that of a queue with the same arrivals, one server, and no more than "
-    f"1/capacity of service each (Lindley's recursion). Median of {_PARTS} parts of the time, lowest and highest in "
-    "brackets.",
+    "`p99 of m d 1`: the 99th percentile over that of an M/D/1 queue with the same arrivals and 1/capacity of service "
+    "each (Lindley's recursion), by parts, for the machine is not as fast all the time. Their median, lowest and "
+    "highest in brackets.",
     f"`back after s`: from the end of the overload until {_IN_A_ROW} in a row are answered, none of them in more "
     "than three times the median of the 70 % case.",
 )
@@ -62,17 +62,21 @@ async def measure(stage: Stage, profile: Profile) -> Report:
     closed = stage.asking(node, _target(node, served), 8)
     await closed(profile.warm_s)
     watch, rounds = Watch(stage.pids), Rounds[str]([STEADY])
+    runs, parts = [await closed(max(profile.seconds, seconds / _PARTS / 3))], []
+    for _ in range(_PARTS):
+        parts.append(await arrive(_target(node, served), poisson(0.7 * runs[-1].rate, seconds / _PARTS, rng)))
+        runs.append(await closed(max(profile.seconds, seconds / _PARTS / 3)))
+    queues = spread([_of_queue(part, _mean_rate(*runs[at : at + 2])) for at, part in enumerate(parts)])
+    steady, then = Came(*map(np.concatenate, zip(*parts, strict=True))), _mean_rate(*runs)
     runs = [await closed(max(profile.seconds, seconds / 6))]
-    steady = await arrive(_target(node, served), poisson(0.7 * runs[0].rate, seconds, rng))
-    runs.append(await closed(max(profile.seconds, seconds / 6)))
-    twice = await arrive(_target(node, served), poisson(2.0 * runs[1].rate, seconds, rng))
-    after = await arrive(_target(node, served), poisson(0.3 * runs[1].rate, min(seconds, _AFTER_S), rng))
+    twice = await arrive(_target(node, served), poisson(2.0 * runs[0].rate, seconds, rng))
+    after = await arrive(_target(node, served), poisson(0.3 * runs[0].rate, min(seconds, _AFTER_S), rng))
     runs.append(await closed(max(profile.seconds, seconds / 6)))
     rounds.keep({STEADY: runs[0]}, watch.read())
     usual_ms = float(np.median(steady.latency_ms))
-    then, later = _mean_rate(*runs[:2]), _mean_rate(*runs[1:])
+    later = _mean_rate(*runs)
     rows = [
-        _row(STEADY, then, steady, seconds, p99_of_m_d_1=_of_queue(steady, then)),
+        _row(STEADY, then, steady, seconds, p99_of_m_d_1=queues),
         _row(TWICE, later, twice, seconds),
         _row(AFTER, later, after, min(seconds, _AFTER_S), back_after_s=_back_after_s(after, usual_ms)),
     ]
@@ -118,10 +122,9 @@ def _row(
     )
 
 
-def _of_queue(came: Came, capacity: float) -> Ratio:
-    ideal_ms = queue_ms(came.at_s, 1.0 / capacity)
-    parts = np.array_split(np.arange(len(ideal_ms)), _PARTS)
-    return spread([float(np.percentile(came.latency_ms[at], 99) / np.percentile(ideal_ms[at], 99)) for at in parts])
+def _of_queue(came: Came, capacity: float) -> float:
+    """The 99th percentile over that of the queue."""
+    return float(np.percentile(came.latency_ms, 99) / np.percentile(queue_ms(came.at_s, 1.0 / capacity), 99))
 
 
 def _back_after_s(came: Came, usual_ms: float) -> float:
