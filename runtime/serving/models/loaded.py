@@ -171,7 +171,7 @@ def _engine(
     """The graph that is kept of an artifact, where the CPU runs it; else the artifact, every byte of it checked."""
 
     def checked() -> Path:
-        if path.stat().st_size != file.bytes or digest_of_file(path) != file.sha256:
+        if not path.is_file() or path.stat().st_size != file.bytes or digest_of_file(path) != file.sha256:
             raise FoothillError("bad_bundle", f"{path} changed on disk. Remove the bundle and fetch it again.")
         return path
 

@@ -162,10 +162,13 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
 
 def test_an_artifact_that_changed_on_the_disk_is_not_opened(tmp_path: Path) -> None:
     digest = make_lookup(tmp_path)
-    (tmp_path / MODEL_FILE).write_bytes(b"not a model")
-    with pytest.raises(FoothillError, match=r"fp32\.onnx changed on disk") as refused:
-        LoadedModel.open(tmp_path, digest, target=TARGET, threads=1)
-    assert refused.value.code == "bad_bundle"
+    for harm in ("changed", "gone"):
+        (tmp_path / MODEL_FILE).write_bytes(b"not a model")
+        if harm == "gone":
+            (tmp_path / MODEL_FILE).unlink()
+        with pytest.raises(FoothillError, match=r"fp32\.onnx changed on disk") as refused:
+            LoadedModel.open(tmp_path, digest, target=TARGET, threads=1)
+        assert refused.value.code == "bad_bundle"
 
 
 def test_a_missing_accelerator_is_an_error_and_never_the_cpu_without_a_word(tmp_path: Path) -> None:
