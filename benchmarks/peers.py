@@ -102,7 +102,7 @@ async def compare(stage: Stage, profile: Profile, models: Sequence[Model], peers
         async with AsyncExitStack() as closing:
             served = model.served
             raw = await closing.enter_async_context(stage.engine(served.packed.first_artifact, served.tensor))
-            cases = {_RAW: raw, **await _ours(stage, model, node, canned)}
+            cases: dict[_Question, Case] = {_RAW: raw, **await _ours(stage, model, node, canned)}
             for peer in peers:
                 for setup in () if peer.missing else peer.setups:
                     cases |= await _theirs(closing.enter_context(_running(stage, peer, setup, model)))

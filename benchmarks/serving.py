@@ -83,7 +83,7 @@ async def measure(stage: Stage, profile: Profile) -> Report:
             for name, model in served.items()
         }
         for name, model in served.items():
-            cases = {_RAW: engines[name], **_cases(stage, model, edge, cloud, canned)}
+            cases: dict[_Question, Case] = {_RAW: engines[name], **_cases(stage, model, edge, cloud, canned)}
             rounds.append(await interleaved(cases, profile, stage.pids))
             rows += [_row(name, question, rounds[-1].runs) for question in cases]
         two = await _on_two_cores(stage, served[_LARGE], closing)

@@ -16,6 +16,7 @@ import numpy as np
 import uvloop
 
 from benchmarks import machine
+from benchmarks.arrivals import Came, Floats
 from benchmarks.load import Target, drive
 from benchmarks.machine import Cores, cpu_s, pin
 from benchmarks.report import Report
@@ -36,6 +37,27 @@ class Server:
     def __init__(self, pid: int, url: str) -> None:
         self.pid = pid
         self.url = url
+
+
+class RawEngine:
+    """ONNX Runtime alone, as a case: one row a call, over and over."""
+
+    def __init__(self, to: asyncio.StreamWriter, answers: asyncio.StreamReader) -> None:
+        self._to = to
+        self._answers = answers
+
+    async def __call__(self, seconds: float) -> Run:
+        calls = await self._calls(seconds)
+        return Run(calls.wall_s, calls.cpu_s, 0.0, np.array(calls.latencies_ms))
+
+    async def arrive(self, at_s: Floats) -> Came:
+        """One call for each arrival, in turn: a queue without a server around it."""
+        latency_ms = np.array((await self._calls(at_s.tolist())).latencies_ms)
+        return Came(at_s, latency_ms, np.zeros(len(at_s)), np.full(len(at_s), 200))
+
+    async def _calls(self, asked: float | list[float]) -> Calls:
+        self._to.write(msgspec.json.encode(asked) + b"\n")
+        return msgspec.json.decode(await self._answers.readline(), type=Calls)
 
 
 class Stage:
@@ -64,8 +86,8 @@ class Stage:
         return self._started("router", ["benchmarks.router_process", str(path), str(ready)], ready, core)
 
     @asynccontextmanager
-    async def engine(self, model: Path, tensor: np.ndarray[Any, Any], *cores: int) -> AsyncIterator[Case]:
-        """A case that runs `model` through ONNX Runtime alone, a thread on each of `cores`; none: the server's."""
+    async def engine(self, model: Path, tensor: np.ndarray[Any, Any], *cores: int) -> AsyncIterator[RawEngine]:
+        """A process that runs `model` through ONNX Runtime alone, a thread on each of `cores`; none: the server's."""
         cores = cores or (self.cores.server,)
         path = self.work / f"{model.parent.name}.npy"
         np.save(path, tensor)
@@ -81,7 +103,7 @@ class Stage:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            yield _calling(process.stdin, process.stdout)
+            yield RawEngine(process.stdin, process.stdout)
         finally:
             self.pids.remove(process.pid)
             process.stdin.close()
@@ -119,15 +141,6 @@ class Stage:
         self.pids.append(child.pid)
         self._processes.wait_ready(child, file_ready(ready))
         return Server(child.pid, ready.read_text())
-
-
-def _calling(to: asyncio.StreamWriter, answers: asyncio.StreamReader) -> Case:
-    async def case(seconds: float) -> Run:
-        to.write(f"{seconds}\n".encode())
-        calls = msgspec.json.decode(await answers.readline(), type=Calls)
-        return Run(calls.wall_s, calls.cpu_s, 0.0, np.array(calls.latencies_ms))
-
-    return case
 
 
 Benchmark = Callable[[Stage, Profile], Awaitable[Report]]

@@ -25,7 +25,7 @@ CASES: dict[str, set[Any]] = {
         *(serving.RAW, serving.LIMIT, serving.EDGE, serving.EDGE_IDS, serving.CLOUD, serving.PREDICT),
         serving.EDGE_TWO,
     },
-    "overload": {overload.STEADY, overload.TWICE, overload.AFTER},
+    "overload": {overload.STEADY, overload.ENGINE, overload.TWICE, overload.AFTER},
     "cold start": {cold_start.ARTIFACT, cold_start.FIRST, cold_start.KEPT},
     "router": {router.DIRECT, router.PROXIED, router.LEASE, router.BARE},
     "client": {
