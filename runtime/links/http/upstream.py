@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import io
+import re
 import time
 from collections.abc import Callable, Mapping
-from ssl import SSLContext
-from types import SimpleNamespace
+from ssl import SSLContext, create_default_context
+from typing import NamedTuple
 
-import aiohttp
 import msgspec
 from multidict import CIMultiDict
 from yarl import URL
@@ -17,13 +16,16 @@ from yarl import URL
 from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
+from runtime.links.http.exchanges import header_lines
+from runtime.links.http.replies import Reply
+from runtime.links.http.wires import BUFFER_BYTES, TOO_LARGE, Origin, Pool, Wire
+from runtime.links.process.alarm import Alarm
 
 MAX_BODY_BYTES = 64 << 20
 CONNECT_TIMEOUT_S = 2.0
-_CONNECTIONS = 1024
 _CONNECTIONS_PER_ORIGIN = 256
-_IDLE_S = 30.0
-_PLAIN_BODY_BYTES = 1 << 20
+_VISIBLE = re.compile(r"[!-~]+")
+_TOKEN = re.compile(r"[A-Z]+")
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -60,7 +62,7 @@ def answer_headers(given: Mapping[str, str]) -> Mapping[str, str]:
 
 
 class Upstreams:
-    """A bounded pool of connections to any number of upstreams. Create it inside a running loop, close it at the end.
+    """Connections to any number of upstreams, pooled by origin. Close it at the end.
 
     `connect_to` maps an origin `http://host:port` to the origin to connect to in its place, like curl's --connect-to.
     """
@@ -74,13 +76,15 @@ class Upstreams:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
         self._connect_to = {_origin(URL(origin)): URL(target) for origin, target in (connect_to or {}).items()}
+        self._ssl = ssl
         self._max_body_bytes = max_body_bytes
         self._connect_timeout_s = connect_timeout_s
-        tracing = aiohttp.TraceConfig()
-        tracing.on_connection_reuseconn.append(_note_reuse)
-        tracing.on_request_headers_sent.append(_note_sent)
-        self._pooled = _session(ssl, tracing, fresh=False)
-        self._fresh = _session(ssl, tracing, fresh=True)
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._idle: Alarm[Wire] = Alarm(Wire.close)
+        self._deadlines: Alarm[_Asking] = Alarm(_Asking.late)
+        self._places: dict[str, _Place] = {}
+        self._pools: dict[Origin, Pool] = {}
+        self._closed = False
 
     async def send(
         self,
@@ -95,138 +99,175 @@ class Upstreams:
 
         A pooled connection that the upstream closed meanwhile costs one retry, on a new connection.
         """
-        seen = SimpleNamespace(reused=False, sent=False, received=False)
-        try:
-            return await self._once(self._pooled, base_url, request, deadline, clock, seen)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            if not _stale(error, seen):
-                raise _unreachable(base_url, error, seen) from error
-        except aiohttp.ClientError as error:
-            raise _unreachable(base_url, error, seen) from error
-        try:
-            return await self._once(self._fresh, base_url, request, deadline, clock, seen)
-        except aiohttp.ClientError as error:
-            raise _unreachable(base_url, error, seen) from error
-
-    async def close(self) -> None:
-        await self._pooled.close()
-        await self._fresh.close()
-
-    async def _once(
-        self,
-        session: aiohttp.ClientSession,
-        base_url: str,
-        request: Request,
-        deadline: Deadline,
-        clock: Callable[[], float],
-        seen: SimpleNamespace,
-    ) -> Answer:
-        if session.closed:
+        if self._closed:
             raise UpstreamUnreachable(base_url, sent=False, reason="this process stops")
         started_s = clock()
         deadline.check(started_s, f"{base_url} was asked")
-        url, host = self._target(base_url, request.path)
-        sent = {**request.headers, headers.DEADLINE_MS: _milliseconds(deadline.left_ms(started_s))}
-        if host is not None:
-            sent["Host"] = host
+        place = self._place(base_url)
+        sending = _Sending(base_url, request, deadline, clock, started_s)
+        wire = place.pool.take() or await self._open(place, sending)
         try:
-            async with session.request(
-                request.method,
-                url,
-                headers=sent,
-                data=_data(request.body),
-                allow_redirects=False,
-                timeout=self._timeout(deadline.left_s(started_s)),
-                trace_request_ctx=seen,
-            ) as response:
-                seen.received = True
-                body = await self._read(base_url, response)
-                hop_ms = (clock() - started_s) * 1000.0
-                return Answer(response.status, response.headers, body, hop_ms)
-        except aiohttp.ConnectionTimeoutError as error:
-            reason = f"no connection within {self._connect_timeout_s:g} s"
-            raise UpstreamUnreachable(base_url, sent=False, reason=reason) from error
+            reply = await self._ask(place, wire, sending)
+        except _Stale:
+            reply = await self._ask(place, await self._open(place, sending), sending)
+        return Answer(reply.status, reply.headers, bytes(reply.body), (clock() - started_s) * 1000.0)
+
+    async def close(self) -> None:
+        """Whoever still waits is told that the process stops."""
+        self._closed = True
+        self._idle.stop()
+        for pool in self._pools.values():
+            pool.close()
+        await asyncio.sleep(0)
+
+    async def _open(self, place: _Place, sending: _Sending) -> Wire:
+        left_s = sending.left_s()
+        try:
+            return await asyncio.wait_for(place.pool.open(), min(left_s, self._connect_timeout_s))
         except asyncio.TimeoutError as error:
-            raise FoothillError(
-                "deadline_exceeded",
-                f"{base_url} did not answer within {deadline.left_ms(started_s):.0f} ms. "
-                "Send a larger Foothill-Deadline-Ms, or ask a nearer node.",
-            ) from error
+            if left_s <= self._connect_timeout_s:
+                raise sending.late() from error
+            reason = f"no connection within {self._connect_timeout_s:g} s"
+            raise UpstreamUnreachable(sending.base_url, sent=False, reason=reason) from error
+        except (OSError, ValueError) as error:
+            reason = f"{type(error).__name__} {error}".strip()
+            raise UpstreamUnreachable(sending.base_url, sent=False, reason=reason) from error
 
-    async def _read(self, base_url: str, response: aiohttp.ClientResponse) -> bytes:
-        parts: list[bytes] = []
-        received = 0
-        while not response.content.at_eof():
-            part = await response.content.readany()
-            received += len(part)
-            if received > self._max_body_bytes:
-                response.close()
-                raise FoothillError("upstream_failed", f"{base_url} answered more than {self._max_body_bytes} bytes.")
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+    async def _ask(self, place: _Place, wire: Wire, sending: _Sending) -> Reply:
+        used, asking = wire.used, _Asking(wire)
+        left_s = sending.left_s()
+        head = _head(place, sending.request, left_s)
+        self._deadlines.set(asking, time.monotonic() + left_s)
+        wire.ask(sending.request.method, head, sending.request.body, asking)
+        try:
+            return await asking.reply
+        except _Late as error:
+            raise sending.late() from error
+        except _Broken as error:
+            if error.large:
+                told = f"{sending.base_url} answered more than {self._max_body_bytes} bytes."
+                raise FoothillError("upstream_failed", told) from error
+            if used and not error.begun and not self._closed:
+                raise _Stale from error
+            raise UpstreamUnreachable(sending.base_url, sent=True, reason=str(error)) from error
+        finally:
+            self._deadlines.clear(asking)
+            if not asking.over:
+                wire.give_up()
 
-    def _target(self, base_url: str, path: str) -> tuple[URL, str | None]:
-        """The URL to connect to, and the Host header when that is not the URL's own."""
-        asked = URL(base_url.rstrip("/") + path, encoded=True)
-        other = self._connect_to.get(_origin(asked))
-        if other is None:
-            return asked, None
-        moved = asked.with_scheme(other.scheme).with_host(other.host or "").with_port(other.port)
-        return moved, asked.authority
+    def _place(self, base_url: str) -> _Place:
+        place = self._places.get(base_url)
+        if place is None:
+            place = self._places[base_url] = self._found(base_url)
+        return place
 
-    def _timeout(self, left_s: float) -> aiohttp.ClientTimeout:
-        return aiohttp.ClientTimeout(total=left_s, sock_connect=self._connect_timeout_s, ceil_threshold=float("inf"))
+    def _found(self, base_url: str) -> _Place:
+        asked = URL(base_url.rstrip("/"), encoded=True)
+        url = self._connect_to.get(_origin(asked), asked)
+        if url.scheme not in ("http", "https") or not url.host or not url.port:
+            raise UpstreamUnreachable(base_url, sent=False, reason="it is no http:// or https:// URL")
+        origin = Origin(url.host, url.port, self._context() if url.scheme == "https" else None)
+        if origin not in self._pools:
+            self._pools[origin] = Pool(
+                origin,
+                self._buffer,
+                max_body_bytes=self._max_body_bytes,
+                limit=_CONNECTIONS_PER_ORIGIN,
+                idle=self._idle,
+            )
+        return _Place(self._pools[origin], asked.authority, asked.raw_path if asked.raw_path != "/" else "")
 
-
-def _session(ssl: SSLContext | None, tracing: aiohttp.TraceConfig, *, fresh: bool) -> aiohttp.ClientSession:
-    """Headers and bodies pass as they are: no cookies, no own headers, no decompression, no proxies."""
-    connector = aiohttp.TCPConnector(
-        ssl=ssl if ssl is not None else True,
-        limit=_CONNECTIONS,
-        limit_per_host=_CONNECTIONS_PER_ORIGIN,
-        force_close=fresh,
-        keepalive_timeout=None if fresh else _IDLE_S,
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        auto_decompress=False,
-        trace_configs=[tracing],
-    )
-
-
-async def _note_reuse(
-    session: aiohttp.ClientSession, context: SimpleNamespace, _: aiohttp.TraceConnectionReuseconnParams
-) -> None:
-    context.trace_request_ctx.reused = True
-
-
-async def _note_sent(
-    session: aiohttp.ClientSession, context: SimpleNamespace, _: aiohttp.TraceRequestHeadersSentParams
-) -> None:
-    context.trace_request_ctx.sent = True
+    def _context(self) -> SSLContext:
+        if self._ssl is None:
+            self._ssl = create_default_context()
+        return self._ssl
 
 
-def _data(body: bytes) -> bytes | io.BytesIO | None:
-    """aiohttp writes raw bytes in one piece and warns above 1 MiB: it feeds a reader to the socket in chunks."""
-    return io.BytesIO(body) if len(body) > _PLAIN_BODY_BYTES else body or None
+class _Place(NamedTuple):
+    """What a base URL comes to: its connections, and what requests to it say of it."""
+
+    pool: Pool
+    host: str
+    prefix: str
 
 
-def _stale(error: aiohttp.ClientError, seen: SimpleNamespace) -> bool:
-    """Whether a pooled connection ended before its answer began; aiohttp hands over the head of one that broke off."""
-    begun = isinstance(error, aiohttp.ServerDisconnectedError) and isinstance(error.message, tuple)
-    return bool(seen.reused) and not seen.received and not begun
+class _Stale(Exception):  # noqa: N818 - it names a state of the world, not a mistake
+    """A connection that was kept had ended before it was asked."""
 
 
-def _unreachable(base_url: str, error: aiohttp.ClientError, seen: SimpleNamespace) -> UpstreamUnreachable:
-    never = isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL)
-    reason = f"{type(error).__name__} {error}".strip()
-    return UpstreamUnreachable(base_url, sent=seen.sent and not never, reason=reason)
+class _Late(Exception):  # noqa: N818 - as above
+    """The deadline came first."""
+
+
+class _Broken(Exception):  # noqa: N818 - as above
+    def __init__(self, reason: str, *, begun: bool, large: bool) -> None:
+        super().__init__(reason)
+        self.begun = begun
+        self.large = large
+
+
+class _Sending(NamedTuple):
+    """One request on its way, over one connection or two."""
+
+    base_url: str
+    request: Request
+    deadline: Deadline
+    clock: Callable[[], float]
+    started_s: float
+
+    def left_s(self) -> float:
+        return self.deadline.left_s(self.clock())
+
+    def late(self) -> FoothillError:
+        return FoothillError(
+            "deadline_exceeded",
+            f"{self.base_url} did not answer within {self.deadline.left_ms(self.started_s):.0f} ms. "
+            "Send a larger Foothill-Deadline-Ms, or ask a nearer node.",
+        )
+
+
+class _Asking:
+    """Who waits for one answer on one connection. `over`: nothing more comes on it for him."""
+
+    __slots__ = ("_wire", "over", "reply")
+
+    def __init__(self, wire: Wire) -> None:
+        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.over = False
+        self._wire = wire
+
+    def answered(self, reply: Reply) -> None:
+        self.over = True
+        if not self.reply.done():
+            self.reply.set_result(reply)
+
+    def failed(self, reason: str, reply: Reply) -> None:
+        self.over = True
+        if not self.reply.done():
+            self.reply.set_exception(_Broken(reason, begun=reply.begun, large=reason == TOO_LARGE))
+
+    def late(self) -> None:
+        self._wire.give_up()
+        self.over = True
+        if not self.reply.done():
+            self.reply.set_exception(_Late())
+
+
+def _head(place: _Place, request: Request, left_s: float) -> bytes:
+    """Raises FoothillError `internal` for what would not be one request."""
+    if not _VISIBLE.fullmatch(request.path) or not _TOKEN.fullmatch(request.method):
+        raise FoothillError("internal", f"{request.method[:20]!r} {request.path[:80]!r} is no request.")
+    length = f"Content-Length: {len(request.body)}\r\n" if request.body or request.method not in ("GET", "HEAD") else ""
+    sent = {**request.headers, headers.DEADLINE_MS: _milliseconds(left_s * 1000.0)}
+    return (
+        f"{request.method} {place.prefix}{request.path} HTTP/1.1\r\nHost: {place.host}\r\n"
+        f"{header_lines(sent)}{length}\r\n"
+    ).encode("utf-8", "surrogateescape")
 
 
 def _milliseconds(left: float) -> str:
-    return f"{min(headers.MAX_DEADLINE_MS, max(1.0, left)):.0f}"
+    """Always as many digits: requests whose heads are of one length are read faster."""
+    return f"{min(headers.MAX_DEADLINE_MS, max(1.0, left)):09.0f}"
 
 
 def _origin(url: URL) -> tuple[str, str | None, int | None]:

@@ -1,0 +1,209 @@
+"""Connections to upstreams: one request at a time on each, kept open between them, and given up with whoever asked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from ssl import SSLContext
+from typing import NamedTuple, Protocol, cast
+
+from runtime.links.http.exchanges import Body
+from runtime.links.http.replies import BrokenReply, LargeReply, Reply
+from runtime.links.process.alarm import Alarm
+
+BUFFER_BYTES = 1 << 18
+TOO_LARGE = "too large"
+"""The reason of an answer with more bytes than are taken."""
+_SMALL_BYTES = 1 << 16
+_IDLE_S = 30.0
+
+
+class Origin(NamedTuple):
+    """Where a connection goes. `ssl` None: plain TCP."""
+
+    host: str
+    port: int
+    ssl: SSLContext | None = None
+    server_hostname: str | None = None
+
+
+class Waits(Protocol):
+    """Who has asked. One of the two is called, once, and not after `Wire.give_up`."""
+
+    def answered(self, reply: Reply) -> None: ...
+
+    def failed(self, reason: str, reply: Reply) -> None:
+        """What keeps the answer from being one; `reply` is as far as it came."""
+        ...
+
+
+class Wire(asyncio.BufferedProtocol):
+    """One connection. `used`: it has carried an answer before. What comes unasked closes it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._transport: asyncio.Transport | None = None
+        self._reply: Reply | None = None
+        self._waits: Waits | None = None
+        self.used = False
+
+    def ask(self, method: str, head: bytes, body: Body, waits: Waits) -> None:
+        """Sends a request. The wire comes back to its pool by itself, when it is good for another one."""
+        assert self._transport is not None
+        self._waits = waits
+        self._reply = Reply(method, self._pool.buffer, max_body_bytes=self._pool.max_body_bytes)
+        if len(body) <= _SMALL_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+
+    def give_up(self) -> None:
+        """Nobody waits any more: the upstream is told so by the end of its connection."""
+        self._waits = None
+        self.close()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def closing(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._pool.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._reply.room() if self._reply is not None else self._pool.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        reply = self._reply
+        if reply is None:
+            self.close()
+            return
+        try:
+            reply.filled(nbytes)
+        except LargeReply:
+            self._fail(TOO_LARGE)
+        except BrokenReply as error:
+            self._fail(str(error))
+        else:
+            if reply.done:
+                self._answer(reply)
+
+    def eof_received(self) -> None:
+        reply = self._reply
+        if reply is None:
+            return
+        try:
+            reply.ended()
+        except BrokenReply as error:
+            self._fail(str(error))
+        else:
+            self._answer(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._reply is not None:
+            self._fail(str(exc) if exc is not None else "the connection ended before the answer did")
+        self._pool.lost(self)
+
+    def _answer(self, reply: Reply) -> None:
+        waits, self._reply, self._waits, self.used = self._waits, None, None, True
+        if reply.reusable and not self.closing:
+            self._pool.put_back(self)
+        else:
+            self.close()
+        if waits is not None:
+            waits.answered(reply)
+
+    def _fail(self, reason: str) -> None:
+        waits, reply, self._reply, self._waits = self._waits, self._reply, None, None
+        self.close()
+        if waits is not None and reply is not None:
+            waits.failed(reason, reply)
+
+
+class Pool:
+    """The connections to one origin, the one that was used last first. At most `limit`: who asks beyond it waits.
+
+    `buffer` is read into by all of them, and may be shared further.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        buffer: memoryview,
+        *,
+        max_body_bytes: int,
+        limit: int,
+        idle: Alarm[Wire],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._origin = origin
+        self._limit = limit
+        self._idle_alarm = idle
+        self._clock = clock
+        self._idle: deque[Wire] = deque()
+        self._open: set[Wire] = set()
+        self._coming = 0
+        self._turns: deque[asyncio.Future[None]] = deque()
+        self.buffer = buffer
+        self.max_body_bytes = max_body_bytes
+
+    def take(self) -> Wire | None:
+        """One that is open and has nothing to do; None where there is none. Ask with it, or put it back."""
+        while self._idle:
+            wire = self._idle.pop()
+            self._idle_alarm.clear(wire)
+            if not wire.closing:
+                return wire
+        return None
+
+    async def open(self) -> Wire:
+        """A new one; waits for a turn where the limit is reached. Raises OSError."""
+        while len(self._open) + self._coming >= self._limit:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._turns.append(turn)
+            await turn
+            if (wire := self.take()) is not None:
+                return wire
+        self._coming += 1
+        try:
+            origin, loop = self._origin, asyncio.get_running_loop()
+            _, wire = await loop.create_connection(
+                lambda: Wire(self), origin.host, origin.port, ssl=origin.ssl, server_hostname=origin.server_hostname
+            )
+        finally:
+            self._coming -= 1
+            self._next_turn()
+        return wire
+
+    def opened(self, wire: Wire) -> None:
+        self._open.add(wire)
+
+    def put_back(self, wire: Wire) -> None:
+        self._idle.append(wire)
+        self._idle_alarm.set(wire, self._clock() + _IDLE_S)
+        self._next_turn()
+
+    def lost(self, wire: Wire) -> None:
+        self._open.discard(wire)
+        self._idle_alarm.clear(wire)
+        if wire in self._idle:
+            self._idle.remove(wire)
+        self._next_turn()
+
+    def close(self) -> None:
+        for wire in [*self._open]:
+            wire.close()
+
+    def _next_turn(self) -> None:
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
