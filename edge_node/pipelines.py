@@ -19,9 +19,9 @@ from contracts.timing import TOTAL, format_server_timing
 from edge_node.late import LatePart
 from edge_node.spool_file import LateAnswer
 from runtime.links.escalation.holder import Evidence, Holder, Judged, Settled
+from runtime.links.http.accounts import Account, Accounts
 from runtime.links.http.upstream import Answer, Request, answer_headers
 from runtime.links.process.telemetry import Telemetry
-from runtime.serving.answering.accounts import Account, Accounts
 from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.engines.tensors import Array
 from runtime.serving.models import oip, postprocess
@@ -102,8 +102,8 @@ class Pipelines:
         self._late = late
         self._clock = clock
         self._wall = wall
-        self._looks = Accounts("look", settings=settings, telemetry=telemetry, clock=clock)
-        self._settlements = Accounts("settle", settings=settings, telemetry=telemetry, clock=clock)
+        rim = settings.rim(telemetry, clock)
+        self._looks, self._settlements = Accounts("look", rim), Accounts("settle", rim)
         self.hearers: list[Hearer] = []
         if late is not None:
             late.hearers.append(self._hear)

@@ -29,10 +29,13 @@ from router.geo import Geo
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.proxy import Proxy
+from router.shortcut import Ways
+from router.stories import PART, Stories
 from router.tickets import Tickets
 from runtime.links.access.admission import Admission
 from runtime.links.access.tokens import TokenFile
 from runtime.links.escalation.holder import Certificates, Holder
+from runtime.links.http.accounts import Rim
 from runtime.links.http.exposure import check_exposure
 from runtime.links.http.https import listener_context
 from runtime.links.http.serve import configure_logging, run_loop, serve_app
@@ -146,13 +149,12 @@ def _app(
         rng=parts.rng,
         clock=time.monotonic,
     )
+    admission = _admission(config)
     routes = Routes(
         config,
         calls=calls,
-        proxy=proxy,
         holder=holder,
         nodes=parts.nodes,
-        telemetry=parts.telemetry,
         metrics=metrics,
         rng=parts.rng,
         clock=time.monotonic,
@@ -167,7 +169,24 @@ def _app(
         telemetry=parts.telemetry,
         broker_connected=lambda: discovery.connected if discovery else None,
     )
-    return create_app(routes, facts, name=config.name, clock=time.monotonic, admission=_admission(config))
+    rim = Rim(PART, config.name, "none", {}, parts.telemetry, time.monotonic)
+    ways = partial(
+        Ways,
+        calls,
+        proxy,
+        parts.nodes,
+        holder,
+        upstreams,
+        parts.budget,
+        hop_key=parts.hop_key,
+        max_body_bytes=config.max_body_bytes,
+        default_deadline_ms=config.default_deadline_ms,
+        rng=parts.rng,
+        clock=time.monotonic,
+        wall=time.time,
+    )
+    stories = Stories(calls, proxy, parts.nodes, routes.node_for, rim, admission, ways)
+    return create_app(routes, facts, stories, name=config.name, clock=time.monotonic, admission=admission)
 
 
 def _admission(config: Config) -> Admission | None:

@@ -12,6 +12,7 @@ from contracts.decoding import UNREADABLE
 from contracts.errors import KINDS, ErrorBody, FoothillError
 from contracts.timing import format_server_timing
 from runtime.links.escalation.holder import Settled, outward_headers
+from runtime.links.http.exchanges import Body, Outgoing
 from runtime.links.http.upstream import Answer
 
 T = TypeVar("T")
@@ -21,18 +22,24 @@ def json_answer(content: Any) -> web.Response:
     return web.Response(body=msgspec.json.encode(content), content_type="application/json")
 
 
-def settled_answer(settled: Settled, phases_ms: dict[str, float], request_id: str) -> web.Response:
+def settled_answer(settled: Settled, phases_ms: dict[str, float], request_id: str) -> Outgoing:
     """A success with all that is to be told of it, or a refusal."""
     if settled.answer.status >= 400:
-        answer = relayed_answer(settled.answer, request_id)
+        answer = relayed(settled.answer, request_id)
     else:
-        answer = web.Response(status=settled.answer.status, body=settled.answer.body, headers=outward_headers(settled))
+        answer = Outgoing(settled.answer.status, outward_headers(settled), settled.answer.body)
         answer.headers[headers.REQUEST_ID] = request_id
     answer.headers[headers.SERVER_TIMING] = format_server_timing(phases_ms)
     return answer
 
 
 def relayed_answer(answer: Answer, request_id: str) -> web.Response:
+    """As `relayed`, of a handler of aiohttp's."""
+    sent = relayed(answer, request_id)
+    return web.Response(status=sent.status, body=sent.body, headers=sent.headers)
+
+
+def relayed(answer: Answer, request_id: str) -> Outgoing:
     """An upstream's answer as it is, but that a failure always has the contract's body."""
     sent = headers.relayed(answer.headers, headers.RELAYED_OUT)
     body = answer.body
@@ -41,10 +48,10 @@ def relayed_answer(answer: Answer, request_id: str) -> web.Response:
         sent = {name: value for name, value in sent.items() if not name.startswith(("Content-", "Inference-"))}
         sent["Content-Type"] = "application/json"
     sent[headers.REQUEST_ID] = request_id
-    return web.Response(status=answer.status, body=body, headers=sent)
+    return Outgoing(answer.status, sent, body)
 
 
-def decoded(body: bytes, kind: type[T]) -> T:
+def decoded(body: Body, kind: type[T]) -> T:
     """JSON as `kind`. Raises FoothillError `bad_request`."""
     try:
         return msgspec.json.decode(body, type=kind)

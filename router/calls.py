@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from aiohttp import web
 
 from contracts import headers
 from contracts.deadlines import Deadline
@@ -14,10 +13,9 @@ from contracts.places import Place
 from router.client_address import Address, Network, client_address
 from router.geo import Geo
 from router.proxy import Call
-from runtime.links.access.grants import grant_of
+from runtime.links.access.grants import ANYBODY
 from runtime.links.access.hop import sign_hop
-from runtime.links.http.bodies import read_body
-from runtime.links.http.errors import request_id_of
+from runtime.links.http.exchanges import Body, Incoming
 from runtime.links.http.upstream import Request
 
 MAX_QUESTION_BYTES = 65_536
@@ -45,39 +43,38 @@ class Calls:
         self._clock = clock
         self._wall = wall
 
-    def terms(self, request: web.Request) -> tuple[Terms, Deadline]:
+    def terms(self, request: Incoming) -> tuple[Terms, Deadline]:
         """Within what the caller is granted; the deadline counts from now. Raises FoothillError `bad_header`, or
         `residency_denied`."""
-        terms = grant_of(request).narrow(headers.parse_terms(request.headers))
+        terms = (request.grant or ANYBODY).narrow(headers.parse_terms(request.headers))
         deadline = Deadline.after(terms.deadline_ms or self._default_deadline_ms, now_s=self._clock())
-        return msgspec.structs.replace(terms, request_id=request_id_of(request)), deadline
+        return msgspec.structs.replace(terms, request_id=request.request_id), deadline
 
-    async def read(self, request: web.Request, terms: Terms, deadline: Deadline) -> Call:
+    async def read(self, request: Incoming, terms: Terms, deadline: Deadline) -> Call:
         """The call with its whole body."""
-        body = await read_body(request, self._max_body_bytes, deadline, self._clock)
-        sent = self.marked(request, terms, request.rel_url.raw_path_qs, body)
-        return Call(sent, terms, deadline, request.match_info["model"])
+        body = await request.read(self._max_body_bytes, deadline, self._clock)
+        return Call(self.marked(request, terms, request.target, body), terms, deadline, request.params["model"])
 
-    async def read_question(self, request: web.Request, deadline: Deadline) -> bytes:
+    async def read_question(self, request: Incoming, deadline: Deadline) -> Body:
         """A small body that is meant for the router itself."""
-        return await read_body(request, MAX_QUESTION_BYTES, deadline, self._clock)
+        return await request.read(MAX_QUESTION_BYTES, deadline, self._clock)
 
-    def question(self, request: web.Request, model: str, path: str) -> Call:
+    def question(self, request: Incoming, model: str, path: str) -> Call:
         """A GET of `path`, about `model`, under the terms of the request that makes the router ask it."""
         terms, deadline = self.terms(request)
         asked = msgspec.structs.replace(self.marked(request, terms, path, b""), method="GET")
         return Call(asked, terms, deadline, model)
 
-    def marked(self, request: web.Request, terms: Terms, path: str, body: bytes) -> Request:
+    def marked(self, request: Incoming, terms: Terms, path: str, body: Body) -> Request:
         """Few of the caller's headers, the request's id, and the router's mark."""
         sent = headers.relayed(request.headers, headers.RELAYED_IN) | terms.claim()
         sent[headers.REQUEST_ID] = terms.request_id
         sent[headers.HOP] = sign_hop(self._hop_key, "router", terms.request_id, self._wall())
-        return Request(request.method, path, sent, body)
+        return Request(request.method, path, sent, bytes(body))
 
-    def address(self, request: web.Request) -> Address | None:
+    def address(self, request: Incoming) -> Address | None:
         told = request.headers.getall("X-Forwarded-For", ())
-        return client_address(request.remote or "", list(told), self._trusted)
+        return client_address(request.remote, list(told), self._trusted)
 
     def place(self, address: Address | None) -> Place | None:
         return self._geo.place(address)

@@ -20,6 +20,7 @@ from router.nodes import Nodes
 from router.proxy import Proxy
 from runtime.links.escalation.holder import Holder
 from runtime.links.http.errors import request_id_of
+from runtime.links.http.through_aiohttp import Through
 from runtime.links.process.telemetry import Telemetry
 
 READY, UNAVAILABLE = "READY", "UNAVAILABLE"
@@ -110,7 +111,7 @@ class Facts:
 
     async def model(self, request: web.Request) -> web.Response:
         """What a node, or the cloud, says of a model: metadata, readiness, configuration, statistics."""
-        call = self._calls.question(request, request.match_info["model"], request.rel_url.raw_path_qs)
+        call = self._calls.question(Through(request), request.match_info["model"], request.rel_url.raw_path_qs)
         settled = await self._proxy.answer(call)
         return relayed_answer(settled.answer, request_id_of(request))
 
@@ -118,15 +119,17 @@ class Facts:
         """One upstream's statistics of each model that a node serves."""
         found: list[Any] = []
         for model in sorted(self._nodes.models()):
-            settled = await self._proxy.answer(self._calls.question(request, model, f"/v2/models/{model}/stats"))
+            settled = await self._proxy.answer(
+                self._calls.question(Through(request), model, f"/v2/models/{model}/stats")
+            )
             if settled.answer.status == 200:
                 found += understood(settled.answer, ModelStatistics).model_stats
         return json_answer(ModelStatistics(found))
 
     async def index(self, request: web.Request) -> web.Response:
         """The repository index: what nodes report, together with what the cloud lists."""
-        terms, deadline = self._calls.terms(request)
-        body = await self._calls.read_question(request, deadline)
+        terms, deadline = self._calls.terms(Through(request))
+        body = await self._calls.read_question(Through(request), deadline)
         only_ready = decoded(body or b"{}", oip.IndexQuestion).ready
         listed = [*await self._cloud_index(request, terms, deadline), *await self._node_index(request)]
         entries = united(listed)
@@ -162,7 +165,7 @@ class Facts:
     async def _version(self, request: web.Request, model: str) -> str:
         """What an edge node says it serves; "" when none can be asked now."""
         try:
-            settled = await self._proxy.answer(self._calls.question(request, model, f"/v2/models/{model}"))
+            settled = await self._proxy.answer(self._calls.question(Through(request), model, f"/v2/models/{model}"))
             if settled.tier != "edge" or settled.answer.status != 200:
                 return ""
             return next(iter(understood(settled.answer, ModelVersions).versions), "")
@@ -171,7 +174,7 @@ class Facts:
 
     async def _cloud_index(self, request: web.Request, terms: Terms, deadline: Deadline) -> list[oip.IndexEntry]:
         """The cloud's own index; nothing when it cannot answer, since the nodes' part stands without it."""
-        asked = self._calls.marked(request, terms, "/v2/repository/index", b"{}")
+        asked = self._calls.marked(Through(request), terms, "/v2/repository/index", b"{}")
         try:
             settled = await self._holder.ask_cloud(asked, terms, deadline, reason="index")
             return understood(settled.answer, list[oip.IndexEntry]) if settled.answer.status == 200 else []

@@ -115,6 +115,34 @@ class Proxy:
             return trail.close(await self._cloud_first(call, trail))
         return trail.close(await self._edge_first(call, trail))
 
+    async def go_on(
+        self,
+        call: Call,
+        trail: Trail,
+        answer: Answer | None,
+        failure: FoothillError | None,
+        sent_s: float,
+        *,
+        drawn: bool | None = None,
+    ) -> Settled:
+        """As `answer`, for a request that a first node was asked at `sent_s`, which has answered or not."""
+        if answer is not None and judge(answer.status).final:
+            return trail.close(await self._settle(call, answer, drawn=drawn))
+        told = answer if answer is not None else failure
+        assert told is not None
+        trail.fail(told)
+        trail.retry_ms += self._since(sent_s)
+        return trail.close(await self._edge_first(call, trail))
+
+    def expected_ms(self, node: Node, now_s: float) -> float:
+        """What an answer of a node is expected to take."""
+        return score(node, node.rtt_ms.value(), now_s).total_ms
+
+    def share_ms(self, node: Node, deadline: Deadline, now_s: float) -> float:
+        """What the first node may take of a deadline, as `_share` says."""
+        left_ms = deadline.left_ms(now_s)
+        return min(left_ms, max(left_ms / 2, _EXPECTED_FACTOR * self.expected_ms(node, now_s) + _EXPECTED_SLACK_MS))
+
     async def _edge_first(self, call: Call, trail: Trail) -> Settled:
         edge = await self._ask_nodes(call, trail)
         if edge is None:
@@ -166,12 +194,14 @@ class Proxy:
         trail.retry_ms += self._since(started_s)
         return None
 
-    async def _settle(self, call: Call, edge: Answer) -> Settled:
+    async def _settle(self, call: Call, edge: Answer, *, drawn: bool | None = None) -> Settled:
         if edge.status >= 400:
             return _refused(edge)
         settled = self._holder.settled_by(edge)
         if settled is None:
-            return await self._holder.settle(call.request, edge, call.terms, call.deadline, model=call.model)
+            return await self._holder.settle(
+                call.request, edge, call.terms, call.deadline, model=call.model, drawn=drawn
+            )
         if call.request.method == "POST":
             self._note_unmarked(edge.headers.get(headers.NODE, ""))
         return settled

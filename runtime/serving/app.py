@@ -13,6 +13,7 @@ from prometheus_client import Gauge
 from contracts import headers
 from runtime.links.access.admission import Admission, admission_middleware
 from runtime.links.escalation.holder import Holder
+from runtime.links.http.accounts import Accounts
 from runtime.links.http.errors import error_middleware
 from runtime.links.http.exchanges import Clock
 from runtime.links.http.hot_routes import HOT_ROUTES, HotRoutes, Route
@@ -23,7 +24,6 @@ from runtime.links.process.loop_lag import LoopLag
 from runtime.links.process.telemetry import Telemetry
 from runtime.serving import unserved
 from runtime.serving.admin import Admin
-from runtime.serving.answering.accounts import Accounts
 from runtime.serving.answering.answers import Answers, Spools
 from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.answering.swift import Swift
@@ -56,12 +56,12 @@ def create_app(
     The caller keeps `host` and closes it after the application. `clock` is that of `host` and `holder`.
     """
     workers = Workers(threads=settings.decode_threads, clock=clock)
-    accounts = partial(Accounts, settings=settings, telemetry=telemetry, clock=clock)
+    rim = settings.rim(telemetry, clock)
     lag = LoopLag()
 
     def route(pattern: str, name: str, work: Work) -> Route:
         answers = Answers(work, host, settings, workers, holder, clock, wall, lag=lag, admission=admission, spool=spool)
-        account = accounts(name)
+        account = Accounts(name, rim)
         story = partial(account.tell, answers.answer)
         if name != "infer":
             return Route("POST", pattern, story)

@@ -179,16 +179,17 @@ class Holder:
         model: str,
         permit: Callable[[], bool] = lambda: True,
         judged: Judged | None = None,
+        drawn: bool | None = None,
     ) -> Settled:
         """The final answer for a request whose edge answer, with status 200, is at hand. Raises nothing of its own.
 
         A failed or late escalation gives the edge answer, degraded. The pair of an audited request is published now
         if it was escalated, else after the cloud was asked in the background. `permit` is asked once, before an
         escalation: whether its caller may still cost the cloud anything. `judged` is what `judge` has said to this
-        request, where it was asked before.
+        request, where it was asked before, or `drawn` what `glance` has.
         """
-        evidence = _evidence(edge)
-        judged = judged or self.judge(evidence, terms, deadline)
+        evidence = evidence_of(edge)
+        judged = judged or self.judge(evidence, terms, deadline, drawn=drawn)
         verdict, audited = judged.verdict, judged.audited
         if verdict.action == "escalate" and not self._has_room():
             # Those judged at the same time have taken it.
@@ -371,7 +372,8 @@ class Holder:
         self._telemetry.audit("published")
 
 
-def _evidence(edge: Answer) -> Evidence:
+def evidence_of(edge: Answer) -> Evidence:
+    """What an edge answer says of itself."""
     stratum = edge.headers.get(headers.STRATUM, "")
     return Evidence(
         confidence=_confidence(edge.headers.get(headers.CONFIDENCE)),

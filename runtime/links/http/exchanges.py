@@ -30,6 +30,11 @@ class Incoming(Protocol):
     waited_s: float
 
     @property
+    def remote(self) -> str:
+        """The address at the other end of the connection; "" where it has none."""
+        ...
+
+    @property
     def method(self) -> str: ...
 
     @property
@@ -59,7 +64,7 @@ class Incoming(Protocol):
 class Known(Incoming, Protocol):
     """One whose head others may have too, but for what is `varied`."""
 
-    def again(self, request_id: str, varied: Varied) -> Incoming:
+    def again(self, request_id: str, varied: Varied) -> Known:
         """Another one with such a head."""
         ...
 

@@ -72,6 +72,7 @@ class HotConnection:
         self._busy = busy
         self._loop = loop
         self._buffer = buffer
+        self._remote = _address(transport)
         self._lingering = lingering
         self._framing = Framing()
         self._owner: Literal["", "ours", "theirs", "theirs for good"] = ""
@@ -201,7 +202,7 @@ class HotConnection:
         if hot is None:
             return None
         sent_id = callers_id(alike.headers(varied))
-        shortcut = hot.route.prepare(HotRequest(head, hot.params, sent_id))
+        shortcut = hot.route.prepare(HotRequest(head, hot.params, sent_id, remote=self._remote))
         return _Last(alike, hot, sent_id, shortcut, alike.size + alike.content_length)
 
     def _start(self, last: _Last, varied: Varied, body: bytes | None) -> None:
@@ -247,7 +248,7 @@ class HotConnection:
 
     def _begin_story(self, last: _Last, turn: Turn, body: Body | None = None, *, waited_s: float = 0.0) -> None:
         head = Head(last.alike, turn.varied)
-        request = HotRequest(head, last.hot.params, turn.request_id, waited_s=waited_s)
+        request = HotRequest(head, last.hot.params, turn.request_id, remote=self._remote, waited_s=waited_s)
         if body is not None:
             request.came(body)
         else:
@@ -344,6 +345,11 @@ class HotConnection:
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
+
+
+def _address(transport: asyncio.Transport) -> str:
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

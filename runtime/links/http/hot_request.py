@@ -28,23 +28,27 @@ class HotRequest:
         "_want",
         "grant",
         "params",
+        "remote",
         "request_id",
         "waited_s",
     )
 
-    def __init__(self, head: Head, params: Mapping[str, str], request_id: str, *, waited_s: float = 0.0) -> None:
+    def __init__(
+        self, head: Head, params: Mapping[str, str], request_id: str, *, remote: str = "", waited_s: float = 0.0
+    ) -> None:
         self._alike, self._varied = head
         self._headers: CIMultiDictProxy[str] | None = None
         self._body: Body = b""
         self._peek: Callable[[int], bytes] | None = None
         self._want: Callable[[Deliver], None] | None = None
         self.params = params
+        self.remote = remote
         self.request_id = request_id
         self.grant: Grant | None = None
         self.waited_s = waited_s
 
     def again(self, request_id: str, varied: Varied) -> HotRequest:
-        return HotRequest(Head(self._alike, varied), self.params, request_id)
+        return HotRequest(Head(self._alike, varied), self.params, request_id, remote=self.remote)
 
     @property
     def method(self) -> str:

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from contracts.deadlines import Deadline
-from runtime.links.access.grants import Grant
+from runtime.links.access.grants import GRANT, Grant
 from runtime.links.http.bodies import read_body
 from runtime.links.http.errors import request_id_of
 from runtime.links.http.exchanges import Clock, Story
 
 
-class _Incoming:
-    """A request that came through aiohttp."""
+class Through:
+    """A request that came through aiohttp: `runtime.links.http.exchanges.Incoming`."""
 
-    __slots__ = ("_request", "grant", "headers", "method", "params", "request_id", "target", "waited_s")
+    __slots__ = ("_request", "grant", "headers", "method", "params", "remote", "request_id", "target", "waited_s")
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
@@ -25,7 +25,8 @@ class _Incoming:
         self.headers = request.headers
         self.params = request.match_info
         self.request_id = request_id_of(request)
-        self.grant: Grant | None = None
+        self.remote = request.remote or ""
+        self.grant: Grant | None = request.get(GRANT)
         self.waited_s = 0.0
 
     def expect(self, count: int) -> tuple[bytes, int]:
@@ -37,7 +38,7 @@ class _Incoming:
 
 def handler(story: Story) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
-        answer = await story(_Incoming(request))
+        answer = await story(Through(request))
         return web.Response(status=answer.status, headers=answer.all_headers(), body=answer.body)
 
     return handle

@@ -26,6 +26,8 @@ CONNECT_TIMEOUT_S = 2.0
 _CONNECTIONS_PER_ORIGIN = 256
 _VISIBLE = re.compile(r"[!-~]+")
 _TOKEN = re.compile(r"[A-Z]+")
+_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", headers.DEADLINE_MS.lower()})
+"""Headers that say how one hop sends, and until when: nobody else says them."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -82,7 +84,7 @@ class Upstreams:
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._idle: Alarm[Wire] = Alarm(Wire.close)
         self._deadlines: Alarm[_Asking] = Alarm(_Asking.late)
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Place] = {}
         self._pools: dict[Origin, Pool] = {}
         self._closed = False
 
@@ -103,13 +105,13 @@ class Upstreams:
             raise UpstreamUnreachable(base_url, sent=False, reason="this process stops")
         started_s = clock()
         deadline.check(started_s, f"{base_url} was asked")
-        place = self._place(base_url)
-        sending = _Sending(base_url, request, deadline, clock, started_s)
+        place = self.place(base_url)
+        sending = _Sending(base_url, request, _head(place, request), deadline, clock, started_s)
         wire = place.pool.take() or await self._open(place, sending)
         try:
-            reply = await self._ask(place, wire, sending)
+            reply = await self._ask(wire, sending)
         except _Stale:
-            reply = await self._ask(place, await self._open(place, sending), sending)
+            reply = await self._ask(await self._open(place, sending), sending)
         return Answer(reply.status, reply.headers, bytes(reply.body), (clock() - started_s) * 1000.0)
 
     async def close(self) -> None:
@@ -120,7 +122,7 @@ class Upstreams:
             pool.close()
         await asyncio.sleep(0)
 
-    async def _open(self, place: _Place, sending: _Sending) -> Wire:
+    async def _open(self, place: Place, sending: _Sending) -> Wire:
         left_s = sending.left_s()
         try:
             return await asyncio.wait_for(place.pool.open(), min(left_s, self._connect_timeout_s))
@@ -133,10 +135,10 @@ class Upstreams:
             reason = f"{type(error).__name__} {error}".strip()
             raise UpstreamUnreachable(sending.base_url, sent=False, reason=reason) from error
 
-    async def _ask(self, place: _Place, wire: Wire, sending: _Sending) -> Reply:
+    async def _ask(self, wire: Wire, sending: _Sending) -> Reply:
         used, asking = wire.used, _Asking(wire)
         left_s = sending.left_s()
-        head = _head(place, sending.request, left_s)
+        head = sending.head + f"{headers.DEADLINE_MS}: {_milliseconds(left_s * 1000.0)}\r\n\r\n".encode()
         self._deadlines.set(asking, time.monotonic() + left_s)
         wire.ask(sending.request.method, head, sending.request.body, asking)
         try:
@@ -155,16 +157,21 @@ class Upstreams:
             if not asking.over:
                 wire.give_up()
 
-    def _place(self, base_url: str) -> _Place:
+    def place(self, base_url: str) -> Place:
+        """Raises UpstreamUnreachable for what is no URL."""
         place = self._places.get(base_url)
         if place is None:
             place = self._places[base_url] = self._found(base_url)
         return place
 
-    def _found(self, base_url: str) -> _Place:
-        asked = URL(base_url.rstrip("/"), encoded=True)
-        url = self._connect_to.get(_origin(asked), asked)
-        if url.scheme not in ("http", "https") or not url.host or not url.port:
+    def _found(self, base_url: str) -> Place:
+        try:
+            asked = URL(base_url.rstrip("/"), encoded=True)
+            url = self._connect_to.get(_origin(asked), asked)
+            known = url.scheme in ("http", "https") and url.host and url.port
+        except ValueError:
+            known = False
+        if not known or not url.host or not url.port:
             raise UpstreamUnreachable(base_url, sent=False, reason="it is no http:// or https:// URL")
         origin = Origin(url.host, url.port, self._context() if url.scheme == "https" else None)
         if origin not in self._pools:
@@ -175,7 +182,9 @@ class Upstreams:
                 limit=_CONNECTIONS_PER_ORIGIN,
                 idle=self._idle,
             )
-        return _Place(self._pools[origin], asked.authority, asked.raw_path if asked.raw_path != "/" else "")
+        return Place(
+            self._pools[origin], asked.host_port_subcomponent or "", asked.raw_path if asked.raw_path != "/" else ""
+        )
 
     def _context(self) -> SSLContext:
         if self._ssl is None:
@@ -183,7 +192,7 @@ class Upstreams:
         return self._ssl
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """What a base URL comes to: its connections, and what requests to it say of it."""
 
     pool: Pool
@@ -207,10 +216,11 @@ class _Broken(Exception):  # noqa: N818 - as above
 
 
 class _Sending(NamedTuple):
-    """One request on its way, over one connection or two."""
+    """One request on its way, over one connection or two. Its `head` lacks the deadline, and its end."""
 
     base_url: str
     request: Request
+    head: bytes
     deadline: Deadline
     clock: Callable[[], float]
     started_s: float
@@ -253,16 +263,15 @@ class _Asking:
             self.reply.set_exception(_Late())
 
 
-def _head(place: _Place, request: Request, left_s: float) -> bytes:
+def _head(place: Place, request: Request) -> bytes:
     """Raises FoothillError `internal` for what would not be one request."""
     if not _VISIBLE.fullmatch(request.path) or not _TOKEN.fullmatch(request.method):
         raise FoothillError("internal", f"{request.method[:20]!r} {request.path[:80]!r} is no request.")
-    length = f"Content-Length: {len(request.body)}\r\n" if request.body or request.method not in ("GET", "HEAD") else ""
-    sent = {**request.headers, headers.DEADLINE_MS: _milliseconds(left_s * 1000.0)}
-    return (
-        f"{request.method} {place.prefix}{request.path} HTTP/1.1\r\nHost: {place.host}\r\n"
-        f"{header_lines(sent)}{length}\r\n"
-    ).encode("utf-8", "surrogateescape")
+    sent = {name: value for name, value in request.headers.items() if name.lower() not in _OURS}
+    if request.body or request.method not in ("GET", "HEAD"):
+        sent["Content-Length"] = str(len(request.body))
+    first = f"{request.method} {place.prefix}{request.path} HTTP/1.1\r\nHost: {place.host}\r\n"
+    return (first + header_lines(sent)).encode("utf-8", "surrogateescape")
 
 
 def _milliseconds(left: float) -> str:

@@ -73,6 +73,11 @@ class Wire(asyncio.BufferedProtocol):
     def closing(self) -> bool:
         return self._transport is None or self._transport.is_closing()
 
+    @property
+    def _sent(self) -> bool:
+        """Whether all of the request is: an upstream may answer before it has read everything."""
+        return self._transport is not None and not self._transport.get_write_buffer_size()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._pool.opened(self)
@@ -113,7 +118,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def _answer(self, reply: Reply) -> None:
         waits, self._reply, self._waits, self.used = self._waits, None, None, True
-        if reply.reusable and not self.closing:
+        if reply.reusable and not self.closing and self._sent:
             self._pool.put_back(self)
         else:
             self.close()

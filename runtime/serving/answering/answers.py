@@ -13,10 +13,10 @@ from runtime.links.access.admission import Admission
 from runtime.links.access.grants import ANYBODY, Grant
 from runtime.links.access.hop import Hop, verify_hop
 from runtime.links.escalation.holder import Evidence, Holder, Judged, outward_headers
+from runtime.links.http.accounts import Account
 from runtime.links.http.exchanges import Clock, Fixed, Incoming, Outgoing, Varied
 from runtime.links.http.upstream import Answer, Request, answer_headers
 from runtime.links.process.loop_lag import LoopLag
-from runtime.serving.answering.accounts import Account
 from runtime.serving.answering.calls import Call
 from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.answering.work import Later, Work

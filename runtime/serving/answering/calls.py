@@ -10,9 +10,9 @@ from contracts.headers import Terms
 from contracts.timing import TOTAL
 from runtime.links.access.grants import Grant
 from runtime.links.access.hop import Hop
+from runtime.links.http.accounts import Account
 from runtime.links.http.exchanges import Body, Incoming
 from runtime.links.http.upstream import Request
-from runtime.serving.answering.accounts import Account
 from runtime.serving.models.hosting import Served
 from runtime.serving.models.oip import Asked
 

@@ -6,6 +6,10 @@ from typing import Literal
 
 import msgspec
 
+from contracts import headers
+from runtime.links.http.accounts import Rim
+from runtime.links.http.exchanges import Clock
+from runtime.links.process.telemetry import Telemetry
 from runtime.serving.pictures import images
 
 
@@ -24,3 +28,7 @@ class ServingSettings(msgspec.Struct, frozen=True):
     admin_token: str = ""
     max_pixels: int = images.MAX_PIXELS
     decode_threads: int = 2
+
+    def rim(self, telemetry: Telemetry, clock: Clock) -> Rim:
+        named = {headers.NODE: self.node, headers.TIER: self.tier}
+        return Rim(self.tier, self.node, self.tier, named, telemetry, clock)

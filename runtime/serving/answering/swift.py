@@ -18,11 +18,11 @@ from runtime.links.access.admission import Admission
 from runtime.links.access.grants import ANYBODY, Grant
 from runtime.links.access.hop import Hop
 from runtime.links.escalation.holder import Holder
+from runtime.links.http.accounts import CLIENT_GONE, Account, Accounts
 from runtime.links.http.bodies import too_slow
 from runtime.links.http.exchanges import Body, Clock, Incoming, Known, Outgoing
 from runtime.links.http.hot_routes import Done, GiveUp, Turn
 from runtime.links.process.alarm import Alarm
-from runtime.serving.answering.accounts import CLIENT_GONE, Account, Accounts
 from runtime.serving.answering.answers import Answers, Told, for_hop
 from runtime.serving.answering.calls import Call
 from runtime.serving.answering.pages import Pages
@@ -309,7 +309,7 @@ class Swift:
         if not kept:
             return
         for reason, alike in kept.items():
-            self.accounts.answered(served.loaded.manifest.model, reason, [times for _, times in alike])
+            self.accounts.answered(served.loaded.manifest.model, reason, PHASES, [times for _, times in alike])
         every = [times for alike in kept.values() for _, times in alike]
         rows = sum([rows for alike in kept.values() for rows, _ in alike])
         served.statistics.succeeded(every, rows=rows, now_s=self._wall())

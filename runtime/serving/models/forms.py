@@ -13,11 +13,11 @@ import numpy as np
 from contracts import oip as protocol
 from contracts.manifest import Manifest
 from runtime.links.http.exchanges import Body
+from runtime.links.process.few import Few
 from runtime.serving.engines import tensors
 from runtime.serving.engines.tensors import Array
 from runtime.serving.models import oip
 from runtime.serving.models.batcher import key_of
-from runtime.serving.models.few import Few
 from runtime.serving.models.oip import Asked, Encoded, Wanted
 
 _MAX_LENGTH_DIGITS = 4

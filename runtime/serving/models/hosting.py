@@ -15,9 +15,9 @@ import msgspec
 from contracts import headers
 from contracts.errors import FoothillError
 from runtime.links.http.exchanges import Fixed
+from runtime.links.process.few import Few
 from runtime.serving.batching.turns import Turns
 from runtime.serving.models.batcher import Batcher
-from runtime.serving.models.few import Few
 from runtime.serving.models.forms import Forms
 from runtime.serving.models.loaded import LoadedModel
 from runtime.serving.models.statistics import ModelStatistics

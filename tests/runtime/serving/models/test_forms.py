@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from contracts import oip as protocol
 from contracts.errors import FoothillError
 from contracts.manifest import Manifest, Postprocess, TensorSpec
+from runtime.links.process.few import MOST, Few
 from runtime.serving.models import oip
-from runtime.serving.models.few import MOST, Few
 from runtime.serving.models.forms import Forms
 from runtime.serving.models.oip import Asked, Encoded, Wanted
 

@@ -1,11 +1,12 @@
-"""The rim of every request that runs a model: what becomes of it is counted, and every failure is an answer."""
+"""The rim of every request for an answer of a model: what becomes of it is counted, and every failure is an answer."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,8 +17,6 @@ from runtime.links.http.errors import hidden, refused
 from runtime.links.http.exchanges import Clock, Incoming, Outgoing
 from runtime.links.http.oip_errors import with_error
 from runtime.links.process.telemetry import Labels, Telemetry
-from runtime.serving.answering.settings import ServingSettings
-from runtime.serving.models.statistics import PHASES, Times
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +37,8 @@ class Account(msgspec.Struct):
     status: int = 500
     phases_ms: dict[str, float] = {}
 
-    def answered(self, tier: str, reason: str, phases_ms: dict[str, float]) -> None:
-        self.tier, self.reason, self.status, self.phases_ms = tier, reason, 200, phases_ms
+    def answered(self, tier: str, reason: str, phases_ms: dict[str, float], status: int = 200) -> None:
+        self.tier, self.reason, self.status, self.phases_ms = tier, reason, status, phases_ms
 
     def failed(self, code: str, status: int) -> None:
         self.reason, self.status = code, status
@@ -48,22 +47,34 @@ class Account(msgspec.Struct):
 Story = Callable[[Incoming, Account], Awaitable[Outgoing]]
 
 
+class Rim(NamedTuple):
+    """Of one server: its `part` in the metrics, its `source` in errors, and the `tier` that a request counts for which
+    nobody has answered. `named` are the headers on its refusals."""
+
+    part: str
+    source: str
+    tier: str
+    named: Mapping[str, str]
+    telemetry: Telemetry
+    clock: Clock
+
+
 class Accounts:
     """Of one route. An error counts under its code as the reason."""
 
-    def __init__(self, route: str, *, settings: ServingSettings, telemetry: Telemetry, clock: Clock) -> None:
+    def __init__(self, route: str, rim: Rim) -> None:
         self._route = route
-        self._settings = settings
-        self._telemetry = telemetry
-        self.in_flight = telemetry.in_flight(settings.tier)
-        self._clock = clock
+        self._rim = rim
+        self._telemetry = rim.telemetry
+        self.in_flight = rim.telemetry.in_flight(rim.part)
+        self._clock = rim.clock
 
     async def tell(self, story: Story, request: Incoming) -> Outgoing:
         """The story's answer, or what its failure is to the caller."""
-        account = Account(self._settings.tier, self._clock())
+        account = Account(self._rim.tier, self._clock())
         self.in_flight.count += 1
         try:
-            return await story(request, account)
+            return self.worded(await story(request, account))
         except asyncio.CancelledError:
             account.failed("client-gone", CLIENT_GONE)
             raise
@@ -75,7 +86,7 @@ class Accounts:
     @contextmanager
     def opened(self, model: str = "") -> Iterator[Account]:
         """Of something else than a request over HTTP, counted when the context ends."""
-        account = Account(self._settings.tier, self._clock(), model)
+        account = Account(self._rim.tier, self._clock(), model)
         self.in_flight.count += 1
         try:
             yield account
@@ -90,20 +101,23 @@ class Accounts:
 
     def account(self, started_s: float, model: str, phases_ms: dict[str, float]) -> Account:
         """Of a request that is not told here. Count it `in_flight`; `close` its account, or have it `answered`."""
-        return Account(self._settings.tier, started_s, model, phases_ms=phases_ms)
+        return Account(self._rim.tier, started_s, model, phases_ms=phases_ms)
 
     def refusal(self, error: Exception, request: Incoming, account: Account) -> Outgoing:
         """An error as the answer of this route."""
         if not isinstance(error, FoothillError):
             log.error("%s %s failed, request id %s", request.method, request.target, request.request_id, exc_info=error)
-            error = hidden(self._settings.node, request.request_id)
+            error = hidden(self._rim.source, request.request_id)
         account.failed(error.code, error.status)
-        answer = refused(error, source=self._settings.node, request_id=request.request_id)
+        answer = refused(error, source=self._rim.source, request_id=request.request_id)
         total_ms = (self._clock() - account.started_s) * 1000.0
-        answer.headers[headers.NODE] = self._settings.node
-        answer.headers[headers.TIER] = self._settings.tier
+        answer.headers.update(self._rim.named)
         answer.headers[headers.SERVER_TIMING] = format_server_timing({**account.phases_ms, TOTAL: total_ms})
-        if self._route == "infer":
+        return self.worded(answer)
+
+    def worded(self, answer: Outgoing) -> Outgoing:
+        """A refusal as clients of this route expect it."""
+        if answer.status >= 400 and self._route == "infer":
             answer.body = with_error(answer.body)
         return answer
 
@@ -113,7 +127,7 @@ class Accounts:
         if TOTAL not in account.phases_ms:
             account.phases_ms[TOTAL] = (self._clock() - account.started_s) * 1000.0
         self._telemetry.observe(
-            part=self._settings.tier,
+            part=self._rim.part,
             route=self._route,
             model=account.model,
             tier=account.tier,
@@ -122,8 +136,16 @@ class Accounts:
             phases_ms=account.phases_ms,
         )
 
-    def answered(self, model: str, reason: str, times_ms: Sequence[Times]) -> None:
-        """As `close`, for many that this server has answered alike."""
+    def answered(
+        self,
+        model: str,
+        reason: str,
+        phases: tuple[str, ...],
+        times_ms: Sequence[tuple[float, ...]],
+        *,
+        tier: str = "",
+    ) -> None:
+        """As `close`, for many that were answered alike: by this server, or on another `tier`."""
         self.in_flight.count -= len(times_ms)
-        labels = Labels(self._settings.tier, self._route, model, self._settings.tier, reason, 200)
-        self._telemetry.observe_all(labels, PHASES, times_ms)
+        labels = Labels(self._rim.part, self._route, model, tier or self._rim.tier, reason, 200)
+        self._telemetry.observe_all(labels, phases, times_ms)
