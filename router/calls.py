@@ -44,10 +44,11 @@ class Calls:
         self._wall = wall
 
     def terms(self, request: Incoming) -> tuple[Terms, Deadline]:
-        """Within what the caller is granted; the deadline counts from now. Raises FoothillError `bad_header`, or
+        """Within what the caller is granted; the deadline counts from its arrival. Raises FoothillError `bad_header`, or
         `residency_denied`."""
         terms = (request.grant or ANYBODY).narrow(headers.parse_terms(request.headers))
-        deadline = Deadline.after(terms.deadline_ms or self._default_deadline_ms, now_s=self._clock())
+        arrived_s = self._clock() - request.waited_s
+        deadline = Deadline.after(terms.deadline_ms or self._default_deadline_ms, now_s=arrived_s)
         return msgspec.structs.replace(terms, request_id=request.request_id), deadline
 
     async def read(self, request: Incoming, terms: Terms, deadline: Deadline) -> Call:

@@ -119,29 +119,33 @@ class Proxy:
         self,
         call: Call,
         trail: Trail,
-        answer: Answer | None,
-        failure: FoothillError | None,
+        first: Answer | FoothillError | None,
         sent_s: float,
         *,
         drawn: bool | None = None,
     ) -> Settled:
-        """As `answer`, for a request that a first node was asked at `sent_s`, which has answered or not."""
-        if answer is not None and judge(answer.status).final:
-            return trail.close(await self._settle(call, answer, drawn=drawn))
-        told = answer if answer is not None else failure
-        assert told is not None
-        trail.fail(told)
-        trail.retry_ms += self._since(sent_s)
+        """As `answer`, for a request that was sent to a node at `sent_s`, and what came of it: `first`, None where it
+        went nowhere. `drawn` as for `Holder.settle`."""
+        if isinstance(first, Answer) and judge(first.status).final:
+            return trail.close(await self._settle(call, first, drawn=drawn))
+        if first is not None:
+            trail.fail(first)
+            trail.retry_ms += self._since(sent_s)
         return trail.close(await self._edge_first(call, trail))
 
     def expected_ms(self, node: Node, now_s: float) -> float:
         """What an answer of a node is expected to take."""
         return score(node, node.rtt_ms.value(), now_s).total_ms
 
-    def share_ms(self, node: Node, deadline: Deadline, now_s: float) -> float:
-        """What the first node may take of a deadline, as `_share` says."""
+    def share_ms(self, expected_ms: float, deadline: Deadline, now_s: float, *, owed: bool = False) -> float:
+        """What one node may take of a deadline that needs `expected_ms`.
+
+        Half of what is left, so that a node that stalls leaves time for another; more where the node needs more,
+        unless some of it is `owed` to the cloud.
+        """
         left_ms = deadline.left_ms(now_s)
-        return min(left_ms, max(left_ms / 2, _EXPECTED_FACTOR * self.expected_ms(node, now_s) + _EXPECTED_SLACK_MS))
+        needed_ms = 0.0 if owed else _EXPECTED_FACTOR * expected_ms + _EXPECTED_SLACK_MS
+        return min(left_ms, max(left_ms / 2, needed_ms))
 
     async def _edge_first(self, call: Call, trail: Trail) -> Settled:
         edge = await self._ask_nodes(call, trail)
@@ -256,17 +260,12 @@ class Proxy:
         return None
 
     def _share(self, call: Call, node: Node, trail: Trail, now_s: float) -> tuple[Deadline, float]:
-        """One node's share of the deadline, and the ms it is expected to need.
-
-        Half of what is left, so that a node that stalls leaves time for another; more where the node needs more,
-        unless it follows one that failed while the cloud has not had its turn.
-        """
-        expected_ms = score(node, node.rtt_ms.value(), now_s).total_ms
-        left_ms = call.deadline.left_ms(now_s)
-        needed_ms = _EXPECTED_FACTOR * expected_ms + _EXPECTED_SLACK_MS
+        """One node's share of the deadline, and the ms it is expected to need. The cloud is owed some of it where a
+        node has failed, and it has not had its turn."""
+        expected_ms = self.expected_ms(node, now_s)
         owed = trail.failure is not None and not trail.asked_cloud and self._holder.may_ask_cloud(call.terms)
-        fair_ms = left_ms / 2 if owed else max(left_ms / 2, needed_ms)
-        return Deadline.after(min(left_ms, fair_ms), now_s=now_s), expected_ms
+        share_ms = self.share_ms(expected_ms, call.deadline, now_s, owed=owed)
+        return Deadline.after(share_ms, now_s=now_s), expected_ms
 
     def _may_retry(self, trail: Trail) -> bool:
         if trail.spent:

@@ -360,5 +360,6 @@ def rendered(answer: Outgoing, date: str) -> bytes:
     """The head of an answer. Raises FoothillError `internal`, as `header_lines`."""
     length = f"Date: {date}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
     own = header_lines(answer.headers) if answer.headers else ""
-    lines = f"{_FIRST_LINES[answer.status]}{answer.fixed.lines}{answer.lines}{own}{length}"
+    first = _FIRST_LINES.get(answer.status) or f"HTTP/1.1 {answer.status} \r\n"
+    lines = f"{first}{answer.fixed.lines}{answer.lines}{own}{length}"
     return lines.encode("utf-8", "surrogateescape")

@@ -20,6 +20,8 @@ MAX_HEADERS = 128
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 _NO_BODY = (204, 304)
+_MOST_CHUNKED = 2
+"""So many times its body may chunks take."""
 _SWITCHING = 101
 
 State = Literal["head", "length", "chunked", "to-the-end", "done"]
@@ -42,8 +44,8 @@ class Reply:
     """
 
     __slots__ = (
-        "_body", "_bulk", "_held", "_max_body_bytes", "_method", "_parser", "_reader", "_scratch",
-        "headers", "reusable", "state", "status",
+        "_body", "_bulk", "_chunked_bytes", "_held", "_max_body_bytes", "_method", "_parser", "_reader", "_scratch",
+        "_tail", "headers", "reusable", "state", "status",
     )  # fmt: skip
 
     def __init__(self, method: str, scratch: memoryview, *, max_body_bytes: int) -> None:
@@ -53,6 +55,8 @@ class Reply:
         self._held = b""
         self._bulk: Bulk | None = None
         self._body: Body = b""
+        self._chunked_bytes = 0
+        self._tail = b""
         self._reader = _Reader()
         self._parser = httptools.HttpResponseParser(self._reader)
         self.state: State = "head"
@@ -140,8 +144,9 @@ class Reply:
         if self._method == "HEAD" or self.status in _NO_BODY:
             return "done"
         named = {name.lower(): value for name, value in headers}
-        if b"transfer-encoding" in named:
-            if named[b"transfer-encoding"].strip().lower() != b"chunked" or b"content-length" in named:
+        codings = [value.strip().lower() for name, value in headers if name.lower() == b"transfer-encoding"]
+        if codings:
+            if codings != [b"chunked"] or b"content-length" in named:
                 raise BrokenReply("its Transfer-Encoding is another than chunked")
             return "chunked"
         if b"content-length" not in named:
@@ -168,13 +173,19 @@ class Reply:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             raise BrokenReply(f"its chunks are none: {error}") from error
+        self._chunked_bytes += len(data)
+        if self._chunked_bytes > _MOST_CHUNKED * self._max_body_bytes + MAX_HEAD_BYTES:
+            raise BrokenReply("its chunks are mostly no body")
         if reader.heads > 1 or len(reader.headers) > MAX_HEADERS:
             raise BrokenReply("it goes on behind its end")
+        self._tail = (self._tail + data)[-len(_END) :]
         if reader.parts:
             self._keep(b"".join(reader.parts))
             reader.parts.clear()
         if reader.ends:
             self.state = "done"
+            # llhttp does not say where it ended: what is behind it may be the beginning of something.
+            self.reusable = self.reusable and self._tail == _END
 
     def _keep(self, data: bytes) -> None:
         if not isinstance(self._body, bytearray):

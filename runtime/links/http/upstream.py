@@ -16,7 +16,7 @@ from yarl import URL
 from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from runtime.links.http.exchanges import header_lines
+from runtime.links.http.exchanges import Body, header_lines
 from runtime.links.http.replies import Reply
 from runtime.links.http.wires import BUFFER_BYTES, TOO_LARGE, Origin, Pool, Wire
 from runtime.links.process.alarm import Alarm
@@ -24,6 +24,7 @@ from runtime.links.process.alarm import Alarm
 MAX_BODY_BYTES = 64 << 20
 CONNECT_TIMEOUT_S = 2.0
 _CONNECTIONS_PER_ORIGIN = 256
+_POOLS = 1024
 _VISIBLE = re.compile(r"[!-~]+")
 _TOKEN = re.compile(r"[A-Z]+")
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", headers.DEADLINE_MS.lower()})
@@ -44,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: Body
     hop_ms: float = 0.0
 
 
@@ -111,21 +112,25 @@ class Upstreams:
         try:
             reply = await self._ask(wire, sending)
         except _Stale:
-            reply = await self._ask(await self._open(place, sending), sending)
-        return Answer(reply.status, reply.headers, bytes(reply.body), (clock() - started_s) * 1000.0)
+            reply = await self._ask(await self._open(place, sending, fresh=True), sending)
+        return Answer(reply.status, reply.headers, reply.body, (clock() - started_s) * 1000.0)
 
     async def close(self) -> None:
         """Whoever still waits is told that the process stops."""
         self._closed = True
         self._idle.stop()
+        self._deadlines.stop()
         for pool in self._pools.values():
             pool.close()
         await asyncio.sleep(0)
 
-    async def _open(self, place: Place, sending: _Sending) -> Wire:
+    async def _open(self, place: Place, sending: _Sending, *, fresh: bool = False) -> Wire:
         left_s = sending.left_s()
         try:
-            return await asyncio.wait_for(place.pool.open(), min(left_s, self._connect_timeout_s))
+            wire = await asyncio.wait_for(place.pool.open(fresh=fresh), min(left_s, self._connect_timeout_s))
+            if self._closed:
+                wire.close()
+            return wire
         except asyncio.TimeoutError as error:
             if left_s <= self._connect_timeout_s:
                 raise sending.late() from error
@@ -138,10 +143,10 @@ class Upstreams:
     async def _ask(self, wire: Wire, sending: _Sending) -> Reply:
         used, asking = wire.used, _Asking(wire)
         left_s = sending.left_s()
-        head = sending.head + f"{headers.DEADLINE_MS}: {_milliseconds(left_s * 1000.0)}\r\n\r\n".encode()
-        self._deadlines.set(asking, time.monotonic() + left_s)
-        wire.ask(sending.request.method, head, sending.request.body, asking)
+        head = sending.head + f"{headers.DEADLINE_MS}: {milliseconds(left_s * 1000.0)}\r\n\r\n".encode()
         try:
+            self._deadlines.set(asking, time.monotonic() + left_s)
+            wire.ask(sending.request.method, head, sending.request.body, asking)
             return await asking.reply
         except _Late as error:
             raise sending.late() from error
@@ -174,6 +179,8 @@ class Upstreams:
         if not known or not url.host or not url.port:
             raise UpstreamUnreachable(base_url, sent=False, reason="it is no http:// or https:// URL")
         origin = Origin(url.host, url.port, self._context() if url.scheme == "https" else None)
+        if len(self._pools) >= _POOLS:
+            self._forget()
         if origin not in self._pools:
             self._pools[origin] = Pool(
                 origin,
@@ -185,6 +192,12 @@ class Upstreams:
         return Place(
             self._pools[origin], asked.host_port_subcomponent or "", asked.raw_path if asked.raw_path != "/" else ""
         )
+
+    def _forget(self) -> None:
+        """Upstreams come and go, and nodes move."""
+        self._pools = {origin: pool for origin, pool in self._pools.items() if not pool.empty}
+        kept = {*map(id, self._pools.values())}
+        self._places = {url: place for url, place in self._places.items() if id(place.pool) in kept}
 
     def _context(self) -> SSLContext:
         if self._ssl is None:
@@ -274,7 +287,7 @@ def _head(place: Place, request: Request) -> bytes:
     return (first + header_lines(sent)).encode("utf-8", "surrogateescape")
 
 
-def _milliseconds(left: float) -> str:
+def milliseconds(left: float) -> str:
     """Always as many digits: requests whose heads are of one length are read faster."""
     return f"{min(headers.MAX_DEADLINE_MS, max(1.0, left)):09.0f}"
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
 from ssl import SSLContext
 from typing import NamedTuple, Protocol, cast
 
+from aiohappyeyeballs import start_connection
+
 from runtime.links.http.exchanges import Body
 from runtime.links.http.replies import BrokenReply, LargeReply, Reply
 from runtime.links.process.alarm import Alarm
 
 BUFFER_BYTES = 1 << 18
-TOO_LARGE = "too large"
-"""The reason of an answer with more bytes than are taken."""
+TOO_LARGE, ENDED = "too large", "the connection ended before the answer did"
+"""Reasons: an answer has more bytes than are taken; there is none, or not all of it."""
 _SMALL_BYTES = 1 << 16
 _IDLE_S = 30.0
+_STAGGER_S = 0.25
 
 
 class Origin(NamedTuple):
@@ -26,7 +30,6 @@ class Origin(NamedTuple):
     host: str
     port: int
     ssl: SSLContext | None = None
-    server_hostname: str | None = None
 
 
 class Waits(Protocol):
@@ -47,14 +50,16 @@ class Wire(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._reply: Reply | None = None
         self._waits: Waits | None = None
+        self._lost = False
         self.used = False
 
     def ask(self, method: str, head: bytes, body: Body, waits: Waits) -> None:
         """Sends a request. The wire comes back to its pool by itself, when it is good for another one."""
-        assert self._transport is not None
         self._waits = waits
         self._reply = Reply(method, self._pool.buffer, max_body_bytes=self._pool.max_body_bytes)
-        if len(body) <= _SMALL_BYTES:
+        if self._transport is None or self.closing:
+            self._fail(ENDED)
+        elif len(body) <= _SMALL_BYTES:
             self._transport.write(head + body)
         else:
             self._transport.write(head)
@@ -71,7 +76,7 @@ class Wire(asyncio.BufferedProtocol):
 
     @property
     def closing(self) -> bool:
-        return self._transport is None or self._transport.is_closing()
+        return self._lost or self._transport is None or self._transport.is_closing()
 
     @property
     def _sent(self) -> bool:
@@ -80,7 +85,6 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._pool.opened(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._reply.room() if self._reply is not None else self._pool.buffer
@@ -103,6 +107,7 @@ class Wire(asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         reply = self._reply
         if reply is None:
+            self.close()
             return
         try:
             reply.ended()
@@ -112,8 +117,9 @@ class Wire(asyncio.BufferedProtocol):
             self._answer(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
         if self._reply is not None:
-            self._fail(str(exc) if exc is not None else "the connection ended before the answer did")
+            self._fail(str(exc) if exc is not None else ENDED)
         self._pool.lost(self)
 
     def _answer(self, reply: Reply) -> None:
@@ -154,10 +160,14 @@ class Pool:
         self._clock = clock
         self._idle: deque[Wire] = deque()
         self._open: set[Wire] = set()
-        self._coming = 0
         self._turns: deque[asyncio.Future[None]] = deque()
         self.buffer = buffer
         self.max_body_bytes = max_body_bytes
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is open, and nobody waits."""
+        return not (self._open or self._turns)
 
     def take(self) -> Wire | None:
         """One that is open and has nothing to do; None where there is none. Ask with it, or put it back."""
@@ -168,27 +178,23 @@ class Pool:
                 return wire
         return None
 
-    async def open(self) -> Wire:
-        """A new one; waits for a turn where the limit is reached. Raises OSError."""
-        while len(self._open) + self._coming >= self._limit:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._turns.append(turn)
-            await turn
-            if (wire := self.take()) is not None:
-                return wire
-        self._coming += 1
-        try:
-            origin, loop = self._origin, asyncio.get_running_loop()
-            _, wire = await loop.create_connection(
-                lambda: Wire(self), origin.host, origin.port, ssl=origin.ssl, server_hostname=origin.server_hostname
-            )
-        finally:
-            self._coming -= 1
-            self._next_turn()
-        return wire
-
-    def opened(self, wire: Wire) -> None:
+    async def open(self, *, fresh: bool = False) -> Wire:
+        """A new one; waits for a turn where the limit is reached, and then takes what is idle, unless it is to be
+        `fresh`. Raises OSError."""
+        wire = await self._turn(fresh=fresh)
+        if wire is not None:
+            return wire
+        wire = Wire(self)
         self._open.add(wire)
+        try:
+            await self._connect(wire)
+        except BaseException:
+            # Also where whoever asked has left in the moment in which it was there.
+            self._open.discard(wire)
+            wire.close()
+            self._next_turn()
+            raise
+        return wire
 
     def put_back(self, wire: Wire) -> None:
         self._idle.append(wire)
@@ -205,6 +211,37 @@ class Pool:
     def close(self) -> None:
         for wire in [*self._open]:
             wire.close()
+
+    async def _turn(self, *, fresh: bool) -> Wire | None:
+        """Returns when one more may be opened, or with one that has nothing to do."""
+        loop, place = asyncio.get_running_loop(), self._turns.append
+        while len(self._open) >= self._limit:
+            if fresh and self._idle:
+                self._idle.pop().close()  # its end is a turn
+            turn: asyncio.Future[None] = loop.create_future()
+            place(turn)
+            place = self._turns.appendleft
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._next_turn()
+                raise
+            if not fresh and (wire := self.take()) is not None:
+                return wire
+        return None
+
+    async def _connect(self, wire: Wire) -> None:
+        """Several addresses are tried in turns (RFC 8305), so that one that is dead does not take all the time."""
+        origin, loop = self._origin, asyncio.get_running_loop()
+        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        connected = await start_connection(found, happy_eyeballs_delay=_STAGGER_S, interleave=1, loop=loop)
+        try:
+            server_hostname = origin.host if origin.ssl is not None else None
+            await loop.create_connection(lambda: wire, sock=connected, ssl=origin.ssl, server_hostname=server_hostname)
+        except BaseException:
+            connected.close()
+            raise
 
     def _next_turn(self) -> None:
         while self._turns:
