@@ -44,8 +44,10 @@ class Calls:
         self._wall = wall
 
     def terms(self, request: Incoming) -> tuple[Terms, Deadline]:
-        """Within what the caller is granted; the deadline counts from its arrival. Raises FoothillError `bad_header`, or
-        `residency_denied`."""
+        """Within what the caller is granted; the deadline counts from its arrival.
+
+        Raises FoothillError `bad_header` or `residency_denied`.
+        """
         terms = (request.grant or ANYBODY).narrow(headers.parse_terms(request.headers))
         arrived_s = self._clock() - request.waited_s
         deadline = Deadline.after(terms.deadline_ms or self._default_deadline_ms, now_s=arrived_s)

@@ -122,7 +122,7 @@ class Flight:
     """One request at one node: who waits on its wire. It is in flight from `sent_s` on, until it has `ended`."""
 
     __slots__ = (
-        "_ways", "allowed_ms", "begun", "began_s", "body", "ended", "expected_ms", "node", "route_ms", "sent_s", "task",
+        "_ways", "allowed_ms", "began_s", "begun", "body", "ended", "expected_ms", "node", "route_ms", "sent_s", "task",
         "turn", "used", "way", "wire",
     )  # fmt: skip
 
@@ -255,7 +255,7 @@ class Ways:
     def answered(self, flight: Flight, reply: Reply) -> None:
         self._late.clear(flight)
         now_s = self.clock()
-        answer = Answer(reply.status, reply.headers, reply.body, (now_s - flight.sent_s) * 1000.0)
+        answer = Answer(reply.status, reply.headers, bytes(reply.body), (now_s - flight.sent_s) * 1000.0)
         judgement = judge(answer.status)
         try:
             if judgement.final:

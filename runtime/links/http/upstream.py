@@ -16,7 +16,7 @@ from yarl import URL
 from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from runtime.links.http.exchanges import Body, header_lines
+from runtime.links.http.exchanges import header_lines
 from runtime.links.http.replies import Reply
 from runtime.links.http.wires import BUFFER_BYTES, TOO_LARGE, Origin, Pool, Wire
 from runtime.links.process.alarm import Alarm
@@ -45,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     status: int
     headers: Mapping[str, str]
-    body: Body
+    body: bytes
     hop_ms: float = 0.0
 
 
@@ -113,7 +113,7 @@ class Upstreams:
             reply = await self._ask(wire, sending)
         except _Stale:
             reply = await self._ask(await self._open(place, sending, fresh=True), sending)
-        return Answer(reply.status, reply.headers, reply.body, (clock() - started_s) * 1000.0)
+        return Answer(reply.status, reply.headers, bytes(reply.body), (clock() - started_s) * 1000.0)
 
     async def close(self) -> None:
         """Whoever still waits is told that the process stops."""
