@@ -9,6 +9,8 @@ State = Literal["closed", "open", "probing"]
 Event = Literal["started", "succeeded", "failed", "abandoned"]
 
 FAILURES_TO_OPEN = 5
+BAD_SHARE, BAD_OUTCOMES = 0.5, 20
+_MEMORY = 0.9
 FIRST_OPEN_S = 2.0
 LONGEST_OPEN_S = 30.0
 _BLAME_FACTOR = 3.0
@@ -16,17 +18,23 @@ _BLAME_FLOOR_MS = 100.0
 
 
 class Circuit:
-    """Closed until 5 failures in a row; then open for 2 s, doubling to 30 s, until one probe succeeds.
+    """Closed until 5 failures in a row, or half of the last twenty or so; then open for 2 s, doubling to 30 s, until
+    one probe succeeds.
 
     Every `started` must be followed by one of the other events, `abandoned` when the request was cancelled or says
-    nothing about the upstream. Times are on the caller's clock, in seconds.
+    nothing about the upstream. `may_open` is asked each time that it would open. Times are on the caller's clock, in
+    seconds; `closed_at_s` is when it closed last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, may_open: Callable[[], bool] = lambda: True) -> None:
         self.state: State = "closed"
+        self.may_open = may_open
         self.failures = 0
+        self.failing = 0.0
+        self.outcomes = 0
         self.open_until_s = 0.0
         self.open_for_s = 0.0
+        self.closed_at_s: float | None = None
 
     def allows(self, now_s: float) -> bool:
         """Whether a request may go to this upstream now: one probe at a time once the open time is over."""
@@ -45,14 +53,27 @@ def _stay(circuit: Circuit, now_s: float) -> None:
     pass
 
 
+def _succeed(circuit: Circuit, now_s: float) -> None:
+    circuit.failures = 0
+    _note(circuit, 0.0)
+
+
 def _close(circuit: Circuit, now_s: float) -> None:
-    circuit.state, circuit.failures, circuit.open_for_s = "closed", 0, 0.0
+    circuit.state, circuit.closed_at_s = "closed", now_s
+    circuit.failures, circuit.failing, circuit.outcomes, circuit.open_for_s = 0, 0.0, 0, 0.0
 
 
 def _count(circuit: Circuit, now_s: float) -> None:
     circuit.failures += 1
-    if circuit.failures >= FAILURES_TO_OPEN:
+    _note(circuit, 1.0)
+    is_bad = circuit.outcomes >= BAD_OUTCOMES and circuit.failing >= BAD_SHARE
+    if (circuit.failures >= FAILURES_TO_OPEN or is_bad) and circuit.may_open():
         _open(circuit, now_s)
+
+
+def _note(circuit: Circuit, failed: float) -> None:
+    circuit.outcomes += 1
+    circuit.failing += (1.0 - _MEMORY) * (failed - circuit.failing)
 
 
 def _open(circuit: Circuit, now_s: float) -> None:
@@ -71,7 +92,7 @@ def _ask_again(circuit: Circuit, now_s: float) -> None:
 
 _TABLE: dict[tuple[State, Event], Callable[[Circuit, float], None]] = {
     ("closed", "started"): _stay,
-    ("closed", "succeeded"): _close,
+    ("closed", "succeeded"): _succeed,
     ("closed", "failed"): _count,
     ("closed", "abandoned"): _stay,
     ("open", "started"): _probe,

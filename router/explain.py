@@ -6,8 +6,9 @@ import msgspec
 
 from contracts.places import Place
 from router.leases import distance_from
-from router.nodes import Node, Nodes
-from router.selection import Query, Score, refusal, score, typical_service_ms
+from router.node import Node
+from router.nodes import Nodes
+from router.selection import Query, Score, assume_usual, refusal, score
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -45,14 +46,14 @@ def candidates(
     nodes: Nodes, model: str, residency: tuple[str, ...], place: Place | None, now_s: float
 ) -> tuple[Candidate, ...]:
     """All known nodes, best for a lease first, refused ones last."""
-    usual_ms = typical_service_ms(nodes.serving(model))
-    found = [_candidate(node, model, residency, place, now_s, usual_ms) for node in nodes.all()]
+    assume_usual(nodes.serving(model))
+    found = [_candidate(node, model, residency, place, now_s) for node in nodes.all()]
     found.sort(key=lambda each: (each.leased_refusal is not None, each.leased.total_ms, each.node))
     return tuple(found)
 
 
 def _candidate(
-    node: Node, model: str, residency: tuple[str, ...], place: Place | None, now_s: float, usual_ms: float
+    node: Node, model: str, residency: tuple[str, ...], place: Place | None, now_s: float
 ) -> Candidate:
     return Candidate(
         node=node.name,
@@ -61,6 +62,6 @@ def _candidate(
         circuit=node.circuit.state,
         leased_refusal=refusal(node, Query(model, residency, public_only=True), now_s),
         proxied_refusal=refusal(node, Query(model, residency), now_s),
-        leased=score(node, distance_from(place)(node), now_s, unknown_service_ms=usual_ms),
-        proxied=score(node, node.rtt_ms.value(), now_s, unknown_service_ms=usual_ms),
+        leased=score(node, distance_from(place)(node), now_s),
+        proxied=score(node, node.rtt_ms.value(), now_s),
     )

@@ -7,7 +7,8 @@ import random
 from contracts.headers import Terms
 from contracts.leases import Lease, LeasedNode, RouteRequest
 from contracts.places import Place, prior_rtt_ms
-from router.nodes import Node, Nodes
+from router.node import Node
+from router.nodes import Nodes
 from router.selection import Distance, Query, Ranked, rank
 
 MAX_CANDIDATES = 16

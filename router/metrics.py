@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from router.nodes import Node, Nodes
+from router.node import Node
+from router.nodes import Nodes
 
 RetryOutcome = Literal["tried", "no-budget"]
 

@@ -1,96 +1,26 @@
-"""The table of edge nodes: what the fleet signed of them, what they say of themselves, and how they have been doing."""
+"""The table of edge nodes: what the fleet signed of them, and what they say of themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from functools import partial
 
-from contracts import headers
-from contracts.circuits import Circuit
 from contracts.errors import FoothillError
 from contracts.messages import Identity, Load, Reported, Status
-from contracts.places import Place, prior_rtt_ms
-from contracts.timing import TOTAL, parse_server_timing
+from contracts.places import Place
 from router.config import StaticNode
-from runtime.links.escalation.estimates import Fading, Shrunk
-from runtime.links.http.upstream import Answer
+from router.node import Node
 
-Ending = Literal["succeeded", "failed", "abandoned"]
-
-_LOAD_HALF_LIFE_S = 1.0
-_FAILURE_HALF_LIFE_S = 10.0
-_MOST_LOAD = 1e8
-
-
-class Node:
-    """One edge node. Only `reserve` and `release` change what requests share, and neither awaits."""
-
-    def __init__(self, identity: Identity, router_place: Place | None) -> None:
-        self.identity = identity
-        self.place = Place(identity.lat, identity.lon)
-        self.status: Status | None = None
-        self.static = False
-        self.models: Mapping[str, str] = {}
-        """Logical models that answer here now, with the bundle (name@version) where the node tells it."""
-        self.circuit = Circuit()
-        self.in_flight = 0
-        self.rtt_ms = Shrunk(prior_rtt_ms(router_place, self.place) if router_place else 0.0)
-        self.service_ms = 0.0
-        self._others = Fading(half_life_s=_LOAD_HALF_LIFE_S)
-        self._failures = Fading(half_life_s=_FAILURE_HALF_LIFE_S)
-
-    @property
-    def name(self) -> str:
-        return self.identity.node
-
-    @property
-    def state(self) -> str:
-        """online, draining, offline, or unknown as long as it said nothing. Static nodes are online."""
-        if self.static:
-            return "online"
-        return self.status.state if self.status is not None else "unknown"
-
-    def report(self, reported: Reported) -> None:
-        self.models = {model: told.bundle for model, told in reported.models.items() if told.serving}
-
-    def reserve(self, now_s: float) -> None:
-        self.in_flight += 1
-        self.circuit.on("started", now_s)
-
-    def release(self, ending: Ending, now_s: float) -> None:
-        self.in_flight -= 1
-        self.circuit.on(ending, now_s)
-        if ending != "abandoned":
-            self._failures.measure(1.0 if ending == "failed" else 0.0, now_s)
-
-    def note_answer(self, answer: Answer, now_s: float) -> None:
-        """Learns from one answer, still counted in `in_flight`: the distance it crossed and the load it reports."""
-        total_ms = parse_server_timing(answer.headers.get(headers.SERVER_TIMING)).get(TOTAL)
-        if total_ms is not None:
-            self.rtt_ms.measure(max(0.0, answer.hop_ms - total_ms))
-        figures = parse_load(answer.headers.get(headers.LOAD))
-        if figures:
-            self._note_load(figures.get("in_flight", 0.0), figures.get("service_ms", 0.0), now_s)
-
-    def note_load(self, load: Load, now_s: float) -> None:
-        self._note_load(load.in_flight, load.service_ms, now_s)
-
-    def others_in_flight(self, now_s: float) -> float:
-        """Requests that others than this router have there: as last told, halved every second since."""
-        return self._others.value(now_s)
-
-    def failing(self, now_s: float) -> float:
-        """The recent share of failures, 0..1."""
-        return self._failures.value(now_s)
-
-    def _note_load(self, in_flight: float, service_ms: float, now_s: float) -> None:
-        self._others.replace(max(0.0, in_flight - self.in_flight), now_s)
-        if service_ms > 0:
-            self.service_ms = service_ms
+MOST_EJECTED = 0.3
+"""Of the nodes with one model; one may always be."""
 
 
 class Nodes:
-    """All nodes by name. An identity comes first: what else is said of a name waits until the fleet has signed it."""
+    """All nodes by name. An identity comes first: what else is said of a name waits until the fleet has signed it.
+
+    `version` grows with every change to who is there and has which models, `pulse` also where a node comes, goes, or is
+    left alone.
+    """
 
     def __init__(self, router_place: Place | None, static: Iterable[StaticNode] = ()) -> None:
         self._router_place = router_place
@@ -98,6 +28,7 @@ class Nodes:
         self._statuses: dict[str, Status] = {}
         self._reports: dict[str, Reported] = {}
         self._by_model: dict[str, list[Node]] = {}
+        self.version = self.pulse = 0
         for told in static:
             self._put_static(told)
 
@@ -108,22 +39,23 @@ class Nodes:
             return
         if known is not None and (known.identity.url, known.place) == (identity.url, Place(identity.lat, identity.lon)):
             known.identity = identity
+            self._changed()
             return
-        node = Node(identity, self._router_place)
-        node.status = self._statuses.get(identity.node)
+        node = self._put(identity)
+        if identity.node in self._statuses:
+            node.put_status(self._statuses[identity.node], 0.0)
         if identity.node in self._reports:
             node.report(self._reports[identity.node])
-        self._nodes[identity.node] = node
-        self._by_model.clear()
+        self._changed()
 
-    def put_status(self, status: Status) -> None:
+    def put_status(self, status: Status, now_s: float = 0.0) -> None:
         """The highest epoch wins, and within one epoch the last word."""
         known = self._statuses.get(status.node)
         if known is not None and status.epoch < known.epoch:
             return
         self._statuses[status.node] = status
         if status.node in self._nodes:
-            self._nodes[status.node].status = status
+            self._nodes[status.node].put_status(status, now_s)
 
     def put_reported(self, reported: Reported) -> None:
         known = self._reports.get(reported.node)
@@ -131,12 +63,15 @@ class Nodes:
             return
         self._reports[reported.node] = reported
         if reported.node in self._nodes:
-            self._nodes[reported.node].report(reported)
-            self._by_model.clear()
+            node = self._nodes[reported.node]
+            before = node.models
+            node.report(reported)
+            if node.models != before:
+                self._changed()
 
     def put_load(self, load: Load, now_s: float) -> None:
         node = self._nodes.get(load.node)
-        if node is not None and (node.status is None or load.epoch >= node.status.epoch):
+        if node is not None and load.epoch >= node.epoch:
             node.note_load(load, now_s)
 
     def all(self) -> list[Node]:
@@ -199,21 +134,29 @@ class Nodes:
             target="",
             sequence=0,
         )
-        node = Node(identity, self._router_place)
+        node = self._put(identity)
         node.static = True
         node.models = dict.fromkeys(told.models, "")
-        self._nodes[told.name] = node
+
+    def _put(self, identity: Identity) -> Node:
+        node = self._nodes[identity.node] = Node(identity, self._router_place, self._stirred)
+        node.circuit.may_open = partial(self._may_eject, node)
+        self._changed()
+        return node
+
+    def _may_eject(self, node: Node) -> bool:
+        """Whether this one may be left alone too, of each group that has one of its models."""
+        return all(_may_eject_of(self.serving(model)) for model in node.models)
+
+    def _changed(self) -> None:
+        self.version += 1
+        self.pulse += 1
+        self._by_model.clear()
+
+    def _stirred(self) -> None:
+        self.pulse += 1
 
 
-def parse_load(value: str | None) -> dict[str, float]:
-    """`Foothill-Load` as numbers; entries out of form are dropped, since load is a hint."""
-    figures: dict[str, float] = {}
-    for entry in (value or "")[:256].split(";"):
-        name, _, number = entry.partition("=")
-        try:
-            figure = float(number)
-        except ValueError:
-            continue
-        if 0.0 <= figure <= _MOST_LOAD:
-            figures[name.strip()] = figure
-    return figures
+def _may_eject_of(group: Sequence[Node]) -> bool:
+    ejected = sum(node.circuit.state != "closed" for node in group)
+    return ejected + 1 <= max(1.0, MOST_EJECTED * len(group))

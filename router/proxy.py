@@ -16,8 +16,9 @@ from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
 from router.metrics import RouterMetrics
-from router.nodes import Ending, Node, Nodes
-from router.selection import Query, pick, score
+from router.fields import Field, Fields, Picked
+from router.node import Ending
+from router.nodes import Nodes
 from runtime.links.escalation.holder import CLOUD_FAILED, Holder, Settled
 from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
 
@@ -88,19 +89,19 @@ class Proxy:
         self,
         *,
         nodes: Nodes,
+        fields: Fields,
         holder: Holder,
         upstreams: Upstreams,
         budget: RetryBudget,
         metrics: RouterMetrics,
-        rng: random.Random,
         clock: Callable[[], float],
     ) -> None:
         self._nodes = nodes
+        self._fields = fields
         self._holder = holder
         self._upstreams = upstreams
         self._budget = budget
         self._metrics = metrics
-        self._rng = rng
         self._clock = clock
         self._unmarked: set[str] = set()
 
@@ -132,10 +133,6 @@ class Proxy:
             trail.fail(first)
             trail.retry_ms += self._since(sent_s)
         return trail.close(await self._edge_first(call, trail))
-
-    def expected_ms(self, node: Node, now_s: float) -> float:
-        """What an answer of a node is expected to take."""
-        return score(node, node.rtt_ms.value(), now_s).total_ms
 
     def share_ms(self, expected_ms: float, deadline: Deadline, now_s: float, *, owed: bool = False) -> float:
         """What one node may take of a deadline that needs `expected_ms`.
@@ -172,13 +169,26 @@ class Proxy:
         if trail.failure is not None and not self._may_retry(trail):
             return _give_up(trail)
         if self._holder.may_ask_cloud(Terms()):
-            settled = await self._ask_cloud(call, trail, call.deadline, reason=NO_EDGE)
+            reason = EDGE_BUSY if self._field(call).busy(self._clock()) else NO_EDGE
+            settled = await self._ask_cloud(call, trail, call.deadline, reason=reason)
             if settled is not None:
                 return settled
         elif trail.failure is None:
-            trail.fail(self._nodes.nowhere(call.model, call.terms.residency))
-        edge = await self._ask_nodes(call, trail, any_circuit=True)
+            trail.fail(self._nowhere(call))
+        edge = await self._ask_nodes(call, trail, last=True)
         return await self._settle(call, edge) if edge is not None else _give_up(trail)
+
+    def _nowhere(self, call: Call) -> FoothillError:
+        if self._field(call).busy(self._clock()):
+            return FoothillError(
+                "overloaded",
+                f"The nodes with model {call.model!r} have as many requests as they can answer in time.",
+                retry_after_s=BUSY_RETRY_S,
+            )
+        return self._nodes.nowhere(call.model, call.terms.residency)
+
+    def _field(self, call: Call) -> Field:
+        return self._fields.of(call.model, call.terms.residency)
 
     async def _ask_cloud(
         self, call: Call, trail: Trail, deadline: Deadline, *, reason: str, certified: bool = False
@@ -210,42 +220,50 @@ class Proxy:
             self._note_unmarked(edge.headers.get(headers.NODE, ""))
         return settled
 
-    async def _ask_nodes(self, call: Call, trail: Trail, *, any_circuit: bool = False) -> Answer | None:
+    async def _ask_nodes(self, call: Call, trail: Trail, *, last: bool = False) -> Answer | None:
         """The first final answer of at most three nodes, or None; failures are on the trail."""
         for _ in range(MAX_NODES):
-            node = self._take(call, trail, any_circuit=any_circuit)
-            if node is None:
+            picked = self._take(call, trail, last=last)
+            if picked is None:
                 return None
-            answer = await self._ask(call, node, trail)
+            answer = await self._ask(call, picked, trail)
             if answer is not None:
                 return answer
         return None
 
-    def _take(self, call: Call, trail: Trail, *, any_circuit: bool) -> Node | None:
+    def _take(self, call: Call, trail: Trail, *, last: bool) -> Picked | None:
         """Picks and reserves in one step, so that no other request decides on the same figures."""
         started_s = self._clock()
-        if call.deadline.left_s(started_s) <= 0:
+        left_ms = call.deadline.left_ms(started_s)
+        if left_ms <= 0:
             return None
-        query = Query(call.model, call.terms.residency, trail.tried, any_circuit=any_circuit)
-        node = pick(self._nodes.serving(call.model), query, started_s, self._rng)
-        if node is None or (trail.failure is not None and not self._may_retry(trail)):
+        field, tried = self._field(call), trail.tried
+        size_bytes = len(call.request.body)
+        picked = (
+            field.last(started_s, tried=tried)
+            if last
+            else field.pick(started_s, left_ms=left_ms, size_bytes=size_bytes, tried=tried)
+        )
+        if picked is None or (trail.failure is not None and not self._may_retry(trail)):
             return None
-        trail.tried.add(node.name)
-        node.reserve(started_s)
+        tried.add(picked.node.name)
+        picked.node.reserve(started_s)
         trail.route_ms += self._since(started_s)
-        return node
+        return picked
 
-    async def _ask(self, call: Call, node: Node, trail: Trail) -> Answer | None:
+    async def _ask(self, call: Call, picked: Picked, trail: Trail) -> Answer | None:
         """Sends to a reserved node and releases it, whatever happens."""
-        started_s = self._clock()
-        share, expected_ms = self._share(call, node, trail, started_s)
+        started_s, (node, expected_ms) = self._clock(), picked
+        share = self._share(call, expected_ms, trail, started_s)
         ending: Ending = "abandoned"
         try:
             answer = await self._upstreams.send(node.identity.url, call.request, deadline=share, clock=self._clock)
             judgement = judge(answer.status)
             ending = judgement.ending
             if judgement.final:
-                node.note_answer(answer, self._clock())
+                node.note_answer(
+                    answer, self._clock(), sent_bytes=len(call.request.body), expected_ms=expected_ms
+                )
                 return answer
             trail.fail(answer)
         except UpstreamUnreachable as error:
@@ -259,13 +277,11 @@ class Proxy:
         trail.retry_ms += self._since(started_s)
         return None
 
-    def _share(self, call: Call, node: Node, trail: Trail, now_s: float) -> tuple[Deadline, float]:
-        """One node's share of the deadline, and the ms it is expected to need. The cloud is owed some of it where a
-        node has failed, and it has not had its turn."""
-        expected_ms = self.expected_ms(node, now_s)
+    def _share(self, call: Call, expected_ms: float, trail: Trail, now_s: float) -> Deadline:
+        """One node's share of the deadline. The cloud is owed some of it where a node has failed, and it has not had
+        its turn."""
         owed = trail.failure is not None and not trail.asked_cloud and self._holder.may_ask_cloud(call.terms)
-        share_ms = self.share_ms(expected_ms, call.deadline, now_s, owed=owed)
-        return Deadline.after(share_ms, now_s=now_s), expected_ms
+        return Deadline.after(self.share_ms(expected_ms, call.deadline, now_s, owed=owed), now_s=now_s)
 
     def _may_retry(self, trail: Trail) -> bool:
         if trail.spent:

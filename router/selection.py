@@ -1,4 +1,4 @@
-"""Which node a request goes to: filter, score, pick. Pure: it reads the table and changes nothing.
+"""Which nodes may have a request, and when each is expected to answer. Pure: it reads the table and changes nothing.
 
 The score is the expected time in ms: T = rtt + service * (own in flight + others' in flight + 1) + failures. `rtt` is
 router to node for a proxied request, client to node for a leased one; whoever asks passes the one it means.
@@ -7,13 +7,13 @@ router to node for a proxied request, client to node for a leased one; whoever a
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
 import msgspec
 
-from router.nodes import Node
+from router.node import FAILURE_MS, UNKNOWN_SERVICE_MS, Node
 
 Refusal = Literal[
     "unidentified",
@@ -28,8 +28,6 @@ Refusal = Literal[
 ]
 Distance = Callable[[Node], float]
 
-UNKNOWN_SERVICE_MS = 5.0
-FAILURE_MS = 500.0
 TIE_MS = 0.5
 
 
@@ -63,9 +61,14 @@ def refusal(node: Node, query: Query, now_s: float) -> Refusal | None:
     return next((reason for reason, refuses in _FILTERS if refuses(node, query, now_s)), None)
 
 
-def score(node: Node, rtt_ms: float, now_s: float, *, unknown_service_ms: float = UNKNOWN_SERVICE_MS) -> Score:
+def within(node: Node, query: Query) -> bool:
+    """Whether the node lies inside the claim."""
+    return not query.residency or node.identity.region in query.residency
+
+
+def score(node: Node, rtt_ms: float, now_s: float) -> Score:
     """A node that has served nothing yet is taken for an average one: scored 0, it would be flooded."""
-    service_ms = node.service_ms or unknown_service_ms
+    service_ms = node.pace_ms(now_s)
     waiting = node.in_flight + node.others_in_flight(now_s) + 1.0
     failures_ms = FAILURE_MS * node.failing(now_s)
     return Score(rtt_ms, service_ms, waiting, failures_ms, rtt_ms + service_ms * waiting + failures_ms)
@@ -74,21 +77,19 @@ def score(node: Node, rtt_ms: float, now_s: float, *, unknown_service_ms: float 
 def rank(nodes: Iterable[Node], query: Query, distance: Distance, now_s: float, rng: random.Random) -> list[Ranked]:
     """The nodes that may have the request, best first; those within half a millisecond in random order."""
     fit = [node for node in nodes if refusal(node, query, now_s) is None]
-    usual_ms = typical_service_ms(fit)
-    ranked = [Ranked(node, score(node, distance(node), now_s, unknown_service_ms=usual_ms)) for node in fit]
+    assume_usual(fit)
+    ranked = [Ranked(node, score(node, distance(node), now_s)) for node in fit]
     ranked.sort(key=lambda each: (round(each.score.total_ms / TIE_MS), rng.random()))
     return ranked
 
 
-def pick(nodes: Iterable[Node], query: Query, now_s: float, rng: random.Random) -> Node | None:
-    """The best node for a proxied request, by the distance this router measured. Reserve it before any await."""
-    ranked = rank(nodes, query, lambda node: node.rtt_ms.value(), now_s, rng)
-    return ranked[0].node if ranked else None
-
-
-def typical_service_ms(nodes: Sequence[Node]) -> float:
-    known = [node.service_ms for node in nodes if node.service_ms > 0]
-    return sum(known) / len(known) if known else UNKNOWN_SERVICE_MS
+def assume_usual(nodes: Iterable[Node]) -> None:
+    """Takes those that have not told what a request takes there for average ones among `nodes`."""
+    every = list(nodes)
+    known_ms = [node.service_ms for node in every if node.service_ms > 0]
+    usual_ms = sum(known_ms) / len(known_ms) if known_ms else UNKNOWN_SERVICE_MS
+    for node in every:
+        node.usual_ms = usual_ms
 
 
 _FILTERS: tuple[tuple[Refusal, Callable[[Node, Query, float], bool]], ...] = (
@@ -99,7 +100,7 @@ _FILTERS: tuple[tuple[Refusal, Callable[[Node, Query, float], bool]], ...] = (
     ("unknown", lambda node, query, now_s: node.state == "unknown"),
     (
         "outside-residency",
-        lambda node, query, now_s: bool(query.residency) and node.identity.region not in query.residency,
+        lambda node, query, now_s: not within(node, query),
     ),
     ("site-only", lambda node, query, now_s: query.public_only and node.identity.reach != "public"),
     ("circuit-open", lambda node, query, now_s: not (query.any_circuit or node.circuit.allows(now_s))),

@@ -24,7 +24,8 @@ from contracts.predictions import with_reason
 from contracts.timing import TOTAL, across_hop, format_server_timing, parse_server_timing
 from router.answers import settled_answer
 from router.calls import Calls
-from router.nodes import Ending, Node, Nodes
+from router.node import Ending, Node
+from router.nodes import Nodes
 from router.proxy import Call, Proxy, Trail, judge
 from router.selection import Query, pick
 from runtime.links.access.hop import sign_hop

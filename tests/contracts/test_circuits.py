@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.circuits import FAILURES_TO_OPEN, FIRST_OPEN_S, LONGEST_OPEN_S, Circuit, Event, blames
+from contracts.circuits import BAD_OUTCOMES, FAILURES_TO_OPEN, FIRST_OPEN_S, LONGEST_OPEN_S, Circuit, Event, blames
 
 ENDINGS: tuple[Event, ...] = ("succeeded", "failed", "abandoned")
 
@@ -25,6 +25,33 @@ def test_five_failures_in_a_row_open_it_and_a_success_between_does_not() -> None
     failed(circuit, 1)
     assert not circuit.allows(0.0)
     assert circuit.allows(FIRST_OPEN_S)
+
+
+def test_half_of_many_failing_opens_it_though_never_five_in_a_row() -> None:
+    circuit, asked = Circuit(), 0
+    while circuit.allows(0.0) and asked < 100:
+        asked += 1
+        circuit.on("started", 0.0)
+        circuit.on("failed" if asked % 3 else "succeeded", 0.0)
+    assert BAD_OUTCOMES <= asked < 40
+
+
+def test_a_few_failures_among_many_never_open_it() -> None:
+    circuit = Circuit()
+    for number in range(1000):
+        circuit.on("started", 0.0)
+        circuit.on("failed" if number % 4 == 0 else "succeeded", 0.0)
+    assert circuit.allows(0.0)
+
+
+def test_it_stays_closed_as_long_as_it_may_not_open() -> None:
+    allowed: list[bool] = [False]
+    circuit = Circuit(lambda: allowed[0])
+    failed(circuit, 3 * FAILURES_TO_OPEN)
+    assert circuit.allows(0.0)
+    allowed[0] = True
+    failed(circuit, 1)
+    assert not circuit.allows(0.0)
 
 
 def test_one_probe_at_a_time_decides() -> None:

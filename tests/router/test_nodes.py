@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from contracts import headers
 from contracts.messages import Load, Status
 from contracts.places import Place, prior_rtt_ms
-from router.nodes import Ending, Node, Nodes, parse_load
+from router.node import Ending, Node, parse_load
+from router.nodes import Nodes
 from runtime.links.http.upstream import Answer, answer_headers
 from tests.router.rig import DUBLIN, FRANKFURT, static
 from tests.router.test_selection import NOW_S, identity, reported

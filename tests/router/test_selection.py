@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from contracts.boards import Fingerprint
 from contracts.messages import Identity, ModelReport, Reported, Status
-from router.nodes import Node, Nodes
+from router.node import Node
+from router.nodes import Nodes
 from router.selection import UNKNOWN_SERVICE_MS, Query, pick, rank, refusal, score
 from tests.router.rig import ASHBURN, DUBLIN, FRANKFURT, TOKYO
 

@@ -56,3 +56,19 @@ class Shrunk:
     def measure(self, sample: float) -> None:
         self._count = min(self._count + 1, self._memory)
         self._mean += (sample - self._mean) / self._count
+
+
+class Quantile:
+    """The `share` quantile of a ratio that is about 1, by stochastic approximation, kept in 1..`most`.
+
+    Robbins and Monro 1951, "A Stochastic Approximation Method", example of a quantile.
+    """
+
+    def __init__(self, share: float, *, first: float = 1.5, step: float = 0.05, most: float = 8.0) -> None:
+        self.value = first
+        self._up, self._down = step * share, step * (share - 1.0)
+        self._most = most
+
+    def measure(self, ratio: float) -> None:
+        moved = self.value + (self._up if ratio > self.value else self._down)
+        self.value = min(self._most, max(1.0, moved))

@@ -9,9 +9,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from contracts.gradient import Gradient2
 from runtime.serving.batching import refusals
 from runtime.serving.batching.forming import form
-from runtime.serving.batching.gradient import Gradient2
 from runtime.serving.batching.line import Entry, Line
 from runtime.serving.batching.refusals import REASONS, Reason, Refused
 from runtime.serving.batching.service_times import ServiceTimes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.serving.batching.gradient import Gradient2
+from contracts.gradient import Gradient2
 
 
 def fed(limit: Gradient2, seconds: float, *, windows: int, in_flight: int, from_s: float) -> float:

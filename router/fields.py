@@ -1,0 +1,150 @@
+"""The best node for the next request: those that may have it as a field, near ones first, figures at hand.
+
+What is pure of it is in `selection.py`; here it is kept up, so that one pick costs microseconds. Up to 64 near nodes
+are all compared, and the least expected time wins, ties at random. Of more nodes two are drawn for each pick, and
+compared with the near ones: so requests spill over when those are busy, and no crowd runs to one of thousands
+(Mitzenmacher 2001, "The Power of Two Choices in Randomized Load Balancing"). One pick in a hundred goes to a node that
+could be the best if it was idle and well: what nobody asks tells nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from router.node import LARGE_BYTES, Node
+from router.nodes import Nodes
+from router.selection import TIE_MS, Query, assume_usual, refusal, score, within
+
+NEAR = 64
+EXPLORE = 0.01
+FADE_S = 0.1
+"""After so long loads and failures that were told have faded enough to look again."""
+ORDER_S = 5.0
+"""After so long measured distances have changed enough to look again which nodes are near."""
+_WINDOW = 512
+"""So many of the nearest are looked at for 64 that may have requests."""
+_FIELDS = 256
+_NONE: frozenset[str] = frozenset()
+
+
+class Picked(NamedTuple):
+    """A node, and when it is expected to answer."""
+
+    node: Node
+    expected_ms: float
+
+
+class Field:
+    """The nodes that serve one model and lie inside one claim."""
+
+    def __init__(self, nodes: Nodes, query: Query, rng: random.Random) -> None:
+        self._nodes = nodes
+        self._query = query
+        self._rng = rng
+        self._version = self._pulse = -1
+        self._order_until_s = self._fade_until_s = -math.inf
+        self._claimed: list[Node] = []
+        self._ordered: list[Node] = []
+        self._near: list[Node] = []
+
+    def pick(
+        self, now_s: float, *, left_ms: float = math.inf, size_bytes: int = 0, tried: AbstractSet[str] = _NONE
+    ) -> Picked | None:
+        """Reserve it before any await. None where no node may have the request, or can answer it in `left_ms`."""
+        if self._pulse != self._nodes.pulse or now_s >= self._fade_until_s:
+            self._keep_up(now_s)
+        field = self._near
+        if len(self._claimed) > NEAR:
+            field = [*field, *self._drawn(now_s)]
+        expected_ms = [node.still_ms + node.each_ms * node.in_flight for node in field]
+        if size_bytes >= LARGE_BYTES:
+            expected_ms = [ms + node.transfer_ms(size_bytes) for ms, node in zip(expected_ms, field, strict=True)]
+        if tried:
+            expected_ms = [math.inf if node.name in tried else ms for ms, node in zip(expected_ms, field, strict=True)]
+        while True:
+            at = self._best(expected_ms, field)
+            if at is None:
+                return None
+            if not field[at].full and expected_ms[at] * field[at].sure <= left_ms:
+                return Picked(field[at], expected_ms[at])
+            expected_ms[at] = math.inf
+
+    def last(self, now_s: float, *, tried: AbstractSet[str] = _NONE) -> Picked | None:
+        """Where nothing better is left: nodes that keep failing too, and those that are expected to be late."""
+        self._keep_up(now_s)
+        query = Query(self._query.model, self._query.residency, tried, any_circuit=True)
+        fit = [node for node in self._ordered if refusal(node, query, now_s) is None and not node.full]
+        if not fit:
+            return None
+        node, total_ms = min(
+            ((node, score(node, node.rtt_ms.value(), now_s).total_ms) for node in fit), key=lambda each: each[1]
+        )
+        return Picked(node, total_ms)
+
+    def busy(self, now_s: float) -> bool:
+        """Whether there are nodes that could have requests, if they had fewer already."""
+        self._keep_up(now_s)
+        return bool(self._near)
+
+    def _best(self, expected_ms: list[float], field: list[Node]) -> int | None:
+        least_ms = min(expected_ms, default=math.inf)
+        if least_ms == math.inf:
+            return None
+        random_ = self._rng.random
+        if random_() < EXPLORE:
+            worth = [
+                at for at, node in enumerate(field) if node.idle_ms < least_ms and least_ms < expected_ms[at] < math.inf
+            ]
+            if worth:
+                return worth[int(random_() * len(worth))]
+        most_ms = least_ms + TIE_MS
+        ties = [at for at, ms in enumerate(expected_ms) if ms <= most_ms]
+        return ties[int(random_() * len(ties))]
+
+    def _drawn(self, now_s: float) -> list[Node]:
+        """Two of all, as far as they may have the request."""
+        claimed, random_ = self._claimed, self._rng.random
+        drawn = {claimed[int(random_() * len(claimed))] for _ in range(2)}
+        found = [node for node in drawn if refusal(node, self._query, now_s) is None]
+        for node in found:
+            node.settle(now_s)
+        return found
+
+    def _keep_up(self, now_s: float) -> None:
+        """Which nodes are near, how they are, and until when that holds."""
+        if self._version != self._nodes.version or now_s >= self._order_until_s:
+            self._version, self._order_until_s = self._nodes.version, now_s + ORDER_S
+            self._order()
+        self._pulse, self._fade_until_s = self._nodes.pulse, now_s + FADE_S
+        fit = (node for node in self._ordered if refusal(node, self._query, now_s) is None)
+        self._near = list(itertools.islice(fit, NEAR))
+        for node in self._near:
+            node.settle(now_s)
+
+    def _order(self) -> None:
+        query = self._query
+        self._claimed = [node for node in self._nodes.serving(query.model) if within(node, query)]
+        assume_usual(self._claimed)
+        self._ordered = heapq.nsmallest(_WINDOW, self._claimed, key=lambda node: node.rtt_ms.value())
+
+
+class Fields:
+    """One field for each model and claim that was asked for."""
+
+    def __init__(self, nodes: Nodes, rng: random.Random) -> None:
+        self._nodes = nodes
+        self._rng = rng
+        self._fields: dict[tuple[str, tuple[str, ...]], Field] = {}
+
+    def of(self, model: str, residency: tuple[str, ...]) -> Field:
+        field = self._fields.get((model, residency))
+        if field is None:
+            if len(self._fields) >= _FIELDS:
+                self._fields.clear()  # callers make up names and claims
+            field = self._fields[model, residency] = Field(self._nodes, Query(model, residency), self._rng)
+        return field

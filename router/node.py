@@ -1,0 +1,194 @@
+"""One edge node: who it is, how it has been doing, and what its next answer is expected to take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from contracts import headers
+from contracts.circuits import Circuit, Event
+from contracts.gradient import Gradient2
+from contracts.messages import Identity, Load, Reported, Status
+from contracts.places import Place, prior_rtt_ms
+from contracts.timing import TOTAL, parse_server_timing
+from runtime.links.escalation.estimates import Fading, Quantile, Shrunk
+from runtime.links.http.upstream import Answer
+
+Ending = Literal["succeeded", "failed", "abandoned"]
+
+MOST_IN_FLIGHT = 1024
+"""Requests that one worker has at one node; fewer as soon as that makes answers slow."""
+UNKNOWN_SERVICE_MS = 5.0
+FAILURE_MS = 500.0
+PRIOR_MS_PER_MB = 10.0
+LARGE_BYTES = 65_536
+SLOW_START_S, SLOW_START = 10.0, 0.1
+"""A node that is back gets a tenth of its share at first, and all of it after so long."""
+_SURE = 0.9
+_LOAD_HALF_LIFE_S = 1.0
+_FAILURE_HALF_LIFE_S = 10.0
+_MOST_LOAD = 1e8
+
+
+def _nothing() -> None:
+    pass
+
+
+class Node:
+    """One edge node. Only `reserve` and `release` change what requests share, and neither awaits.
+
+    `changed` is called when it may have requests, or may have none, that it could not, or could, before.
+    `since_s` is since when it is back, from which on it gets its share of requests little by little.
+
+    An answer is expected `still_ms` after the request was sent, and `each_ms` for each request of this router's there,
+    as of when `settle` was called; `idle_ms` if nobody else was there, and nothing failed any more.
+    """
+
+    def __init__(self, identity: Identity, router_place: Place | None, changed: Callable[[], None] = _nothing) -> None:
+        self.identity = identity
+        self.place = Place(identity.lat, identity.lon)
+        self.static = False
+        self.models: Mapping[str, str] = {}
+        """Logical models that answer here now, with the bundle (name@version) where the node tells it."""
+        self.circuit = Circuit()
+        self.limit = Gradient2(MOST_IN_FLIGHT)
+        self.in_flight = 0
+        self.rtt_ms = Shrunk(prior_rtt_ms(router_place, self.place) if router_place else 0.0)
+        self.transfer_ms_per_mb = Shrunk(PRIOR_MS_PER_MB)
+        self.service_ms = 0.0
+        self.usual_ms = UNKNOWN_SERVICE_MS
+        """What a request takes at nodes like this one: it is taken for an average one until it has told."""
+        self.idle_ms = self.still_ms = self.each_ms = 0.0
+        self.since_s: float | None = None
+        self._status: Status | None = None
+        self._changed = changed
+        self._others = Fading(half_life_s=_LOAD_HALF_LIFE_S)
+        self._failures = Fading(half_life_s=_FAILURE_HALF_LIFE_S)
+        self._margin = Quantile(_SURE)
+
+    @property
+    def name(self) -> str:
+        return self.identity.node
+
+    @property
+    def state(self) -> str:
+        """online, draining, offline, or unknown as long as it said nothing. Static nodes are online."""
+        if self.static:
+            return "online"
+        return self._status.state if self._status is not None else "unknown"
+
+    @property
+    def epoch(self) -> int:
+        return self._status.epoch if self._status is not None else 0
+
+    @property
+    def full(self) -> bool:
+        """As many requests of this router's are there as it can take."""
+        return self.in_flight >= self.limit.limit
+
+    @property
+    def sure(self) -> float:
+        """Within so many times the expected time nine of ten answers came."""
+        return self._margin.value
+
+    def put_status(self, status: Status, now_s: float) -> None:
+        was, self._status = self.state, status
+        if self.state != was:
+            if self.state == "online" and was != "unknown":
+                self.since_s = now_s
+            self._changed()
+
+    def report(self, reported: Reported) -> None:
+        self.models = {model: told.bundle for model, told in reported.models.items() if told.serving}
+
+    def reserve(self, now_s: float) -> None:
+        self.in_flight += 1
+        if self.circuit.state != "closed":
+            self._turn("started", now_s)
+
+    def release(self, ending: Ending, now_s: float) -> None:
+        self.in_flight -= 1
+        self._turn(ending, now_s)
+        if ending != "abandoned":
+            self._failures.measure(1.0 if ending == "failed" else 0.0, now_s)
+            self.settle(now_s)
+
+    def note_answer(self, answer: Answer, now_s: float, *, sent_bytes: int = 0, expected_ms: float = 0.0) -> None:
+        """Learns from one answer, still counted in `in_flight`: the distance it crossed and the load it reports."""
+        told = answer.headers
+        total_ms = parse_server_timing(told.get(headers.SERVER_TIMING)).get(TOTAL)
+        if total_ms is not None:
+            self._note_way(max(0.0, answer.hop_ms - total_ms), sent_bytes + len(answer.body))
+        figures = parse_load(told.get(headers.LOAD))
+        if figures:
+            self._note_load(figures.get("in_flight", 0.0), figures.get("service_ms", 0.0), now_s)
+        self.limit.observe(answer.hop_ms / 1000.0, self.in_flight, now_s)
+        if expected_ms:
+            self._margin.measure(answer.hop_ms / expected_ms)
+        self.settle(now_s)
+
+    def settle(self, now_s: float) -> None:
+        """T = rtt + service * (own in flight + others' in flight + 1) + failures, as of `now_s`."""
+        self.each_ms = self.pace_ms(now_s)
+        self.idle_ms = self.rtt_ms.value() + (self.service_ms or self.usual_ms)
+        waiting_ms = self.each_ms * (self.others_in_flight(now_s) + 1.0)
+        self.still_ms = self.rtt_ms.value() + waiting_ms + FAILURE_MS * self.failing(now_s)
+
+    def pace_ms(self, now_s: float) -> float:
+        """What each request there adds: more for a node that is just back."""
+        service_ms = self.service_ms or self.usual_ms
+        if self.since_s is None:
+            return service_ms
+        share = max(SLOW_START, min(1.0, (now_s - self.since_s) / SLOW_START_S))
+        return service_ms / share
+
+    def transfer_ms(self, size_bytes: int) -> float:
+        """What so many bytes take beyond the distance."""
+        return self.transfer_ms_per_mb.value() * size_bytes / 1e6
+
+    def note_load(self, load: Load, now_s: float) -> None:
+        self._note_load(load.in_flight, load.service_ms, now_s)
+        self.settle(now_s)
+
+    def others_in_flight(self, now_s: float) -> float:
+        """Requests that others than this router have there: as last told, halved every second since."""
+        return self._others.value(now_s)
+
+    def failing(self, now_s: float) -> float:
+        """The recent share of failures, 0..1."""
+        return self._failures.value(now_s)
+
+    def _turn(self, event: Event, now_s: float) -> None:
+        was = self.circuit.state
+        self.circuit.on(event, now_s)
+        if self.circuit.state != was:
+            if self.circuit.state == "closed":
+                self.since_s = now_s
+            self._changed()
+
+    def _note_way(self, way_ms: float, size_bytes: int) -> None:
+        """What little bodies take is distance; what large ones take beyond that is bandwidth."""
+        beyond_ms = way_ms - self.rtt_ms.value()
+        if size_bytes < LARGE_BYTES or beyond_ms < 0:
+            self.rtt_ms.measure(way_ms)
+        else:
+            self.transfer_ms_per_mb.measure(beyond_ms / size_bytes * 1e6)
+
+    def _note_load(self, in_flight: float, service_ms: float, now_s: float) -> None:
+        self._others.replace(max(0.0, in_flight - self.in_flight), now_s)
+        if service_ms > 0:
+            self.service_ms = service_ms
+
+
+def parse_load(value: str | None) -> dict[str, float]:
+    """`Foothill-Load` as numbers; entries out of form are dropped, since load is a hint."""
+    figures: dict[str, float] = {}
+    for entry in (value or "")[:256].split(";"):
+        name, _, number = entry.partition("=")
+        try:
+            figure = float(number)
+        except ValueError:
+            continue
+        if 0.0 <= figure <= _MOST_LOAD:
+            figures[name.strip()] = figure
+    return figures
