@@ -25,6 +25,7 @@ from router.client_address import parse_networks
 from router.config import Config, TicketConfig
 from router.discovery import Discovery
 from router.facts import Facts
+from router.fields import Fields
 from router.geo import Geo
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
@@ -140,13 +141,14 @@ def _app(
     config: Config, parts: _Parts, calls: Calls, holder: Holder, upstreams: Upstreams, discovery: Discovery | None
 ) -> web.Application:
     metrics = RouterMetrics(parts.telemetry.registry, parts.nodes)
+    fields = Fields(parts.nodes, parts.rng)
     proxy = Proxy(
         nodes=parts.nodes,
+        fields=fields,
         holder=holder,
         upstreams=upstreams,
         budget=parts.budget,
         metrics=metrics,
-        rng=parts.rng,
         clock=time.monotonic,
     )
     admission = _admission(config)
@@ -175,13 +177,13 @@ def _app(
         calls,
         proxy,
         parts.nodes,
+        fields,
         holder,
         upstreams,
         parts.budget,
         hop_key=parts.hop_key,
         max_body_bytes=config.max_body_bytes,
         default_deadline_ms=config.default_deadline_ms,
-        rng=parts.rng,
         clock=time.monotonic,
         wall=time.time,
     )

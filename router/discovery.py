@@ -84,7 +84,7 @@ class Discovery:
         await self._verify_waiting()
 
     def _on_status(self, topic: str, payload: bytes) -> None:
-        self._nodes.put_status(_said_by_itself(topic, decode(payload, Status)))
+        self._nodes.put_status(_said_by_itself(topic, decode(payload, Status)), self._clock())
 
     def _on_reported(self, topic: str, payload: bytes) -> None:
         self._nodes.put_reported(_said_by_itself(topic, decode(payload, Reported)))

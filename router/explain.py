@@ -52,9 +52,7 @@ def candidates(
     return tuple(found)
 
 
-def _candidate(
-    node: Node, model: str, residency: tuple[str, ...], place: Place | None, now_s: float
-) -> Candidate:
+def _candidate(node: Node, model: str, residency: tuple[str, ...], place: Place | None, now_s: float) -> Candidate:
     return Candidate(
         node=node.name,
         region=node.identity.region,

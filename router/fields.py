@@ -86,10 +86,10 @@ class Field:
         )
         return Picked(node, total_ms)
 
-    def busy(self, now_s: float) -> bool:
-        """Whether there are nodes that could have requests, if they had fewer already."""
+    def here(self, now_s: float, *, left_ms: float = math.inf) -> bool:
+        """Whether there are nodes that may have requests, and could answer in `left_ms` if they had no others."""
         self._keep_up(now_s)
-        return bool(self._near)
+        return any(node.idle_ms <= left_ms for node in self._near)
 
     def _best(self, expected_ms: list[float], field: list[Node]) -> int | None:
         least_ms = min(expected_ms, default=math.inf)

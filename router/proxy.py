@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,8 +14,8 @@ from contracts.circuits import blames
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
-from router.metrics import RouterMetrics
 from router.fields import Field, Fields, Picked
+from router.metrics import RouterMetrics
 from router.node import Ending
 from router.nodes import Nodes
 from runtime.links.escalation.holder import CLOUD_FAILED, Holder, Settled
@@ -25,7 +24,8 @@ from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnre
 log = logging.getLogger(__name__)
 
 MAX_NODES = 3
-NO_EDGE = "no-edge"
+NO_EDGE, EDGE_BUSY = "no-edge", "edge-busy"
+BUSY_RETRY_S = 1.0
 REFUSED = "refused"
 _EXPECTED_FACTOR = 3.0
 _EXPECTED_SLACK_MS = 100.0
@@ -168,24 +168,22 @@ class Proxy:
         """No node answered: the cloud does, else nodes that were left alone because they kept failing."""
         if trail.failure is not None and not self._may_retry(trail):
             return _give_up(trail)
+        busy = trail.failure is None and self._busy(call)
         if self._holder.may_ask_cloud(Terms()):
-            reason = EDGE_BUSY if self._field(call).busy(self._clock()) else NO_EDGE
-            settled = await self._ask_cloud(call, trail, call.deadline, reason=reason)
+            settled = await self._ask_cloud(call, trail, call.deadline, reason=EDGE_BUSY if busy else NO_EDGE)
             if settled is not None:
                 return settled
-        elif trail.failure is None:
-            trail.fail(self._nowhere(call))
+        elif busy:
+            raise _overloaded(call.model)
+        elif trail.failure is None and not self._field(call).here(self._clock()):
+            trail.fail(self._nodes.nowhere(call.model, call.terms.residency))
         edge = await self._ask_nodes(call, trail, last=True)
         return await self._settle(call, edge) if edge is not None else _give_up(trail)
 
-    def _nowhere(self, call: Call) -> FoothillError:
-        if self._field(call).busy(self._clock()):
-            return FoothillError(
-                "overloaded",
-                f"The nodes with model {call.model!r} have as many requests as they can answer in time.",
-                retry_after_s=BUSY_RETRY_S,
-            )
-        return self._nodes.nowhere(call.model, call.terms.residency)
+    def _busy(self, call: Call) -> bool:
+        """Whether nodes that nobody else asked could answer in time."""
+        now_s = self._clock()
+        return self._field(call).here(now_s, left_ms=call.deadline.left_ms(now_s))
 
     def _field(self, call: Call) -> Field:
         return self._fields.of(call.model, call.terms.residency)
@@ -261,9 +259,7 @@ class Proxy:
             judgement = judge(answer.status)
             ending = judgement.ending
             if judgement.final:
-                node.note_answer(
-                    answer, self._clock(), sent_bytes=len(call.request.body), expected_ms=expected_ms
-                )
+                node.note_answer(answer, self._clock(), sent_bytes=len(call.request.body), expected_ms=expected_ms)
                 return answer
             trail.fail(answer)
         except UpstreamUnreachable as error:
@@ -302,6 +298,14 @@ class Proxy:
 
 def _refused(answer: Answer) -> Settled:
     return Settled(answer, "edge", REFUSED, certified=False, degraded=False, phases={})
+
+
+def _overloaded(model: str) -> FoothillError:
+    return FoothillError(
+        "overloaded",
+        f"The nodes with model {model!r} have as many requests as they can answer in time. Retry later.",
+        retry_after_s=BUSY_RETRY_S,
+    )
 
 
 def _give_up(trail: Trail) -> Settled:

@@ -7,7 +7,6 @@ that is doubted, an audit that was drawn, goes on as `proxy.py` tells it.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -24,10 +23,10 @@ from contracts.predictions import with_reason
 from contracts.timing import TOTAL, across_hop, format_server_timing, parse_server_timing
 from router.answers import settled_answer
 from router.calls import Calls
+from router.fields import Field, Fields
 from router.node import Ending, Node
 from router.nodes import Nodes
 from router.proxy import Call, Proxy, Trail, judge
-from router.selection import Query, pick
 from runtime.links.access.hop import sign_hop
 from runtime.links.escalation.holder import Holder, evidence_of
 from runtime.links.http.accounts import CLIENT_GONE, Account, Accounts
@@ -58,10 +57,11 @@ class Way:
     `lines` are the headers that all of them are sent on with, as they go over the wire.
     """
 
-    __slots__ = ("_ways", "first", "lines", "model", "predicts", "request", "terms")
+    __slots__ = ("_ways", "field", "first", "lines", "model", "predicts", "request", "terms")
 
-    def __init__(self, ways: Ways, request: Known, terms: Terms) -> None:
+    def __init__(self, ways: Ways, request: Known, terms: Terms, field: Field) -> None:
         self._ways = ways
+        self.field = field
         self.request = request
         self.terms = terms
         self.model = request.params["model"]
@@ -184,6 +184,7 @@ class Ways:
         calls: Calls,
         proxy: Proxy,
         nodes: Nodes,
+        fields: Fields,
         holder: Holder,
         upstreams: Upstreams,
         budget: RetryBudget,
@@ -192,19 +193,18 @@ class Ways:
         hop_key: bytes,
         max_body_bytes: int,
         default_deadline_ms: float,
-        rng: random.Random,
         clock: Clock,
         wall: Clock,
     ) -> None:
         self._calls = calls
         self._proxy = proxy
         self._nodes = nodes
+        self._fields = fields
         self._holder = holder
         self._upstreams = upstreams
         self._budget = budget
         self._hop_key = hop_key
         self._default_deadline_ms = default_deadline_ms
-        self._rng = rng
         self._wall = wall
         self._fixed: Few[tuple[object, ...], Fixed] = Few()
         self._late: Alarm[Flight] = Alarm(Flight.late, clock)
@@ -220,7 +220,7 @@ class Ways:
         except FoothillError:
             return None
         plain = terms.escalation != "always" and "Prefer" not in request.headers
-        return Way(self, request, terms) if plain else None
+        return Way(self, request, terms, self._fields.of(request.params["model"], terms.residency)) if plain else None
 
     def begin(self, way: Way, turn: Turn) -> Begun | None:
         """None for terms that are none: the story says so."""
@@ -235,14 +235,18 @@ class Ways:
     def send(self, way: Way, body: Body, turn: Turn, begun: Begun) -> GiveUp | None:
         """None where no node can be asked just so: the story says what is to be done."""
         now_s = self.clock()
-        node = pick(self._nodes.serving(way.model), Query(way.model, begun.terms.residency), now_s, self._rng)
-        place = self._place(node) if node is not None else None
-        wire = place.pool.take() if place is not None and begun.deadline.left_s(now_s) > 0 else None
-        if node is None or place is None or wire is None:
+        left_ms = begun.deadline.left_ms(now_s)
+        picked = way.field.pick(now_s, left_ms=left_ms, size_bytes=len(body)) if left_ms > 0 else None
+        if picked is None:
+            return None
+        node = picked.node
+        place = self._place(node)
+        wire = place.pool.take() if place is not None else None
+        if place is None or wire is None:
             return None
         flight = Flight(self, way, turn, body, begun, now_s, node, wire)
         self._budget.deposit(now_s)
-        flight.expected_ms = self._proxy.expected_ms(node, now_s)
+        flight.expected_ms = picked.expected_ms
         flight.allowed_ms = self._proxy.share_ms(flight.expected_ms, begun.deadline, now_s)
         head = self._head(flight, place)
         node.reserve(now_s)
@@ -260,7 +264,7 @@ class Ways:
         judgement = judge(answer.status)
         try:
             if judgement.final:
-                flight.node.note_answer(answer, now_s)
+                flight.node.note_answer(answer, now_s, sent_bytes=len(flight.body), expected_ms=flight.expected_ms)
         finally:
             flight.node.release(judgement.ending, now_s)
         try:

@@ -41,7 +41,7 @@ from model_compiler.quantizing.causes import CAUSES
 from model_compiler.quantizing.ranges import METHODS
 from model_compiler.recipe import Recipe
 from router.__main__ import wired
-from router.proxy import NO_EDGE, REFUSED
+from router.proxy import EDGE_BUSY, NO_EDGE, REFUSED
 from runtime.links.escalation.holder import CLOUD_FAILED
 from runtime.links.process.settings import load
 from runtime.links.process.telemetry import Telemetry
@@ -127,7 +127,7 @@ def test_headers() -> None:
 
 
 def test_reasons() -> None:
-    reasons = (*get_args(Reason), CLOUD_FAILED, LATE, NO_EDGE, REFUSED, UNSETTLED, "cloud")
+    reasons = (*get_args(Reason), CLOUD_FAILED, EDGE_BUSY, LATE, NO_EDGE, REFUSED, UNSETTLED, "cloud")
     assert not [reason for reason in reasons if f"\n| `{reason}` |" not in API]
 
 

@@ -17,6 +17,7 @@ from contracts.headers import Terms
 from contracts.messages import Audit, Certificate
 from contracts.places import Place
 from router.config import StaticNode
+from router.fields import Fields
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.proxy import Call, Proxy
@@ -190,11 +191,11 @@ class Rig:
         )
         self.proxy = Proxy(
             nodes=self.nodes,
+            fields=Fields(self.nodes, random.Random(1)),
             holder=self.holder,
             upstreams=upstreams,
             budget=budget,
             metrics=RouterMetrics(self.telemetry.registry, self.nodes),
-            rng=random.Random(1),
             clock=time.monotonic,
         )
 

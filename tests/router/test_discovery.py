@@ -60,8 +60,8 @@ class WatchedNodes(Nodes):
         super().put_identity(identity)
         self._watched.changed.set()
 
-    def put_status(self, status: Status) -> None:
-        super().put_status(status)
+    def put_status(self, status: Status, now_s: float = 0.0) -> None:
+        super().put_status(status, now_s)
         self._watched.changed.set()
 
     def put_reported(self, reported: Reported) -> None:

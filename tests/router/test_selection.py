@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from contracts.boards import Fingerprint
 from contracts.messages import Identity, ModelReport, Reported, Status
-from router.node import Node
+from router.fields import Field, Fields
+from router.node import UNKNOWN_SERVICE_MS, Node
 from router.nodes import Nodes
-from router.selection import UNKNOWN_SERVICE_MS, Query, pick, rank, refusal, score
+from router.selection import Query, rank, refusal, score
 from tests.router.rig import ASHBURN, DUBLIN, FRANKFURT, TOKYO
 
 NOW_S = 100.0
@@ -88,6 +89,10 @@ def table(drawn: list[Drawn]) -> Nodes:
     return nodes
 
 
+def field_of(nodes: Nodes, seed: int = 5) -> Field:
+    return Fields(nodes, random.Random(seed)).of("digits", ())
+
+
 @given(
     drawn=drawn_nodes,
     residency=st.sampled_from([(), ("eu-central",), ("eu-central", "us-east"), ("mars",)]),
@@ -116,14 +121,19 @@ def test_a_filtered_node_is_never_picked_and_the_best_other_one_is(
         and (one.reach == "public" or not public_only)
         and (one.failures < 5 or any_circuit)
     ]
-    picked = pick(nodes.all(), query, NOW_S, random.Random(seed))
+    ranked = rank(nodes.all(), query, lambda node: node.rtt_ms.value(), NOW_S, random.Random(seed))
+    assert {each.node.name for each in ranked} == {node.name for node in fit}
+    if public_only or any_circuit:
+        return
+    picked = Fields(nodes, random.Random(seed)).of("digits", residency).pick(NOW_S, tried=tried)
     assert (picked is None) == (not fit)
     if picked is not None:
-        assert picked in fit
-        ranked = rank(nodes.all(), query, lambda node: node.rtt_ms.value(), NOW_S, random.Random(seed))
-        assert {each.node.name for each in ranked} == {node.name for node in fit}
+        assert picked.node in fit
         best_ms = min(each.score.total_ms for each in ranked)
-        assert next(each for each in ranked if each.node is picked).score.total_ms <= best_ms + 0.5 + 1e-6
+        total_ms = next(each.score.total_ms for each in ranked if each.node is picked.node)
+        assert picked.expected_ms == pytest.approx(total_ms)
+        explored = picked.node.idle_ms < best_ms
+        assert total_ms <= best_ms + 0.5 + 1e-6 or explored
 
 
 @pytest.mark.parametrize(
@@ -158,19 +168,22 @@ def test_a_node_that_never_served_counts_as_an_average_one() -> None:
     nodes = table([Drawn(0, "online", True, "public", 0, 0, 40.0), Drawn(0, "online", True, "public", 0, 0, 0.0)])
     ranked = rank(nodes.all(), Query("digits"), lambda node: 0.0, NOW_S, random.Random(1))
     assert [each.score.service_ms for each in ranked] == [40.0, 40.0]
-    assert score(nodes.all()[1], 0.0, NOW_S).service_ms == UNKNOWN_SERVICE_MS
+
+
+def test_where_no_node_has_told_all_are_taken_for_alike() -> None:
+    assert score(Node(identity("n0"), DUBLIN), 0.0, NOW_S).service_ms == UNKNOWN_SERVICE_MS
 
 
 def test_failing_fast_is_not_being_fast() -> None:
     drawn = [Drawn(0, "online", True, "public", 3, 0, 1.0), Drawn(2, "online", True, "public", 0, 0, 1.0)]
-    picked = pick(table(drawn).all(), Query("digits"), NOW_S, random.Random(1))
+    picked = field_of(table(drawn)).pick(NOW_S)
     assert picked is not None
-    assert picked.name == "n1"
+    assert picked.node.name == "n1"
 
 
 def test_equal_nodes_share_the_requests() -> None:
     nodes = table([Drawn(0, "online", True, "public", 0, 0, 1.0) for _ in range(3)])
-    rng = random.Random(5)
-    picked = [pick(nodes.all(), Query("digits"), NOW_S, rng) for _ in range(300)]
-    counts = [sum(node is not None and node.name == f"n{number}" for node in picked) for number in range(3)]
+    field = field_of(nodes)
+    picked = [field.pick(NOW_S) for _ in range(300)]
+    counts = [sum(each is not None and each.node.name == f"n{number}" for each in picked) for number in range(3)]
     assert min(counts) > 60
