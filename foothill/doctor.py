@@ -21,7 +21,7 @@ from foothill.rooms import install
 OLDEST_PYTHON = (3, 10)
 
 _LINKS = (
-    *("aiohttp", "cryptography", "httptools", "paho-mqtt", "prometheus-client"),
+    *("aiohappyeyeballs", "aiohttp", "cryptography", "httptools", "paho-mqtt", "prometheus-client"),
     *("rich", "tuf", "typer", "urllib3", "uvloop"),
 )
 _SERVING = (*_LINKS, "numpy", "onnxruntime", "opencv-python-headless", "simplejpeg")

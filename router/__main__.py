@@ -33,6 +33,7 @@ from router.proxy import Proxy
 from router.shortcut import Ways
 from router.stories import PART, Stories
 from router.tickets import Tickets
+from router.tries import Tries
 from runtime.links.access.admission import Admission
 from runtime.links.access.tokens import TokenFile
 from runtime.links.escalation.holder import Certificates, Holder
@@ -142,15 +143,15 @@ def _app(
 ) -> web.Application:
     metrics = RouterMetrics(parts.telemetry.registry, parts.nodes)
     fields = Fields(parts.nodes, parts.rng)
-    proxy = Proxy(
-        nodes=parts.nodes,
+    tries = Tries(
         fields=fields,
-        holder=holder,
         upstreams=upstreams,
         budget=parts.budget,
         metrics=metrics,
+        owed=holder.may_ask_cloud,
         clock=time.monotonic,
     )
+    proxy = Proxy(nodes=parts.nodes, holder=holder, tries=tries, rng=parts.rng, clock=time.monotonic)
     admission = _admission(config)
     routes = Routes(
         config,
@@ -180,7 +181,7 @@ def _app(
         fields,
         holder,
         upstreams,
-        parts.budget,
+        tries,
         hop_key=parts.hop_key,
         max_body_bytes=config.max_body_bytes,
         default_deadline_ms=config.default_deadline_ms,

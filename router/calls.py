@@ -12,7 +12,7 @@ from contracts.headers import Terms
 from contracts.places import Place
 from router.client_address import Address, Network, client_address
 from router.geo import Geo
-from router.proxy import Call
+from router.tries import Call
 from runtime.links.access.grants import ANYBODY
 from runtime.links.access.hop import sign_hop
 from runtime.links.http.exchanges import Body, Incoming

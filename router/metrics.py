@@ -13,6 +13,7 @@ from router.node import Node
 from router.nodes import Nodes
 
 RetryOutcome = Literal["tried", "no-budget"]
+HedgeOutcome = Literal["won", "lost", "no-budget"]
 
 
 class RouterMetrics:
@@ -31,10 +32,19 @@ class RouterMetrics:
             ("placed",),
             registry=registry,
         )
+        self._hedges = Counter(
+            "foothill_router_hedges_total",
+            "Requests that a second node was asked for too because the first was slow, and those the budgets refused",
+            ("outcome",),
+            registry=registry,
+        )
         registry.register(_Table(nodes))
 
     def retry(self, outcome: RetryOutcome) -> None:
         self._retries.labels(outcome).inc()
+
+    def hedge(self, outcome: HedgeOutcome) -> None:
+        self._hedges.labels(outcome).inc()
 
     def lease(self, *, placed: bool) -> None:
         self._leases.labels(str(placed).lower()).inc()

@@ -24,7 +24,7 @@ PRIOR_MS_PER_MB = 10.0
 LARGE_BYTES = 65_536
 SLOW_START_S, SLOW_START = 10.0, 0.1
 """A node that is back gets a tenth of its share at first, and all of it after so long."""
-_SURE = 0.9
+_SURE, _SLOW = 0.9, 0.95
 _LOAD_HALF_LIFE_S = 1.0
 _FAILURE_HALF_LIFE_S = 10.0
 _MOST_LOAD = 1e8
@@ -65,6 +65,7 @@ class Node:
         self._others = Fading(half_life_s=_LOAD_HALF_LIFE_S)
         self._failures = Fading(half_life_s=_FAILURE_HALF_LIFE_S)
         self._margin = Quantile(_SURE)
+        self._slow = Quantile(_SLOW, first=3.0)
 
     @property
     def name(self) -> str:
@@ -90,6 +91,10 @@ class Node:
     def sure(self) -> float:
         """Within so many times the expected time nine of ten answers came."""
         return self._margin.value
+
+    def slow_ms(self, expected_ms: float) -> float:
+        """19 of 20 answers that were expected so came within that time."""
+        return self._slow.value * expected_ms
 
     def put_status(self, status: Status, now_s: float) -> None:
         was, self._status = self.state, status
@@ -125,6 +130,7 @@ class Node:
         self.limit.observe(answer.hop_ms / 1000.0, self.in_flight, now_s)
         if expected_ms:
             self._margin.measure(answer.hop_ms / expected_ms)
+            self._slow.measure(answer.hop_ms / expected_ms)
         self.settle(now_s)
 
     def settle(self, now_s: float) -> None:

@@ -1,85 +1,30 @@
-"""The story of one proxied request: deadline, pick, node, settle, answer; and who is asked when a node fails."""
+"""The story of one proxied request: deadline, nodes, settle, answer; and who is asked when no node answers."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
+import re
 from collections.abc import Callable
-from typing import NamedTuple
-
-import msgspec
 
 from contracts import headers
-from contracts.budgets import RetryBudget
-from contracts.circuits import blames
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
-from router.fields import Field, Fields, Picked
-from router.metrics import RouterMetrics
-from router.node import Ending
 from router.nodes import Nodes
+from router.tries import Call, Trail, Tries, judge
 from runtime.links.escalation.holder import CLOUD_FAILED, Holder, Settled
-from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
+from runtime.links.http.upstream import Answer
 
 log = logging.getLogger(__name__)
 
-MAX_NODES = 3
 NO_EDGE, EDGE_BUSY = "no-edge", "edge-busy"
-BUSY_RETRY_S = 1.0
 REFUSED = "refused"
-_EXPECTED_FACTOR = 3.0
-_EXPECTED_SLACK_MS = 100.0
+BUSY_RETRY_S = 1.0
+MAX_PAUSES, FIRST_PAUSE_S = 2, 0.1
 _CLOUD_FIRST_SHARE = 2 / 3
-
-
-class Call(msgspec.Struct, frozen=True):
-    """One request as the router sends it on: `request` carries its id and the router's mark."""
-
-    request: Request
-    terms: Terms
-    deadline: Deadline
-    model: str
-
-
-class Judgement(NamedTuple):
-    """What an upstream's status means: whether its caller gets the answer, and what it says of the upstream."""
-
-    final: bool
-    ending: Ending
-
-
-def judge(status: int) -> Judgement:
-    """A success or a refusal is final. 404 is not: a table lags behind a node that just changed its models."""
-    if status == 404 or status == 429:
-        return Judgement(False, "abandoned")
-    if 200 <= status < 300 or 400 <= status < 500:
-        return Judgement(True, "succeeded")
-    return Judgement(False, "failed")
-
-
-class Trail:
-    """What one request has tried so far; `failure` is the first that a caller could be told.
-
-    Once the retry budget has refused, `spent` ends all tries: it is asked once for a failure.
-    """
-
-    def __init__(self) -> None:
-        self.tried: set[str] = set()
-        self.failure: Answer | FoothillError | None = None
-        self.asked_cloud = False
-        self.spent = False
-        self.route_ms = 0.0
-        self.retry_ms = 0.0
-
-    def fail(self, failure: Answer | FoothillError) -> None:
-        """A 404 is worth less than any later failure: the model may well exist where nobody could answer."""
-        if self.failure is None or (isinstance(self.failure, Answer) and self.failure.status == 404):
-            self.failure = failure
-
-    def close(self, settled: Settled) -> Settled:
-        """Puts what the routing cost in front of the phases."""
-        own = {"route": self.route_ms} | ({"retry": self.retry_ms} if self.failure is not None else {})
-        return msgspec.structs.replace(settled, phases={**own, **settled.phases})
+_SECONDS = re.compile(r"[0-9]{1,6}")
 
 
 class Proxy:
@@ -89,19 +34,15 @@ class Proxy:
         self,
         *,
         nodes: Nodes,
-        fields: Fields,
         holder: Holder,
-        upstreams: Upstreams,
-        budget: RetryBudget,
-        metrics: RouterMetrics,
+        tries: Tries,
+        rng: random.Random,
         clock: Callable[[], float],
     ) -> None:
         self._nodes = nodes
-        self._fields = fields
         self._holder = holder
-        self._upstreams = upstreams
-        self._budget = budget
-        self._metrics = metrics
+        self._tries = tries
+        self._rng = rng
         self._clock = clock
         self._unmarked: set[str] = set()
 
@@ -111,7 +52,7 @@ class Proxy:
         Raises FoothillError when no upstream could answer.
         """
         trail = Trail()
-        self._budget.deposit(self._clock())
+        self._tries.begin()
         if call.terms.escalation == "always" and self._holder.may_ask_cloud(call.terms):
             return trail.close(await self._cloud_first(call, trail))
         return trail.close(await self._edge_first(call, trail))
@@ -134,18 +75,8 @@ class Proxy:
             trail.retry_ms += self._since(sent_s)
         return trail.close(await self._edge_first(call, trail))
 
-    def share_ms(self, expected_ms: float, deadline: Deadline, now_s: float, *, owed: bool = False) -> float:
-        """What one node may take of a deadline that needs `expected_ms`.
-
-        Half of what is left, so that a node that stalls leaves time for another; more where the node needs more,
-        unless some of it is `owed` to the cloud.
-        """
-        left_ms = deadline.left_ms(now_s)
-        needed_ms = 0.0 if owed else _EXPECTED_FACTOR * expected_ms + _EXPECTED_SLACK_MS
-        return min(left_ms, max(left_ms / 2, needed_ms))
-
     async def _edge_first(self, call: Call, trail: Trail) -> Settled:
-        edge = await self._ask_nodes(call, trail)
+        edge = await self._tries.ask(call, trail)
         if edge is None:
             return await self._without_nodes(call, trail)
         return await self._settle(call, edge)
@@ -157,7 +88,7 @@ class Proxy:
         settled = await self._ask_cloud(call, trail, early, reason="asked-always", certified=True)
         if settled is not None:
             return settled
-        edge = await self._ask_nodes(call, trail)
+        edge = await self._tries.ask(call, trail)
         if edge is None:
             return _give_up(trail)
         if edge.status >= 400:
@@ -166,7 +97,7 @@ class Proxy:
 
     async def _without_nodes(self, call: Call, trail: Trail) -> Settled:
         """No node answered: the cloud does, else nodes that were left alone because they kept failing."""
-        if trail.failure is not None and not self._may_retry(trail):
+        if trail.failure is not None and not self._tries.may_retry(trail):
             return _give_up(trail)
         busy = trail.failure is None and self._busy(call)
         if self._holder.may_ask_cloud(Terms()):
@@ -175,18 +106,17 @@ class Proxy:
                 return settled
         elif busy:
             raise _overloaded(call.model)
-        elif trail.failure is None and not self._field(call).here(self._clock()):
+        elif trail.failure is None and not self._tries.field(call).here(self._clock()):
             trail.fail(self._nodes.nowhere(call.model, call.terms.residency))
-        edge = await self._ask_nodes(call, trail, last=True)
-        return await self._settle(call, edge) if edge is not None else _give_up(trail)
+        edge = await self._tries.ask(call, trail, last=True)
+        if edge is not None:
+            return await self._settle(call, edge)
+        return await self._edge_first(call, trail) if await self._pause(call, trail) else _give_up(trail)
 
     def _busy(self, call: Call) -> bool:
         """Whether nodes that nobody else asked could answer in time."""
         now_s = self._clock()
-        return self._field(call).here(now_s, left_ms=call.deadline.left_ms(now_s))
-
-    def _field(self, call: Call) -> Field:
-        return self._fields.of(call.model, call.terms.residency)
+        return self._tries.field(call).here(now_s, left_ms=call.deadline.left_ms(now_s))
 
     async def _ask_cloud(
         self, call: Call, trail: Trail, deadline: Deadline, *, reason: str, certified: bool = False
@@ -218,74 +148,20 @@ class Proxy:
             self._note_unmarked(edge.headers.get(headers.NODE, ""))
         return settled
 
-    async def _ask_nodes(self, call: Call, trail: Trail, *, last: bool = False) -> Answer | None:
-        """The first final answer of at most three nodes, or None; failures are on the trail."""
-        for _ in range(MAX_NODES):
-            picked = self._take(call, trail, last=last)
-            if picked is None:
-                return None
-            answer = await self._ask(call, picked, trail)
-            if answer is not None:
-                return answer
-        return None
+    async def _pause(self, call: Call, trail: Trail) -> bool:
+        """Gives upstreams that have all failed some time; whether they are to be asked again.
 
-    def _take(self, call: Call, trail: Trail, *, last: bool) -> Picked | None:
-        """Picks and reserves in one step, so that no other request decides on the same figures."""
-        started_s = self._clock()
-        left_ms = call.deadline.left_ms(started_s)
-        if left_ms <= 0:
-            return None
-        field, tried = self._field(call), trail.tried
-        size_bytes = len(call.request.body)
-        picked = (
-            field.last(started_s, tried=tried)
-            if last
-            else field.pick(started_s, left_ms=left_ms, size_bytes=size_bytes, tried=tried)
-        )
-        if picked is None or (trail.failure is not None and not self._may_retry(trail)):
-            return None
-        tried.add(picked.node.name)
-        picked.node.reserve(started_s)
-        trail.route_ms += self._since(started_s)
-        return picked
-
-    async def _ask(self, call: Call, picked: Picked, trail: Trail) -> Answer | None:
-        """Sends to a reserved node and releases it, whatever happens."""
-        started_s, (node, expected_ms) = self._clock(), picked
-        share = self._share(call, expected_ms, trail, started_s)
-        ending: Ending = "abandoned"
-        try:
-            answer = await self._upstreams.send(node.identity.url, call.request, deadline=share, clock=self._clock)
-            judgement = judge(answer.status)
-            ending = judgement.ending
-            if judgement.final:
-                node.note_answer(answer, self._clock(), sent_bytes=len(call.request.body), expected_ms=expected_ms)
-                return answer
-            trail.fail(answer)
-        except UpstreamUnreachable as error:
-            ending = "failed"
-            trail.fail(FoothillError("upstream_failed", f"Node {node.name} cannot be reached ({error.reason}). Retry."))
-        except FoothillError as error:
-            ending = "failed" if blames(share.left_ms(started_s), expected_ms) else "abandoned"
-            trail.fail(error)
-        finally:
-            node.release(ending, self._clock())
-        trail.retry_ms += self._since(started_s)
-        return None
-
-    def _share(self, call: Call, expected_ms: float, trail: Trail, now_s: float) -> Deadline:
-        """One node's share of the deadline. The cloud is owed some of it where a node has failed, and it has not had
-        its turn."""
-        owed = trail.failure is not None and not trail.asked_cloud and self._holder.may_ask_cloud(call.terms)
-        return Deadline.after(self.share_ms(expected_ms, call.deadline, now_s, owed=owed), now_s=now_s)
-
-    def _may_retry(self, trail: Trail) -> bool:
-        if trail.spent:
+        Full jitter (Brooker 2015, "Exponential Backoff And Jitter"), on top of what they ask for themselves.
+        """
+        if trail.spent or trail.pauses == MAX_PAUSES or not (trail.tried and _may_pass(trail.failure)):
             return False
-        allowed = self._budget.withdraw(self._clock())
-        trail.spent = not allowed
-        self._metrics.retry("tried" if allowed else "no-budget")
-        return allowed
+        wait_s = _told_s(trail.failure) + self._rng.random() * FIRST_PAUSE_S * 2**trail.pauses
+        if wait_s > call.deadline.left_s(self._clock()) / 2:
+            return False
+        trail.pauses += 1
+        trail.tried.clear()
+        await asyncio.sleep(wait_s)
+        return True
 
     def _note_unmarked(self, name: str) -> None:
         if name not in self._unmarked:
@@ -298,6 +174,21 @@ class Proxy:
 
 def _refused(answer: Answer) -> Settled:
     return Settled(answer, "edge", REFUSED, certified=False, degraded=False, phases={})
+
+
+def _may_pass(failure: Answer | FoothillError | None) -> bool:
+    """Whether it may be gone a moment later."""
+    if isinstance(failure, Answer):
+        return failure.status == 429 or failure.status >= 500
+    return failure is not None and failure.retryable
+
+
+def _told_s(failure: Answer | FoothillError | None) -> float:
+    """How long whoever failed asks to be left alone."""
+    if isinstance(failure, FoothillError):
+        return failure.retry_after_s or 0.0
+    told = failure.headers.get("Retry-After", "") if failure is not None else ""
+    return float(told) if _SECONDS.fullmatch(told) else 0.0
 
 
 def _overloaded(model: str) -> FoothillError:

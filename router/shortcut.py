@@ -13,7 +13,6 @@ from typing import NamedTuple
 import msgspec
 
 from contracts import headers
-from contracts.budgets import RetryBudget
 from contracts.circuits import blames
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
@@ -26,7 +25,8 @@ from router.calls import Calls
 from router.fields import Field, Fields
 from router.node import Ending, Node
 from router.nodes import Nodes
-from router.proxy import Call, Proxy, Trail, judge
+from router.proxy import Proxy
+from router.tries import Call, Trail, Tries, judge, share_ms
 from runtime.links.access.hop import sign_hop
 from runtime.links.escalation.holder import Holder, evidence_of
 from runtime.links.http.accounts import CLIENT_GONE, Account, Accounts
@@ -187,7 +187,7 @@ class Ways:
         fields: Fields,
         holder: Holder,
         upstreams: Upstreams,
-        budget: RetryBudget,
+        tries: Tries,
         accounts: Accounts,
         *,
         hop_key: bytes,
@@ -202,7 +202,7 @@ class Ways:
         self._fields = fields
         self._holder = holder
         self._upstreams = upstreams
-        self._budget = budget
+        self._tries = tries
         self._hop_key = hop_key
         self._default_deadline_ms = default_deadline_ms
         self._wall = wall
@@ -214,12 +214,12 @@ class Ways:
         self.clock = clock
 
     def prepare(self, request: Known) -> Way | None:
-        """`runtime.links.http.hot_routes.Prepare`. None for what only the story knows how to answer."""
+        """`runtime.links.http.hot_routes.Prepare`. None for what only the story knows how to answer: hedges too."""
         try:
             terms = headers.parse_terms(request.headers)
         except FoothillError:
             return None
-        plain = terms.escalation != "always" and "Prefer" not in request.headers
+        plain = terms.escalation != "always" and not terms.idempotency_key and "Prefer" not in request.headers
         return Way(self, request, terms, self._fields.of(request.params["model"], terms.residency)) if plain else None
 
     def begin(self, way: Way, turn: Turn) -> Begun | None:
@@ -245,9 +245,9 @@ class Ways:
         if place is None or wire is None:
             return None
         flight = Flight(self, way, turn, body, begun, now_s, node, wire)
-        self._budget.deposit(now_s)
+        self._tries.begin()
         flight.expected_ms = picked.expected_ms
-        flight.allowed_ms = self._proxy.share_ms(flight.expected_ms, begun.deadline, now_s)
+        flight.allowed_ms = share_ms(flight.expected_ms, begun.deadline, now_s)
         head = self._head(flight, place)
         node.reserve(now_s)
         self.accounts.in_flight.count += 1

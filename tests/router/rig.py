@@ -20,7 +20,8 @@ from router.config import StaticNode
 from router.fields import Fields
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
-from router.proxy import Call, Proxy
+from router.proxy import Proxy
+from router.tries import Call, Tries
 from runtime.links.access.hop import sign_hop, verify_hop
 from runtime.links.escalation.holder import Certificates, Holder
 from runtime.links.http.upstream import Request, Upstreams
@@ -189,14 +190,16 @@ class Rig:
             telemetry=self.telemetry,
             rng=random.Random(1),
         )
-        self.proxy = Proxy(
-            nodes=self.nodes,
+        tries = Tries(
             fields=Fields(self.nodes, random.Random(1)),
-            holder=self.holder,
             upstreams=upstreams,
             budget=budget,
             metrics=RouterMetrics(self.telemetry.registry, self.nodes),
+            owed=self.holder.may_ask_cloud,
             clock=time.monotonic,
+        )
+        self.proxy = Proxy(
+            nodes=self.nodes, holder=self.holder, tries=tries, rng=random.Random(1), clock=time.monotonic
         )
 
     def _publish(self, audit: Audit) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from contracts import headers
 from contracts.errors import FoothillError
 from contracts.headers import Terms
-from router.proxy import judge
+from router.tries import judge
 from runtime.links.access.hop import verify_hop
 from tests.router.rig import ASHBURN, HOP_KEY, TOKYO, BuildRig, Start, call, static
 

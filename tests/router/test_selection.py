@@ -119,7 +119,7 @@ def test_a_filtered_node_is_never_picked_and_the_best_other_one_is(
         and node.name not in tried
         and (not residency or REGIONS[one.site] in residency)
         and (one.reach == "public" or not public_only)
-        and (one.failures < 5 or any_circuit)
+        and (any_circuit or node.circuit.allows(NOW_S))
     ]
     ranked = rank(nodes.all(), query, lambda node: node.rtt_ms.value(), NOW_S, random.Random(seed))
     assert {each.node.name for each in ranked} == {node.name for node in fit}

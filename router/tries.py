@@ -1,0 +1,242 @@
+"""Asking nodes for an answer: which one, for how long, what it teaches, and who is asked when it fails or is slow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import msgspec
+
+from contracts.budgets import RetryBudget
+from contracts.circuits import blames
+from contracts.deadlines import Deadline
+from contracts.errors import FoothillError
+from contracts.headers import Terms
+from router.fields import Field, Fields, Picked
+from router.metrics import RouterMetrics
+from router.node import Ending
+from runtime.links.escalation.holder import Settled
+from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
+
+MAX_NODES = 3
+HEDGED_SHARE = 0.02
+_HEDGE_FLOOR_PER_S = 0.2
+_EXPECTED_FACTOR = 3.0
+_EXPECTED_SLACK_MS = 100.0
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One request as the router sends it on: `request` carries its id and the router's mark."""
+
+    request: Request
+    terms: Terms
+    deadline: Deadline
+    model: str
+
+
+class Judgement(NamedTuple):
+    """What an upstream's status means: whether its caller gets the answer, and what it says of the upstream."""
+
+    final: bool
+    ending: Ending
+
+
+def judge(status: int) -> Judgement:
+    """A success or a refusal is final. 404 is not: a table lags behind a node that just changed its models."""
+    if status == 404 or status == 429:
+        return Judgement(False, "abandoned")
+    if 200 <= status < 300 or 400 <= status < 500:
+        return Judgement(True, "succeeded")
+    return Judgement(False, "failed")
+
+
+def share_ms(expected_ms: float, deadline: Deadline, now_s: float, *, owed: bool = False) -> float:
+    """What one node may take of a deadline that needs `expected_ms`.
+
+    Half of what is left, so that a node that stalls leaves time for another; more where the node needs more, unless
+    some of it is `owed` to the cloud.
+    """
+    left_ms = deadline.left_ms(now_s)
+    needed_ms = 0.0 if owed else _EXPECTED_FACTOR * expected_ms + _EXPECTED_SLACK_MS
+    return min(left_ms, max(left_ms / 2, needed_ms))
+
+
+class Trail:
+    """What one request has tried so far; `failure` is the first that a caller could be told.
+
+    Once the retry budget has refused, `spent` ends all tries: it is asked once for a failure. `pauses` counts how often
+    all upstreams had failed, and were given time.
+    """
+
+    def __init__(self) -> None:
+        self.tried: set[str] = set()
+        self.failure: Answer | FoothillError | None = None
+        self.asked_cloud = False
+        self.spent = False
+        self.pauses = 0
+        self.route_ms = 0.0
+        self.retry_ms = 0.0
+
+    def fail(self, failure: Answer | FoothillError) -> None:
+        """A 404 is worth less than any later failure: the model may well exist where nobody could answer."""
+        if self.failure is None or (isinstance(self.failure, Answer) and self.failure.status == 404):
+            self.failure = failure
+
+    def close(self, settled: Settled) -> Settled:
+        """Puts what the routing cost in front of the phases."""
+        own = {"route": self.route_ms} | ({"retry": self.retry_ms} if self.failure is not None else {})
+        return msgspec.structs.replace(settled, phases={**own, **settled.phases})
+
+
+class Tries:
+    """Asks nodes. `owed`: whether the cloud is to have its turn under these terms. `clock` is monotonic, in seconds.
+
+    A request with an idempotency key goes to a second node too when the first takes longer than 19 of 20 of its answers
+    do, for one request in fifty (Dean and Barroso 2013, "The Tail at Scale", hedged requests). Who answers second is
+    cancelled on the wire. Retries and hedges have one budget.
+    """
+
+    def __init__(
+        self,
+        *,
+        fields: Fields,
+        upstreams: Upstreams,
+        budget: RetryBudget,
+        metrics: RouterMetrics,
+        owed: Callable[[Terms], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self._fields = fields
+        self._upstreams = upstreams
+        self._budget = budget
+        self._hedges = RetryBudget(ratio=HEDGED_SHARE, floor_per_s=_HEDGE_FLOOR_PER_S)
+        self._metrics = metrics
+        self._owed = owed
+        self._clock = clock
+
+    def begin(self) -> None:
+        """Counts one first try."""
+        now_s = self._clock()
+        self._budget.deposit(now_s)
+        self._hedges.deposit(now_s)
+
+    def field(self, call: Call) -> Field:
+        return self._fields.of(call.model, call.terms.residency)
+
+    async def ask(self, call: Call, trail: Trail, *, last: bool = False) -> Answer | None:
+        """The first final answer of at most three nodes, or None; failures are on the trail. `last`: where nothing
+        better is left."""
+        for _ in range(MAX_NODES):
+            picked = self._take(call, trail, last=last)
+            if picked is None:
+                return None
+            ask = self._ask_hedged if call.terms.idempotency_key else self._ask
+            answer = await ask(call, picked, trail)
+            if answer is not None:
+                return answer
+        return None
+
+    def may_retry(self, trail: Trail) -> bool:
+        if trail.spent:
+            return False
+        allowed = self._budget.withdraw(self._clock())
+        trail.spent = not allowed
+        self._metrics.retry("tried" if allowed else "no-budget")
+        return allowed
+
+    def _take(self, call: Call, trail: Trail, *, last: bool) -> Picked | None:
+        """Picks and reserves in one step, so that no other request decides on the same figures."""
+        started_s = self._clock()
+        picked = self._last(call, trail, started_s) if last else self._best(call, trail, started_s)
+        if picked is None or (trail.failure is not None and not self.may_retry(trail)):
+            return None
+        self._reserve(picked, trail, started_s)
+        trail.route_ms += self._since(started_s)
+        return picked
+
+    def _best(self, call: Call, trail: Trail, now_s: float) -> Picked | None:
+        left_ms, size_bytes = call.deadline.left_ms(now_s), len(call.request.body)
+        if left_ms <= 0:
+            return None
+        return self.field(call).pick(now_s, left_ms=left_ms, size_bytes=size_bytes, tried=trail.tried)
+
+    def _last(self, call: Call, trail: Trail, now_s: float) -> Picked | None:
+        return self.field(call).last(now_s, tried=trail.tried) if call.deadline.left_ms(now_s) > 0 else None
+
+    @staticmethod
+    def _reserve(picked: Picked, trail: Trail, now_s: float) -> None:
+        trail.tried.add(picked.node.name)
+        picked.node.reserve(now_s)
+
+    async def _ask_hedged(self, call: Call, picked: Picked, trail: Trail) -> Answer | None:
+        asked = [asyncio.create_task(self._ask(call, picked, trail))]
+        try:
+            await asyncio.wait(asked, timeout=picked.node.slow_ms(picked.expected_ms) / 1000.0)
+            other = self._hedge(call, trail) if not asked[0].done() else None
+            if other is not None:
+                asked.append(asyncio.create_task(self._ask(call, other, trail)))
+            at, answer = await _first_answer(asked)
+            if other is not None:
+                self._metrics.hedge("won" if at == 1 else "lost")
+            return answer
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.wait(asked)
+
+    def _hedge(self, call: Call, trail: Trail) -> Picked | None:
+        """A second node for a request whose first is slow."""
+        now_s = self._clock()
+        picked = self._best(call, trail, now_s)
+        if picked is None:
+            return None
+        if not (self._hedges.withdraw(now_s) and self._budget.withdraw(now_s)):
+            self._metrics.hedge("no-budget")
+            return None
+        self._reserve(picked, trail, now_s)
+        return picked
+
+    async def _ask(self, call: Call, picked: Picked, trail: Trail) -> Answer | None:
+        """Sends to a reserved node and releases it, whatever happens."""
+        started_s, (node, expected_ms) = self._clock(), picked
+        share = self._share(call, expected_ms, trail, started_s)
+        ending: Ending = "abandoned"
+        try:
+            answer = await self._upstreams.send(node.identity.url, call.request, deadline=share, clock=self._clock)
+            judgement = judge(answer.status)
+            ending = judgement.ending
+            if judgement.final:
+                node.note_answer(answer, self._clock(), sent_bytes=len(call.request.body), expected_ms=expected_ms)
+                return answer
+            trail.fail(answer)
+        except UpstreamUnreachable as error:
+            ending = "failed"
+            trail.fail(FoothillError("upstream_failed", f"Node {node.name} cannot be reached ({error.reason}). Retry."))
+        except FoothillError as error:
+            ending = "failed" if blames(share.left_ms(started_s), expected_ms) else "abandoned"
+            trail.fail(error)
+        finally:
+            node.release(ending, self._clock())
+        trail.retry_ms += self._since(started_s)
+        return None
+
+    def _share(self, call: Call, expected_ms: float, trail: Trail, now_s: float) -> Deadline:
+        """One node's share of the deadline. The cloud is owed some of it where a node has failed, and it has not had
+        its turn."""
+        owed = trail.failure is not None and not trail.asked_cloud and self._owed(call.terms)
+        return Deadline.after(share_ms(expected_ms, call.deadline, now_s, owed=owed), now_s=now_s)
+
+    def _since(self, started_s: float) -> float:
+        return (self._clock() - started_s) * 1000.0
+
+
+async def _first_answer(asked: Collection[asyncio.Task[Answer | None]]) -> tuple[int, Answer | None]:
+    """The first answer, and which of the tasks it comes from; None when all have ended without one."""
+    pending = set(asked)
+    while pending:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for at, task in enumerate(asked):
+            if task in done and (answer := task.result()) is not None:
+                return at, answer
+    return 0, None
