@@ -13,16 +13,14 @@ from typing import Literal
 from contracts import headers
 from contracts.errors import FoothillError
 from contracts.headers import Terms
-from contracts.predictions import with_reason
 from edge_node.spool import Spool, SpoolAway
 from edge_node.spool_file import Doubtful, LateAnswer
 from runtime.links.escalation.holder import may_change
+from runtime.links.escalation.late import as_late
 from runtime.links.http.upstream import Answer, Request, UpstreamUnreachable
 
 log = logging.getLogger(__name__)
 
-LATE = "late"
-"""The reason on an answer that came after its caller had gone with a degraded one."""
 MOST_ATTEMPTS = 5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 15.0
 _LOOK_AGAIN_S = 30.0
@@ -179,17 +177,7 @@ class Courier:
 
 
 def _late(doubtful: Doubtful, answer: Answer, now_s: float) -> LateAnswer:
-    body = answer.body
-    if doubtful.request.path.startswith("/v1/predict/"):
-        body = with_reason(body, answer.headers.get("Content-Type", ""), LATE)
-    told = headers.relayed(answer.headers, headers.RELAYED_OUT) | {
-        headers.REQUEST_ID: doubtful.request_id,
-        headers.TIER: "cloud",
-        headers.REASON: LATE,
-        headers.CERTIFIED: "false",
-        headers.DEGRADED: "false",
-        headers.LATE: "delivered",
-    }
+    late = as_late(doubtful.request.path, doubtful.request_id, answer)
     return LateAnswer(
         tenant=doubtful.tenant,
         request_id=doubtful.request_id,
@@ -200,6 +188,6 @@ def _late(doubtful: Doubtful, answer: Answer, now_s: float) -> LateAnswer:
         cloud_answer=answer.headers.get(headers.ANSWER, ""),
         spooled_at_s=doubtful.at_s,
         answered_at_s=now_s,
-        headers=told,
-        body=body,
+        headers=dict(late.headers),
+        body=late.body,
     )

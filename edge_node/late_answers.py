@@ -17,10 +17,10 @@ from contracts.messages import Late
 from edge_node.spool import Spool, SpoolAway
 from edge_node.spool_file import Doubtful, LateAnswer
 from runtime.links.access.grants import grant_of
+from runtime.links.escalation.late import SPOOLED, Waiting, waiting_answer
 from runtime.links.http.upstream import Answer, Request
 from runtime.serving.answering.calls import Call
 
-SPOOLED = "spooled"
 MOST_BODY_BYTES = 1 << 20
 _WAIT_SHARE = 0.5
 
@@ -49,13 +49,13 @@ class Spooling:
 
 
 class LateAnswers:
-    """`GET /v1/answers/{request_id}`. A caller sees its own tenant's requests only."""
+    """`GET /v1/results/{request_id}`. A caller sees its own tenant's requests only."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get("/v1/answers/{request_id}", self.answer)]
+        return [web.get("/v1/results/{request_id}", self.answer)]
 
     async def answer(self, request: web.Request) -> web.Response:
         grant, request_id = grant_of(request), request.match_info["request_id"]
@@ -72,15 +72,6 @@ class LateAnswers:
             )
         grant.check_model(found.model)
         return _waiting(found) if isinstance(found, Doubtful) else web.Response(body=found.body, headers=found.headers)
-
-
-class Waiting(msgspec.Struct, frozen=True):
-    """The body of a 202: the cloud could not be asked yet."""
-
-    state: str
-    request_id: str
-    model: str
-    spooled_at_s: float
 
 
 def message(node: str, late: LateAnswer) -> Late:
@@ -130,6 +121,5 @@ def _patience_s(deadline: Deadline, now_s: float) -> float:
 
 
 def _waiting(doubtful: Doubtful) -> web.Response:
-    body = Waiting(SPOOLED, doubtful.request_id, doubtful.model, doubtful.at_s)
-    told = {headers.LATE: SPOOLED, headers.REQUEST_ID: doubtful.request_id, "Retry-After": "5"}
-    return web.Response(status=202, body=msgspec.json.encode(body), headers=told, content_type="application/json")
+    told = waiting_answer(Waiting(SPOOLED, doubtful.request_id, doubtful.model, doubtful.at_s))
+    return web.Response(status=told.status, body=told.body, headers=told.headers)

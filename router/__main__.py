@@ -27,9 +27,11 @@ from router.discovery import Discovery
 from router.facts import Facts
 from router.fields import Fields
 from router.geo import Geo
+from router.late_results import LateResults
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.proxy import Proxy
+from router.results import Results
 from router.shortcut import Ways
 from router.stories import PART, Stories
 from router.tickets import Tickets
@@ -92,7 +94,9 @@ async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Appl
             clock=time.monotonic,
             wall=time.time,
         )
-        app = _app(config, parts, calls, holder, upstreams, discovery)
+        results = Results(holder, clock=time.monotonic, wall=time.time)
+        closing.push_async_callback(results.close)
+        app = _app(config, parts, calls, holder, results, upstreams, discovery)
         if discovery is not None:
             app.cleanup_ctx.append(_discovering(discovery))
         yield app
@@ -139,7 +143,13 @@ def _holder(config: Config, parts: _Parts, upstreams: Upstreams, discovery: Disc
 
 
 def _app(
-    config: Config, parts: _Parts, calls: Calls, holder: Holder, upstreams: Upstreams, discovery: Discovery | None
+    config: Config,
+    parts: _Parts,
+    calls: Calls,
+    holder: Holder,
+    results: Results,
+    upstreams: Upstreams,
+    discovery: Discovery | None,
 ) -> web.Application:
     metrics = RouterMetrics(parts.telemetry.registry, parts.nodes)
     fields = Fields(parts.nodes, parts.rng)
@@ -151,7 +161,7 @@ def _app(
         owed=holder.may_ask_cloud,
         clock=time.monotonic,
     )
-    proxy = Proxy(nodes=parts.nodes, holder=holder, tries=tries, rng=parts.rng, clock=time.monotonic)
+    proxy = Proxy(nodes=parts.nodes, holder=holder, tries=tries, results=results, rng=parts.rng, clock=time.monotonic)
     admission = _admission(config)
     routes = Routes(
         config,
@@ -189,7 +199,8 @@ def _app(
         wall=time.time,
     )
     stories = Stories(calls, proxy, parts.nodes, routes.node_for, rim, admission, ways)
-    return create_app(routes, facts, stories, name=config.name, clock=time.monotonic, admission=admission)
+    late = LateResults(results)
+    return create_app(routes, facts, stories, late, name=config.name, clock=time.monotonic, admission=admission)
 
 
 def _admission(config: Config) -> Admission | None:

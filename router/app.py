@@ -17,6 +17,7 @@ from router.calls import Calls
 from router.client_address import Address, parse_address
 from router.config import Config
 from router.facts import Facts
+from router.late_results import LateResults
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.stories import ASKING, Stories
@@ -36,6 +37,7 @@ def create_app(
     routes: Routes,
     facts: Facts,
     stories: Stories,
+    late: LateResults,
     *,
     name: str,
     clock: Callable[[], float],
@@ -49,6 +51,7 @@ def create_app(
     app.add_routes([web.post(route.pattern, handler(route.story)) for route in hot])
     app.add_routes(routes.routes())
     app.add_routes(facts.routes())
+    app.add_routes(late.routes())
     return app
 
 

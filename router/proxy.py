@@ -8,11 +8,14 @@ import random
 import re
 from collections.abc import Callable
 
+import msgspec
+
 from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
 from router.nodes import Nodes
+from router.results import Results
 from router.tries import Call, Trail, Tries, judge
 from runtime.links.escalation.holder import CLOUD_FAILED, Holder, Settled
 from runtime.links.http.upstream import Answer
@@ -36,12 +39,14 @@ class Proxy:
         nodes: Nodes,
         holder: Holder,
         tries: Tries,
+        results: Results,
         rng: random.Random,
         clock: Callable[[], float],
     ) -> None:
         self._nodes = nodes
         self._holder = holder
         self._tries = tries
+        self._results = results
         self._rng = rng
         self._clock = clock
         self._unmarked: set[str] = set()
@@ -141,9 +146,11 @@ class Proxy:
             return _refused(edge)
         settled = self._holder.settled_by(edge)
         if settled is None:
-            return await self._holder.settle(
+            settled = await self._holder.settle(
                 call.request, edge, call.terms, call.deadline, model=call.model, drawn=drawn
             )
+            late = settled.open and self._results.promise(call)
+            return msgspec.structs.replace(settled, late=True) if late else settled
         if call.request.method == "POST":
             self._note_unmarked(edge.headers.get(headers.NODE, ""))
         return settled

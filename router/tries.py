@@ -33,6 +33,7 @@ class Call(msgspec.Struct, frozen=True):
     terms: Terms
     deadline: Deadline
     model: str
+    tenant: str = ""
 
 
 class Judgement(NamedTuple):

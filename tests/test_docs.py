@@ -24,7 +24,6 @@ from contracts.escalation import Reason
 from contracts.manifest import Measured, Measurements, Precision, Preprocess
 from contracts.places import Place
 from contracts.timing import PHASES, TOTAL
-from edge_node.courier import LATE
 from fleet.__main__ import opened
 from fleet.app import create_app as fleet_app
 from fleet.broker import BrokerConfig
@@ -43,6 +42,7 @@ from model_compiler.recipe import Recipe
 from router.__main__ import wired
 from router.proxy import EDGE_BUSY, NO_EDGE, REFUSED
 from runtime.links.escalation.holder import CLOUD_FAILED
+from runtime.links.escalation.late import LATE
 from runtime.links.process.settings import load
 from runtime.links.process.telemetry import Telemetry
 from runtime.serving.answering.answers import UNSETTLED

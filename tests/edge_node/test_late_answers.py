@@ -1,4 +1,4 @@
-"""`GET /v1/answers/{request_id}` over real sockets: whose it is, and names that are none."""
+"""`GET /v1/results/{request_id}` over real sockets: whose it is, and names that are none."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Node:
 
     async def status(self, request_id: str, token: str = "s3cret") -> int:
         sent = {"Authorization": f"Bearer {token}"}
-        async with self._session.get(f"{self._url}/v1/answers/{request_id}", headers=sent) as answer:
+        async with self._session.get(f"{self._url}/v1/results/{request_id}", headers=sent) as answer:
             return answer.status
 
 

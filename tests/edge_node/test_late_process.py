@@ -82,7 +82,7 @@ class Site:
         return httpx.post(f"{self.url}/v1/predict/digits", content=picture(), headers=sent, timeout=20)
 
     def late(self, request_id: str, *, tenant: str = "kiosk") -> httpx.Response:
-        return self.get(f"/v1/answers/{request_id}", **bearer(tenant))
+        return self.get(f"/v1/results/{request_id}", **bearer(tenant))
 
     def get(self, path: str, **sent: str) -> httpx.Response:
         return httpx.get(self.url + path, headers=sent, timeout=20)
@@ -163,7 +163,7 @@ def wait_over_a_kill(site: Site) -> None:
         assert (waiting.status_code, waiting.json()["state"]) == (202, "spooled")
         assert waiting.headers["Foothill-Late"] == "spooled"
         assert site.late(request_id, tenant="shop").status_code == 404
-    assert site.get(f"/v1/answers/{PROMISED[0]}").status_code == 401
+    assert site.get(f"/v1/results/{PROMISED[0]}").status_code == 401
 
 
 def collect(site: Site) -> None:

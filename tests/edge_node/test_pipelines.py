@@ -251,7 +251,7 @@ async def test_callers_from_outside_do_not_see_what_pipelines_wait_for(site: Sit
     assert (await site.ask(Terms(deadline_ms=5000.0, request_id="camera-7"))).late
     answer = await site.upstreams.send(
         site.url,
-        Request("GET", "/v1/answers/camera-7", {}),
+        Request("GET", "/v1/results/camera-7", {}),
         deadline=Deadline.after(5000, now_s=time.monotonic()),
         clock=time.monotonic,
     )

@@ -58,6 +58,7 @@ async def rig() -> AsyncIterator[BuildRig]:
 
     yield build
     for each in made:
+        await each.results.close()
         await each.holder.close()
     await upstreams.close()
     assert [each.in_flight() for each in made] == [0] * len(made)

@@ -21,6 +21,7 @@ from router.fields import Fields
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.proxy import Proxy
+from router.results import Results
 from router.tries import Call, Tries
 from runtime.links.access.hop import sign_hop, verify_hop
 from runtime.links.escalation.holder import Certificates, Holder
@@ -198,8 +199,14 @@ class Rig:
             owed=self.holder.may_ask_cloud,
             clock=time.monotonic,
         )
+        self.results = Results(self.holder, clock=time.monotonic, wall=time.time)
         self.proxy = Proxy(
-            nodes=self.nodes, holder=self.holder, tries=tries, rng=random.Random(1), clock=time.monotonic
+            nodes=self.nodes,
+            holder=self.holder,
+            tries=tries,
+            results=self.results,
+            rng=random.Random(1),
+            clock=time.monotonic,
         )
 
     def _publish(self, audit: Audit) -> None:

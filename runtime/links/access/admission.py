@@ -23,7 +23,7 @@ from runtime.links.http.errors import request_id_of
 
 OPEN = frozenset({"/healthz", "/v2/health/live", "/v2/health/ready"})
 """What probes and load balancers ask: it tells names of models, and takes nothing."""
-_OF_ONE_REQUEST = frozenset({"/v1/route", "/v1/explain", "/v1/answers/{request_id}"})
+_OF_ONE_REQUEST = frozenset({"/v1/route", "/v1/explain", "/v1/results/{request_id}"})
 """Routes without a model in their path whose handlers check it."""
 HOW_TO_ASK = "name the tokens that may call in `auth.tokens_file`, or set `auth.tickets = true`"
 _SCHEME = "bearer "

@@ -23,6 +23,7 @@ from contracts.predictions import with_reason
 from contracts.timing import across_hop, parse_server_timing
 from contracts.topics import STRATUM
 from runtime.links.escalation.clouds import Clouds
+from runtime.links.escalation.late import SPOOLED
 from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
 from runtime.links.process.telemetry import Telemetry
 
@@ -66,6 +67,7 @@ class Settled(msgspec.Struct, frozen=True):
     degraded: bool
     phases: dict[str, float]
     open: bool = False
+    late: bool = False
 
 
 def may_change(status: int) -> bool:
@@ -77,6 +79,7 @@ def outward_headers(settled: Settled) -> dict[str, str]:
     """The headers of `settled` that its holder's caller gets; the holder adds its request id and Server-Timing."""
     return {
         **headers.relayed(settled.answer.headers, headers.RELAYED_OUT),
+        **({headers.LATE: SPOOLED} if settled.late else {}),
         headers.TIER: settled.tier,
         headers.REASON: settled.reason,
         headers.CERTIFIED: str(settled.certified).lower(),
