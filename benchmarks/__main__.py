@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from benchmarks import client, cold_start, machine, mqtt, overload, peers, router, serving
+from benchmarks import client, cold_start, machine, mqtt, overload, peers, proxies, router, serving
 from benchmarks.report import Report, Reports, markdown
 from benchmarks.rounds import FULL, Profile
 from benchmarks.stage import Benchmark, perform
@@ -19,8 +19,8 @@ from benchmarks.stage import Benchmark, perform
 BENCHMARKS: Mapping[str, Benchmark] = {
     module.NAME: module.measure for module in (serving, overload, cold_start, router, client, mqtt)
 }
-ONLY_BY_NAME: Mapping[str, Benchmark] = {peers.NAME: peers.measure}
-"""What needs environments of its own."""
+ONLY_BY_NAME: Mapping[str, Benchmark] = {module.NAME: module.measure for module in (peers, proxies)}
+"""What needs programs that this repository does not bring."""
 _NAMED = {**BENCHMARKS, **ONLY_BY_NAME}
 _NAMES = f"One of {', '.join(_NAMED)}; without it all but {', '.join(ONLY_BY_NAME)}."
 

@@ -1,4 +1,4 @@
-"""A process that only passes requests on, with aiohttp: `python -m benchmarks.bare_proxy URL READY_FILE`.
+"""A process that only passes requests on, with aiohttp: `python -m benchmarks.bare_proxy URL READY_FILE [PORT]`.
 
 What the framework alone costs, beside which the router's cost is told.
 """
@@ -16,7 +16,7 @@ from runtime.links.http.serve import run_loop, serve_app
 _HOP_BY_HOP = frozenset({"connection", "content-length", "date", "host", "server", "transfer-encoding"})
 
 
-async def run(url: str, ready: str) -> None:
+async def run(url: str, ready: str, port: str = "0") -> None:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def relay(request: web.Request) -> web.Response:
@@ -28,8 +28,8 @@ async def run(url: str, ready: str) -> None:
 
         app = web.Application(client_max_size=16 << 20)
         app.router.add_post("/{path:.*}", relay)
-        await serve_app(app, "127.0.0.1", 0, name="bare proxy", ready=lambda bound: tell_ready(ready, bound))
+        await serve_app(app, "127.0.0.1", int(port), name="bare proxy", ready=lambda bound: tell_ready(ready, bound))
 
 
 if __name__ == "__main__":
-    run_loop(run(*sys.argv[1:3]))
+    run_loop(run(*sys.argv[1:4]))
