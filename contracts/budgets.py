@@ -17,18 +17,17 @@ class RetryBudget:
     def __init__(self, *, ratio: float = 0.1, floor_per_s: float = 10.0) -> None:
         self._ratio = ratio
         self._floor = floor_per_s * _WINDOW_S
-        self._deposits: deque[tuple[float, int]] = deque()
+        self._deposits: deque[_Second] = deque()
         self._withdrawals: deque[float] = deque()
         self._deposited = 0
 
     def deposit(self, now_s: float) -> None:
         """Counts one first try."""
-        second = float(int(now_s))
-        if self._deposits and self._deposits[-1][0] == second:
-            self._deposits[-1] = (second, self._deposits[-1][1] + 1)
-        else:
-            self._deposits.append((second, 1))
         self._deposited += 1
+        if self._deposits and now_s < self._deposits[-1].ends_s:
+            self._deposits[-1].count += 1
+            return
+        self._deposits.append(_Second(int(now_s) + 1.0))
         self._forget(now_s)
 
     def withdraw(self, now_s: float) -> bool:
@@ -39,12 +38,27 @@ class RetryBudget:
         self._withdrawals.append(now_s)
         return True
 
+    def seen(self, now_s: float) -> int:
+        """First tries of the last 10 s."""
+        self._forget(now_s)
+        return self._deposited
+
     def balance(self, now_s: float) -> float:
         self._forget(now_s)
         return self._floor + self._ratio * self._deposited - len(self._withdrawals)
 
     def _forget(self, now_s: float) -> None:
-        while self._deposits and self._deposits[0][0] <= now_s - _WINDOW_S:
-            self._deposited -= self._deposits.popleft()[1]
+        while self._deposits and self._deposits[0].ends_s - 1.0 <= now_s - _WINDOW_S:
+            self._deposited -= self._deposits.popleft().count
         while self._withdrawals and self._withdrawals[0] <= now_s - _WINDOW_S:
             self._withdrawals.popleft()
+
+
+class _Second:
+    """The first tries of one second."""
+
+    __slots__ = ("count", "ends_s")
+
+    def __init__(self, ends_s: float) -> None:
+        self.ends_s = ends_s
+        self.count = 1

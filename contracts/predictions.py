@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from contracts.decoding import UNREADABLE
+
+_REASON = b'"reason":'
+_TOLD = re.compile(rb'"reason":("[a-z-]{1,32}")[,}]')
 
 
 class Scored(msgspec.Struct, frozen=True):
@@ -73,6 +77,8 @@ def with_reason(body: bytes, content_type: str, reason: str) -> bytes:
 
     Bodies that are no prediction come back as they are.
     """
+    if content_type == "application/json" and (told := _reason_in(body)) is not None:
+        return b"".join((body[: told.start(1)], msgspec.json.encode(reason), body[told.end(1) :]))
     codec = _CODECS.get(content_type.partition(";")[0].strip().lower())
     if codec is None:
         return body
@@ -83,6 +89,17 @@ def with_reason(body: bytes, content_type: str, reason: str) -> bytes:
     if not isinstance(answer, dict) or "reason" not in answer or answer["reason"] == reason:
         return body
     return codec.encode({**answer, "reason": reason})
+
+
+def _reason_in(body: bytes) -> re.Match[bytes] | None:
+    """Where the reason stands, when that is plain without reading all of it: once, before any object in the object.
+
+    In a string its quotes would be escaped.
+    """
+    if body.count(_REASON) != 1 or not body.startswith(b"{"):
+        return None
+    at = body.index(_REASON)
+    return _TOLD.match(body, at) if body.find(b"{", 1, at) < 0 and body.find(b"[", 1, at) < 0 else None
 
 
 class _Codec(NamedTuple):

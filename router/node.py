@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -24,6 +25,8 @@ PRIOR_MS_PER_MB = 10.0
 LARGE_BYTES = 65_536
 SLOW_START_S, SLOW_START = 10.0, 0.1
 """A node that is back gets a tenth of its share at first, and all of it after so long."""
+LEARN_S = 0.002
+_NEVER = 0.001
 _SURE, _SLOW = 0.9, 0.95
 _LOAD_HALF_LIFE_S = 1.0
 _FAILURE_HALF_LIFE_S = 10.0
@@ -64,6 +67,9 @@ class Node:
         self._changed = changed
         self._others = Fading(half_life_s=_LOAD_HALF_LIFE_S)
         self._failures = Fading(half_life_s=_FAILURE_HALF_LIFE_S)
+        self._well = True
+        """Nothing has failed here for so long that one more success changes nothing."""
+        self._learned_s = -math.inf
         self._margin = Quantile(_SURE)
         self._slow = Quantile(_SLOW, first=3.0)
 
@@ -113,24 +119,39 @@ class Node:
 
     def release(self, ending: Ending, now_s: float) -> None:
         self.in_flight -= 1
+        if ending == "succeeded" and self._well:
+            return
         self._turn(ending, now_s)
         if ending != "abandoned":
             self._failures.measure(1.0 if ending == "failed" else 0.0, now_s)
+            self._well = self.circuit.failing < _NEVER and self.failing(now_s) < _NEVER
             self.settle(now_s)
 
     def note_answer(self, answer: Answer, now_s: float, *, sent_bytes: int = 0, expected_ms: float = 0.0) -> None:
         """Learns from one answer, still counted in `in_flight`: the distance it crossed and the load it reports."""
         told = answer.headers
         total_ms = parse_server_timing(told.get(headers.SERVER_TIMING)).get(TOTAL)
+        load = told.get(headers.LOAD, "")
+        self.learn(answer.hop_ms, total_ms, load, now_s, sent_bytes + len(answer.body), expected_ms)
+
+    def may_learn(self, now_s: float) -> bool:
+        """Of very many answers some teach as much as all."""
+        return now_s >= self._learned_s + LEARN_S
+
+    def learn(
+        self, hop_ms: float, total_ms: float | None, load: str, now_s: float, size_bytes: int, expected_ms: float
+    ) -> None:
+        """From an answer that came after `hop_ms`, of which the node says that it took `total_ms`."""
+        self._learned_s = now_s
         if total_ms is not None:
-            self._note_way(max(0.0, answer.hop_ms - total_ms), sent_bytes + len(answer.body))
-        figures = parse_load(told.get(headers.LOAD))
+            self._note_way(max(0.0, hop_ms - total_ms), size_bytes)
+        figures = parse_load(load)
         if figures:
             self._note_load(figures.get("in_flight", 0.0), figures.get("service_ms", 0.0), now_s)
-        self.limit.observe(answer.hop_ms / 1000.0, self.in_flight, now_s)
+        self.limit.observe(hop_ms / 1000.0, self.in_flight, now_s)
         if expected_ms:
-            self._margin.measure(answer.hop_ms / expected_ms)
-            self._slow.measure(answer.hop_ms / expected_ms)
+            self._margin.measure(hop_ms / expected_ms)
+            self._slow.measure(hop_ms / expected_ms)
         self.settle(now_s)
 
     def settle(self, now_s: float) -> None:

@@ -7,7 +7,7 @@ that is doubted, an audit that was drawn, goes on as `proxy.py` tells it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -19,36 +19,29 @@ from contracts.errors import FoothillError
 from contracts.escalation import Verdict
 from contracts.headers import Terms
 from contracts.predictions import with_reason
-from contracts.timing import TOTAL, across_hop, format_server_timing, parse_server_timing
+from contracts.timing import TOTAL
 from router.answers import settled_answer
 from router.calls import Calls
 from router.fields import Field, Fields
 from router.node import Ending, Node
 from router.nodes import Nodes
 from router.proxy import Proxy
+from router.readings import Reading, Times
 from router.tries import Call, Trail, Tries, judge, share_ms
-from runtime.links.access.hop import sign_hop
-from runtime.links.escalation.holder import Holder, evidence_of
-from runtime.links.http.accounts import CLIENT_GONE, Account, Accounts
+from runtime.links.access.hop import HopSigner
+from runtime.links.escalation.holder import Evidence, Holder
+from runtime.links.http.accounts import CLIENT_GONE, Account, Accounts, Tally
 from runtime.links.http.bodies import too_slow
-from runtime.links.http.exchanges import Body, Clock, Fixed, Known, Outgoing, header_lines
+from runtime.links.http.exchanges import Body, Clock, Known, Outgoing, header_lines
 from runtime.links.http.hot_routes import GiveUp, Turn
 from runtime.links.http.replies import Reply
+from runtime.links.http.reply_forms import KnownReply
 from runtime.links.http.upstream import Answer, Place, Upstreams, UpstreamUnreachable, milliseconds
-from runtime.links.http.wires import TOO_LARGE, Wire
+from runtime.links.http.wires import TOO_LARGE, Pool, Wire
 from runtime.links.process.alarm import Alarm
-from runtime.links.process.few import Few
 
 _VARIED = frozenset(name.lower() for name in (headers.TRACEPARENT, headers.IDEMPOTENCY_KEY))
-_FIXED = (
-    "Content-Type",
-    "Content-Encoding",
-    "Inference-Header-Content-Length",
-    headers.MODEL,
-    headers.DIGEST,
-    headers.STRATUM,
-)
-"""What many of a node's answers say alike, and is passed on."""
+_MOST_LANES = 1024
 
 
 class Way:
@@ -57,7 +50,7 @@ class Way:
     `lines` are the headers that all of them are sent on with, as they go over the wire.
     """
 
-    __slots__ = ("_ways", "field", "first", "lines", "model", "predicts", "request", "terms")
+    __slots__ = ("_ways", "field", "lanes", "lines", "model", "predicts", "request", "tallies", "terms")
 
     def __init__(self, ways: Ways, request: Known, terms: Terms, field: Field) -> None:
         self._ways = ways
@@ -68,7 +61,16 @@ class Way:
         self.predicts = request.target.startswith("/v1/predict/")
         sent = headers.relayed(request.headers, headers.RELAYED_IN) | terms.claim()
         self.lines = header_lines({name: value for name, value in sent.items() if name.lower() not in _VARIED})
-        self.first = f"{request.method} {request.target} HTTP/1.1\r\n"
+        self.lanes: dict[Node, Lane] = {}
+        self.tallies: dict[tuple[str, tuple[str, ...]], Tally] = {}
+
+    def lane(self, node: Node, place: Place) -> Lane:
+        """To a node that these requests did not go to before."""
+        first = f"{self.request.method} {place.prefix}{self.request.target} HTTP/1.1\r\nHost: {place.host}\r\n"
+        if len(self.lanes) >= _MOST_LANES:
+            self.lanes.clear()
+        lane = self.lanes[node] = Lane(place.pool, (first + self.lines).encode("utf-8", "surrogateescape"))
+        return lane
 
     def start(self, body: Body, turn: Turn, begun: Begun | None = None) -> GiveUp | None:
         if len(body) > self._ways.max_body_bytes:
@@ -79,6 +81,13 @@ class Way:
     def expect(self, peek: Callable[[int], bytes], body_bytes: int, turn: Turn) -> Coming | None:
         begun = self._ways.begin(self, turn) if body_bytes <= self._ways.max_body_bytes else None
         return Coming(self._ways, self, turn, begun) if begun is not None else None
+
+
+class Lane(NamedTuple):
+    """The way to one node: its connections, and what all heads begin with that go there."""
+
+    pool: Pool
+    head: bytes
 
 
 class Begun(NamedTuple):
@@ -123,12 +132,22 @@ class Flight:
     """One request at one node: who waits on its wire. It is in flight from `sent_s` on, until it has `ended`."""
 
     __slots__ = (
-        "_ways", "allowed_ms", "began_s", "begun", "body", "ended", "expected_ms", "node", "route_ms", "sent_s", "task",
+        "_ways", "allowed_ms", "began_s", "begun", "body", "drawn", "ended", "expected_ms", "node", "sent_s", "task",
         "turn", "used", "way", "wire",
     )  # fmt: skip
 
     def __init__(
-        self, ways: Ways, way: Way, turn: Turn, body: Body, begun: Begun, began_s: float, node: Node, wire: Wire
+        self,
+        ways: Ways,
+        way: Way,
+        turn: Turn,
+        body: Body,
+        begun: Begun,
+        began_s: float,
+        node: Node,
+        wire: Wire,
+        expected_ms: float,
+        allowed_ms: float,
     ) -> None:
         self._ways = ways
         self.way = way
@@ -139,15 +158,18 @@ class Flight:
         self.node = node
         self.wire = wire
         self.used = wire.used
-        self.sent_s = self.route_ms = self.allowed_ms = self.expected_ms = 0.0
+        self.expected_ms = expected_ms
+        self.allowed_ms = allowed_ms
+        self.sent_s = 0.0
+        self.drawn: bool | None = None
         self.task: asyncio.Task[None] | None = None
         self.ended = False
 
-    def answered(self, reply: Reply) -> None:
+    def answered(self, reply: Reply | KnownReply) -> None:
         self._ways.answered(self, reply)
 
-    def failed(self, reason: str, reply: Reply) -> None:
-        if self.used and not reply.begun:
+    def failed(self, reason: str, *, begun: bool) -> None:
+        if self.used and not begun:
             self._ways.stale(self)
         elif reason == TOO_LARGE:
             self._ways.failed(self, self._told(f"{self.node.identity.url} answered too much."), self._blame())
@@ -203,10 +225,9 @@ class Ways:
         self._holder = holder
         self._upstreams = upstreams
         self._tries = tries
-        self._hop_key = hop_key
+        self._signer = HopSigner(hop_key, "router")
         self._default_deadline_ms = default_deadline_ms
         self._wall = wall
-        self._fixed: Few[tuple[object, ...], Fixed] = Few()
         self._late: Alarm[Flight] = Alarm(Flight.late, clock)
         self.awaited: Alarm[Coming] = Alarm(Coming.late, clock)
         self.accounts = accounts
@@ -239,27 +260,65 @@ class Ways:
         picked = way.field.pick(now_s, left_ms=left_ms, size_bytes=len(body)) if left_ms > 0 else None
         if picked is None:
             return None
-        node = picked.node
-        place = self._place(node)
-        wire = place.pool.take() if place is not None else None
-        if place is None or wire is None:
+        node, expected_ms = picked
+        lane = way.lanes.get(node) or self._lane(way, node)
+        wire = lane.pool.take() if lane is not None else None
+        if lane is None or wire is None:
+            way.lanes.pop(node, None)
             return None
-        flight = Flight(self, way, turn, body, begun, now_s, node, wire)
+        allowed_ms = share_ms(expected_ms, begun.deadline, now_s)
+        head = lane.head + self._own(turn, len(body), allowed_ms)
+        flight = Flight(self, way, turn, body, begun, now_s, node, wire, expected_ms, allowed_ms)
         self._tries.begin()
-        flight.expected_ms = picked.expected_ms
-        flight.allowed_ms = share_ms(flight.expected_ms, begun.deadline, now_s)
-        head = self._head(flight, place)
         node.reserve(now_s)
         self.accounts.in_flight.count += 1
-        self._late.set(flight, now_s + flight.allowed_ms / 1000.0)
+        self._late.set(flight, now_s + allowed_ms / 1000.0)
         flight.sent_s = self.clock()
-        flight.route_ms = (flight.sent_s - now_s) * 1000.0
         wire.ask("POST", head, body, flight)
         return flight.give_up
 
-    def answered(self, flight: Flight, reply: Reply) -> None:
+    def answered(self, flight: Flight, reply: Reply | KnownReply) -> None:
         self._late.clear(flight)
         now_s = self.clock()
+        try:
+            if not (isinstance(reply, KnownReply) and self._known(flight, reply, now_s)):
+                self._weigh(flight, reply, now_s)
+        except Exception as error:  # noqa: BLE001 - nobody else would answer
+            self._refuse(flight, error)
+
+    def _known(self, flight: Flight, reply: KnownReply, now_s: float) -> bool:
+        """An answer that reads like others before it, and stands. False: it is more than that, and nothing is done."""
+        form, values, node = reply.form, reply.values, flight.node
+        reading = form.notes.get(Reading)
+        if reading is None:
+            reading = form.notes[Reading] = Reading(form)
+        times = reading.times(values) if reading.of_node else None
+        if times is None:
+            return False
+        try:
+            confidence = reading.confidence(values)
+        except ValueError:
+            return False
+        terms = flight.begun.terms
+        verdict, drawn = self._holder.glance(confidence, reading.stratum, terms)
+        if verdict.action == "escalate" and not drawn:
+            evidence = Evidence(confidence, reading.stratum, "", "")
+            verdict = self._holder.judge(evidence, terms, flight.begun.deadline, drawn=False).verdict
+        if verdict.action != "accept" or drawn:
+            flight.drawn = drawn
+            return False
+        hop_ms = (now_s - flight.sent_s) * 1000.0
+        if node.may_learn(now_s):
+            sent_bytes = len(flight.body) + len(reply.body)
+            node.learn(
+                hop_ms, times.total_ms, reading.told(headers.LOAD, values), now_s, sent_bytes, flight.expected_ms
+            )
+        node.release("succeeded", now_s)
+        self._tell(flight, reading, reply, times, verdict, hop_ms, now_s)
+        return True
+
+    def _weigh(self, flight: Flight, reply: Reply | KnownReply, now_s: float) -> None:
+        """Any other answer."""
         answer = Answer(reply.status, reply.headers, bytes(reply.body), (now_s - flight.sent_s) * 1000.0)
         judgement = judge(answer.status)
         try:
@@ -267,14 +326,7 @@ class Ways:
                 flight.node.note_answer(answer, now_s, sent_bytes=len(flight.body), expected_ms=flight.expected_ms)
         finally:
             flight.node.release(judgement.ending, now_s)
-        try:
-            kept, drawn = self._kept(flight, answer)
-            if kept is not None:
-                self._tell(flight, answer, kept)
-            else:
-                self._go_on(flight, answer, drawn=drawn)
-        except Exception as error:  # noqa: BLE001 - nobody else would answer
-            self._refuse(flight, error)
+        self._go_on(flight, answer, drawn=flight.drawn)
 
     def failed(self, flight: Flight, error: FoothillError, ending: Ending) -> None:
         self._late.clear(flight)
@@ -315,58 +367,53 @@ class Ways:
         """Of a model that nobody serves no name is counted: callers could make up any number."""
         return self.accounts.account(began_s, way.model if self._nodes.serving(way.model) else "", {})
 
-    def _place(self, node: Node) -> Place | None:
+    def _lane(self, way: Way, node: Node) -> Lane | None:
         try:
-            return self._upstreams.place(node.identity.url)
+            return way.lane(node, self._upstreams.place(node.identity.url))
         except UpstreamUnreachable:
             return None
 
-    def _head(self, flight: Flight, place: Place) -> bytes:
-        """Values of the same width in every request: heads of one length are read faster."""
-        way, request_id, varied = flight.way, flight.turn.request_id, flight.turn.varied
-        first = way.first.replace(" ", " " + place.prefix, 1) if place.prefix else way.first
+    def _own(self, turn: Turn, body_bytes: int, allowed_ms: float) -> bytes:
+        """A request's own end of its head. Values of the same width in every request: heads of one length are read
+        faster."""
+        request_id, varied = turn.request_id, turn.varied
         own = "".join([f"{name}: {value}\r\n" for name, value in varied.items() if name.lower() in _VARIED])
-        mark = sign_hop(self._hop_key, "router", request_id, self._wall())
+        mark = self._signer.sign(request_id, self._wall())
         return (
-            f"{first}Host: {place.host}\r\n{way.lines}{own}Content-Length: {len(flight.body)}\r\n"
-            f"{headers.REQUEST_ID}: {request_id}\r\n{headers.HOP}: {mark}\r\n"
-            f"{headers.DEADLINE_MS}: {milliseconds(flight.allowed_ms)}\r\n\r\n"
+            f"{own}Content-Length: {body_bytes}\r\n{headers.REQUEST_ID}: {request_id}\r\n{headers.HOP}: {mark}\r\n"
+            f"{headers.DEADLINE_MS}: {milliseconds(allowed_ms)}\r\n\r\n"
         ).encode("utf-8", "surrogateescape")
 
-    def _kept(self, flight: Flight, answer: Answer) -> tuple[Verdict | None, bool | None]:
-        """Why an edge answer stands, None where there is more to do; and whether an audit was drawn, None where nobody
-        has drawn yet."""
-        if answer.status != 200 or headers.LOAD not in answer.headers:
-            return None, None
-        evidence, begun = evidence_of(answer), flight.begun
-        verdict, drawn = self._holder.glance(evidence.confidence, evidence.stratum, begun.terms)
-        if verdict.action == "escalate" and not drawn:
-            verdict = self._holder.judge(evidence, begun.terms, begun.deadline, drawn=False).verdict
-        return (verdict if verdict.action == "accept" and not drawn else None), drawn
-
-    def _tell(self, flight: Flight, answer: Answer, verdict: Verdict) -> None:
+    def _tell(
+        self,
+        flight: Flight,
+        reading: Reading,
+        reply: KnownReply,
+        times: Times,
+        verdict: Verdict,
+        hop_ms: float,
+        now_s: float,
+    ) -> None:
         """An edge answer that stands."""
-        told, way = answer.headers, flight.way
-        theirs = across_hop(answer.hop_ms, parse_server_timing(told.get(headers.SERVER_TIMING)))
-        phases_ms = {"route": flight.route_ms, **theirs, TOTAL: (self.clock() - flight.began_s) * 1000.0}
-        own = headers.relayed(told, (headers.NODE, headers.CONFIDENCE))
-        own |= {headers.REQUEST_ID: flight.turn.request_id, headers.SERVER_TIMING: format_server_timing(phases_ms)}
-        body = with_reason(answer.body, told.get("Content-Type", ""), verdict.reason) if way.predicts else answer.body
-        self._end(flight, Outgoing(200, own, body, self._fixed_of(told, verdict)))
-        self.accounts.answered(way.model, verdict.reason, tuple(phases_ms), [tuple(phases_ms.values())], tier="edge")
-
-    def _fixed_of(self, told: Mapping[str, str], verdict: Verdict) -> Fixed:
-        key = (*[told.get(name) for name in _FIXED], verdict.reason, verdict.certified, verdict.degraded)
-        fixed = self._fixed.get(key)
-        if fixed is None:
-            named = headers.relayed(told, _FIXED) | {
-                headers.TIER: "edge",
-                headers.REASON: verdict.reason,
-                headers.CERTIFIED: str(verdict.certified).lower(),
-                headers.DEGRADED: str(verdict.degraded).lower(),
-            }
-            fixed = self._fixed.put(key, Fixed(named))
-        return fixed
+        way = flight.way
+        route_ms = (flight.sent_s - flight.began_s) * 1000.0
+        network_ms = max(0.0, hop_ms - times.total_ms)
+        total_ms = (now_s - flight.began_s) * 1000.0
+        lines = (
+            f"{reading.confidence_line(reply.values)}{headers.REQUEST_ID}: {flight.turn.request_id}\r\n"
+            f"{headers.SERVER_TIMING}: route;dur={route_ms:.3f}, {times.written}, network;dur={network_ms:.3f}, "
+            f"{TOTAL};dur={total_ms:.3f}\r\n"
+        )
+        body = bytes(reply.body)
+        if way.predicts:
+            body = with_reason(body, reading.content_type, verdict.reason)
+        self._end(flight, Outgoing(200, {}, body, reading.fixed(verdict), lines))
+        key = (verdict.reason, reading.phases)
+        tally = way.tallies.get(key)
+        if tally is None:
+            phases = ("route", *reading.phases, "network", TOTAL)
+            tally = way.tallies[key] = self.accounts.tally(way.model, verdict.reason, phases, tier="edge")
+        tally.add((route_ms, *times.phases_ms, network_ms, total_ms))
 
     def _go_on(self, flight: Flight, first: Answer | FoothillError | None, *, drawn: bool | None = None) -> None:
         flight.task = asyncio.create_task(self._finish(flight, first, drawn=drawn))
@@ -391,7 +438,7 @@ class Ways:
         terms = msgspec.structs.replace(flight.begun.terms, request_id=turn.request_id)
         sent = self._calls.marked(request, terms, request.target, flight.body)
         trail = Trail()
-        trail.route_ms = flight.route_ms
+        trail.route_ms = (flight.sent_s - flight.began_s) * 1000.0
         if first is not None:
             trail.tried.add(flight.node.name)
         call = Call(sent, terms, flight.begun.deadline, way.model)

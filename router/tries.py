@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnre
 
 MAX_NODES = 3
 HEDGED_SHARE = 0.02
-_HEDGE_FLOOR_PER_S = 0.2
+_HEDGES_AT_LEAST = 2
+_HEDGE_WINDOW_S = 10.0
 _EXPECTED_FACTOR = 3.0
 _EXPECTED_SLACK_MS = 100.0
 
@@ -111,16 +113,14 @@ class Tries:
         self._fields = fields
         self._upstreams = upstreams
         self._budget = budget
-        self._hedges = RetryBudget(ratio=HEDGED_SHARE, floor_per_s=_HEDGE_FLOOR_PER_S)
+        self._hedged_s: deque[float] = deque()
         self._metrics = metrics
         self._owed = owed
         self._clock = clock
 
     def begin(self) -> None:
         """Counts one first try."""
-        now_s = self._clock()
-        self._budget.deposit(now_s)
-        self._hedges.deposit(now_s)
+        self._budget.deposit(self._clock())
 
     def field(self, call: Call) -> Field:
         return self._fields.of(call.model, call.terms.residency)
@@ -192,11 +192,17 @@ class Tries:
         picked = self._best(call, trail, now_s)
         if picked is None:
             return None
-        if not (self._hedges.withdraw(now_s) and self._budget.withdraw(now_s)):
+        if not (self._may_hedge(now_s) and self._budget.withdraw(now_s)):
             self._metrics.hedge("no-budget")
             return None
+        self._hedged_s.append(now_s)
         self._reserve(picked, trail, now_s)
         return picked
+
+    def _may_hedge(self, now_s: float) -> bool:
+        while self._hedged_s and self._hedged_s[0] <= now_s - _HEDGE_WINDOW_S:
+            self._hedged_s.popleft()
+        return len(self._hedged_s) < _HEDGES_AT_LEAST + HEDGED_SHARE * self._budget.seen(now_s)
 
     async def _ask(self, call: Call, picked: Picked, trail: Trail) -> Answer | None:
         """Sends to a reserved node and releases it, whatever happens."""

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 from typing import Literal, cast
 
 Hop = Literal["router", "node"]
 MAX_SKEW_S = 60.0
+_BLOCK_BYTES = 64
+_IPAD, _OPAD = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 _VALUE = re.compile(r"(router|node);([0-9]{1,12});([0-9a-f]{64})")
+
+
+class HopSigner:
+    """Signs as `sign_hop` does, many requests a second: what they share is hashed once a second.
+
+    HMAC (RFC 2104) is H(key ^ opad, H(key ^ ipad, message)): two hashes that begin alike for every message.
+    """
+
+    def __init__(self, key: bytes, hop: Hop) -> None:
+        key = hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key
+        padded = key.ljust(_BLOCK_BYTES, b"\0")
+        self._hop = hop
+        self._inner = hashlib.sha256(padded.translate(_IPAD))
+        self._outer = hashlib.sha256(padded.translate(_OPAD))
+        self._second = -1
+        self._begun = self._inner
+        self._prefix = ""
+
+    def sign(self, request_id: str, now_s: float) -> str:
+        second = int(now_s)
+        if second != self._second:
+            self._second, self._prefix = second, f"{self._hop};{second};"
+            self._begun = self._inner.copy()
+            self._begun.update(f"{self._hop}\n{second}\n".encode())
+        inner, outer = self._begun.copy(), self._outer.copy()
+        inner.update(request_id.encode())
+        outer.update(inner.digest())
+        return self._prefix + outer.hexdigest()
 
 
 def sign_hop(key: bytes, hop: str, request_id: str, now_s: float) -> str:

@@ -16,7 +16,7 @@ from contracts.timing import TOTAL, format_server_timing
 from runtime.links.http.errors import hidden, refused
 from runtime.links.http.exchanges import Clock, Incoming, Outgoing
 from runtime.links.http.oip_errors import with_error
-from runtime.links.process.telemetry import Labels, Telemetry
+from runtime.links.process.telemetry import InFlight, Labels, Note, Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +136,11 @@ class Accounts:
             phases_ms=account.phases_ms,
         )
 
+    def tally(self, model: str, reason: str, phases: tuple[str, ...], *, tier: str = "") -> Tally:
+        """As `answered`, for very many."""
+        labels = Labels(self._rim.part, self._route, model, tier or self._rim.tier, reason, 200)
+        return Tally(self.in_flight, self._telemetry.tally(labels, phases))
+
     def answered(
         self,
         model: str,
@@ -149,3 +154,18 @@ class Accounts:
         self.in_flight.count -= len(times_ms)
         labels = Labels(self._rim.part, self._route, model, tier or self._rim.tier, reason, 200)
         self._telemetry.observe_all(labels, phases, times_ms)
+
+
+class Tally:
+    """Requests that are answered alike."""
+
+    __slots__ = ("_in_flight", "_note")
+
+    def __init__(self, in_flight: InFlight, note: Note) -> None:
+        self._in_flight = in_flight
+        self._note = note
+
+    def add(self, times_ms: tuple[float, ...]) -> None:
+        """One was answered: the times of the phases."""
+        self._in_flight.count -= 1
+        self._note(times_ms)

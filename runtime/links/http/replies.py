@@ -40,12 +40,12 @@ class Reply:
     more do. All three raise BrokenReply and LargeReply.
 
     `scratch` takes what is not plainly body; it may be everybody's. `reusable`: whether the connection is good for
-    another request, once it is `done`.
+    another request, once it is `done`. `head` are the bytes of its head.
     """
 
     __slots__ = (
         "_body", "_bulk", "_chunked_bytes", "_held", "_max_body_bytes", "_method", "_parser", "_reader", "_scratch",
-        "_tail", "headers", "reusable", "state", "status",
+        "_tail", "head", "headers", "reusable", "state", "status",
     )  # fmt: skip
 
     def __init__(self, method: str, scratch: memoryview, *, max_body_bytes: int) -> None:
@@ -63,11 +63,17 @@ class Reply:
         self.status = 0
         self.headers: CIMultiDict[str] = CIMultiDict()
         self.reusable = False
+        self.head = b""
 
     @property
     def begun(self) -> bool:
         """Whether any byte of it came."""
         return self.state != "head" or bool(self._held) or self.status > 0
+
+    @property
+    def plain(self) -> bool:
+        """Whether its head says how long it is, and that is all there is to it."""
+        return self.reusable and self.state in ("length", "done") and "Transfer-Encoding" not in self.headers
 
     @property
     def done(self) -> bool:
@@ -87,7 +93,7 @@ class Reply:
             if not self._bulk.left:
                 self._body, self.state = self._bulk.body, "done"
         else:
-            self._take(bytes(self._scratch[:count]))
+            self.take(bytes(self._scratch[:count]))
 
     def ended(self) -> None:
         """The other side sends no more."""
@@ -95,7 +101,8 @@ class Reply:
             raise BrokenReply("the connection ended before the answer did")
         self.state = "done"
 
-    def _take(self, data: bytes) -> None:
+    def take(self, data: bytes) -> None:
+        """These bytes came, and lie in no `room` of its own."""
         if self.state == "head":
             data = self._read_heads(self._held + data if self._held else data)
         if not data:
@@ -135,7 +142,7 @@ class Reply:
             self._reader = _Reader()
             self._parser = httptools.HttpResponseParser(self._reader)
             return
-        self.headers = _texts(reader.headers)
+        self.headers, self.head = _texts(reader.headers), head
         self.state = self._ends_by(reader.headers)
         self.reusable = self.state != "to-the-end" and parser.get_http_version() == "1.1" and _stays(self.headers)
 

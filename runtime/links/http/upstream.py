@@ -18,6 +18,7 @@ from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.links.http.exchanges import header_lines
 from runtime.links.http.replies import Reply
+from runtime.links.http.reply_forms import KnownReply
 from runtime.links.http.wires import BUFFER_BYTES, TOO_LARGE, Origin, Pool, Wire
 from runtime.links.process.alarm import Alarm
 
@@ -140,7 +141,7 @@ class Upstreams:
             reason = f"{type(error).__name__} {error}".strip()
             raise UpstreamUnreachable(sending.base_url, sent=False, reason=reason) from error
 
-    async def _ask(self, wire: Wire, sending: _Sending) -> Reply:
+    async def _ask(self, wire: Wire, sending: _Sending) -> Reply | KnownReply:
         used, asking = wire.used, _Asking(wire)
         left_s = sending.left_s()
         head = sending.head + f"{headers.DEADLINE_MS}: {milliseconds(left_s * 1000.0)}\r\n\r\n".encode()
@@ -255,19 +256,19 @@ class _Asking:
     __slots__ = ("_wire", "over", "reply")
 
     def __init__(self, wire: Wire) -> None:
-        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.reply: asyncio.Future[Reply | KnownReply] = asyncio.get_running_loop().create_future()
         self.over = False
         self._wire = wire
 
-    def answered(self, reply: Reply) -> None:
+    def answered(self, reply: Reply | KnownReply) -> None:
         self.over = True
         if not self.reply.done():
             self.reply.set_result(reply)
 
-    def failed(self, reason: str, reply: Reply) -> None:
+    def failed(self, reason: str, *, begun: bool) -> None:
         self.over = True
         if not self.reply.done():
-            self.reply.set_exception(_Broken(reason, begun=reply.begun, large=reason == TOO_LARGE))
+            self.reply.set_exception(_Broken(reason, begun=begun, large=reason == TOO_LARGE))
 
     def late(self) -> None:
         self._wire.give_up()

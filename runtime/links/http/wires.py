@@ -14,6 +14,7 @@ from aiohappyeyeballs import start_connection
 
 from runtime.links.http.exchanges import Body
 from runtime.links.http.replies import BrokenReply, LargeReply, Reply
+from runtime.links.http.reply_forms import Forms, KnownReply
 from runtime.links.process.alarm import Alarm
 
 BUFFER_BYTES = 1 << 18
@@ -35,10 +36,10 @@ class Origin(NamedTuple):
 class Waits(Protocol):
     """Who has asked. One of the two is called, once, and not after `Wire.give_up`."""
 
-    def answered(self, reply: Reply) -> None: ...
+    def answered(self, reply: Reply | KnownReply) -> None: ...
 
-    def failed(self, reason: str, reply: Reply) -> None:
-        """What keeps the answer from being one; `reply` is as far as it came."""
+    def failed(self, reason: str, *, begun: bool) -> None:
+        """What keeps the answer from being one; whether any of it came."""
         ...
 
 
@@ -48,6 +49,7 @@ class Wire(asyncio.BufferedProtocol):
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport | None = None
+        self._method = ""
         self._reply: Reply | None = None
         self._waits: Waits | None = None
         self._lost = False
@@ -55,15 +57,14 @@ class Wire(asyncio.BufferedProtocol):
 
     def ask(self, method: str, head: bytes, body: Body, waits: Waits) -> None:
         """Sends a request. The wire comes back to its pool by itself, when it is good for another one."""
-        self._waits = waits
-        self._reply = Reply(method, self._pool.buffer, max_body_bytes=self._pool.max_body_bytes)
-        if self._transport is None or self.closing:
+        self._method, self._waits, transport = method, waits, self._transport
+        if transport is None or self.closing:
             self._fail(ENDED)
         elif len(body) <= _SMALL_BYTES:
-            self._transport.write(head + body)
+            transport.write(head + body)
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            transport.write(head)
+            transport.write(body)
 
     def give_up(self) -> None:
         """Nobody waits any more: the upstream is told so by the end of its connection."""
@@ -90,41 +91,57 @@ class Wire(asyncio.BufferedProtocol):
         return self._reply.room() if self._reply is not None else self._pool.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        reply = self._reply
+        reply, waits = self._reply, self._waits
         if reply is None:
-            self.close()
-            return
+            if waits is None:
+                self.close()  # nobody has asked
+                return
+            data = bytes(self._pool.buffer[:nbytes])
+            known = self._pool.forms.reply(data) if self._method != "HEAD" else None
+            if known is not None:
+                self._answer(known, stays=True)
+                return
+            reply = self._reply = self._new_reply()
+        else:
+            data = b""
         try:
-            reply.filled(nbytes)
+            if data:
+                reply.take(data)
+            else:
+                reply.filled(nbytes)
         except LargeReply:
             self._fail(TOO_LARGE)
         except BrokenReply as error:
             self._fail(str(error))
         else:
             if reply.done:
-                self._answer(reply)
+                if reply.plain and self._method != "HEAD":
+                    self._pool.forms.learn(reply.head, reply.status, reply.headers)
+                self._answer(reply, stays=reply.reusable)
 
     def eof_received(self) -> None:
-        reply = self._reply
-        if reply is None:
+        if self._waits is None:
             self.close()
             return
+        reply = self._reply or self._new_reply()
         try:
             reply.ended()
         except BrokenReply as error:
             self._fail(str(error))
         else:
-            self._answer(reply)
+            self._answer(reply, stays=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
-        if self._reply is not None:
-            self._fail(str(exc) if exc is not None else ENDED)
+        self._fail(str(exc) if exc is not None else ENDED)
         self._pool.lost(self)
 
-    def _answer(self, reply: Reply) -> None:
+    def _new_reply(self) -> Reply:
+        return Reply(self._method, self._pool.buffer, max_body_bytes=self._pool.max_body_bytes)
+
+    def _answer(self, reply: Reply | KnownReply, *, stays: bool) -> None:
         waits, self._reply, self._waits, self.used = self._waits, None, None, True
-        if reply.reusable and not self.closing and self._sent:
+        if stays and not self.closing and self._sent:
             self._pool.put_back(self)
         else:
             self.close()
@@ -134,8 +151,8 @@ class Wire(asyncio.BufferedProtocol):
     def _fail(self, reason: str) -> None:
         waits, reply, self._reply, self._waits = self._waits, self._reply, None, None
         self.close()
-        if waits is not None and reply is not None:
-            waits.failed(reason, reply)
+        if waits is not None:
+            waits.failed(reason, begun=reply is not None and reply.begun)
 
 
 class Pool:
@@ -161,6 +178,7 @@ class Pool:
         self._idle: deque[Wire] = deque()
         self._open: set[Wire] = set()
         self._turns: deque[asyncio.Future[None]] = deque()
+        self.forms = Forms()
         self.buffer = buffer
         self.max_body_bytes = max_body_bytes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter as Counted
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, repeat
 from typing import Literal, NamedTuple
 
@@ -25,6 +25,10 @@ MAX_MODELS = 64
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _BUCKETS_MS = tuple(1000.0 * bound for bound in _BUCKETS_S)
 _BOUNDS = (*map(str, _BUCKETS_S), "+Inf")
+
+
+Note = Callable[[tuple[float, ...]], None]
+"""Takes the times of one request, in milliseconds, one for each phase."""
 
 
 class Labels(NamedTuple):
@@ -85,6 +89,12 @@ class Telemetry:
         if labels.model not in self._models:
             labels = labels._replace(model=self._bounded(labels.model))
         self._answered.note(labels, phases, times_ms)
+
+    def tally(self, labels: Labels, phases: tuple[str, ...]) -> Note:
+        """Counts answered requests of these labels, one at a time: to be kept by who answers very many."""
+        if labels.model not in self._models:
+            labels = labels._replace(model=self._bounded(labels.model))
+        return self._answered.noting(labels, phases)
 
     def in_flight(self, part: str) -> InFlight:
         """Count with it on the event loop only."""
@@ -155,6 +165,17 @@ class _Answered(Collector):
         if len(noted) >= _AT_ONCE:
             self._count(labels, phases, noted)
             noted.clear()
+
+    def noting(self, labels: Labels, phases: tuple[str, ...]) -> Note:
+        noted = self._noted.setdefault((labels, phases), [])
+
+        def note(times_ms: tuple[float, ...]) -> None:
+            noted.append(times_ms)
+            if len(noted) >= _AT_ONCE:
+                self._count(labels, phases, noted)
+                noted.clear()
+
+        return note
 
     def _count(self, labels: Labels, phases: tuple[str, ...], times_ms: Sequence[tuple[float, ...]]) -> None:
         self._requests[labels] = self._requests.get(labels, 0) + len(times_ms)
