@@ -96,10 +96,10 @@ def _reason_in(body: bytes) -> re.Match[bytes] | None:
 
     In a string its quotes would be escaped.
     """
-    if body.count(_REASON) != 1 or not body.startswith(b"{"):
+    at = body.find(_REASON)
+    if at < 0 or body.find(_REASON, at + 1) > 0 or body.rfind(b"{", 0, at) != 0 or body.find(b"[", 0, at) >= 0:
         return None
-    at = body.index(_REASON)
-    return _TOLD.match(body, at) if body.find(b"{", 1, at) < 0 and body.find(b"[", 1, at) < 0 else None
+    return _TOLD.match(body, at)
 
 
 class _Codec(NamedTuple):

@@ -57,7 +57,7 @@ class Proxy:
         Raises FoothillError when no upstream could answer.
         """
         trail = Trail()
-        self._tries.begin()
+        self._tries.begin(self._clock())
         if call.terms.escalation == "always" and self._holder.may_ask_cloud(call.terms):
             return trail.close(await self._cloud_first(call, trail))
         return trail.close(await self._edge_first(call, trail))

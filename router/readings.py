@@ -22,7 +22,9 @@ TOLD = (
     headers.NODE,
 )
 """What many of a node's answers say alike, and is passed on."""
-_ENTRY = re.compile(rb"([a-z-]{1,32});dur=([0-9]{1,9}(?:\.[0-9]{1,9})?)")
+_ENTRY = re.compile(rb"([a-z-]{1,32});dur=[0-9]{1,9}(\.[0-9]{1,9})?")
+_NUMBERS, _NAMES = b"0123456789.", b"abcdefghijklmnopqrstuvwxyz-;= "
+_LAST = f", {TOTAL};dur=".encode()
 _NETWORK = "network"
 
 
@@ -42,7 +44,7 @@ class Reading:
         "_confidence_at",
         "_fixed",
         "_form",
-        "_match",
+        "_names",
         "_timing_at",
         "content_type",
         "phases",
@@ -54,8 +56,8 @@ class Reading:
         self._at = form.at
         self._confidence_at = form.at.get(headers.CONFIDENCE)
         self._timing_at = form.at.get(headers.SERVER_TIMING)
-        self._fixed: dict[Verdict, Fixed] = {}
-        self._match: re.Pattern[bytes] | None = None
+        self._fixed: dict[str, Fixed] = {}
+        self._names = b""
         told = form.fixed.get(headers.STRATUM, "")
         self.stratum = told if STRATUM.fullmatch(told) else ""
         self.content_type = form.fixed.get("Content-Type", "")
@@ -80,24 +82,18 @@ class Reading:
         return f"{headers.CONFIDENCE}: {values[self._confidence_at].decode('ascii')}\r\n"
 
     def times(self, values: tuple[bytes, ...]) -> Times | None:
-        """None for times that are written otherwise than a node writes them."""
+        """None for times that are written otherwise than a node writes them. Raises ValueError for no number."""
         if self._timing_at is None:
             return None
         written = values[self._timing_at]
-        found = self._match.fullmatch(written) if self._match is not None else None
-        if found is None:
-            if not self._learn(written) or self._match is None:
-                return None
-            found = self._match.fullmatch(written)
-            if found is None:
-                return None
-        *own, total = map(float, found.groups())
-        end = found.start(found.lastindex or 0) - len(f", {TOTAL};dur=")
-        return Times(written[:end].decode("ascii"), tuple(own), total)
+        if written.translate(None, _NUMBERS) != self._names and not self._learn(written):
+            return None
+        *own, total = map(float, written.translate(None, _NAMES).split(b","))
+        return Times(written[: written.rfind(_LAST)].decode("ascii"), tuple(own), total)
 
     def fixed(self, verdict: Verdict) -> Fixed:
         """The headers that all answers of this form, with this verdict, have alike."""
-        fixed = self._fixed.get(verdict)
+        fixed = self._fixed.get(verdict.reason)
         if fixed is None:
             told = headers.relayed(self._form.fixed, TOLD) | {
                 headers.TIER: "edge",
@@ -105,15 +101,15 @@ class Reading:
                 headers.CERTIFIED: str(verdict.certified).lower(),
                 headers.DEGRADED: str(verdict.degraded).lower(),
             }
-            fixed = self._fixed[verdict] = Fixed(told)
+            fixed = self._fixed[verdict.reason] = Fixed(told)
         return fixed
 
     def _learn(self, written: bytes) -> bool:
+        """Takes these phases for those that come again."""
         entries = [_ENTRY.fullmatch(entry) for entry in written.split(b", ")]
         names = [entry.group(1).decode() for entry in entries if entry is not None]
-        if len(names) != len(entries) or len(names) < 2 or names[-1] != TOTAL or len({*names, _NETWORK}) == len(names):
+        once = len({*names, _NETWORK}) == len(names) + 1
+        if len(names) != len(entries) or len(names) < 2 or names[-1] != TOTAL or not once:
             return False
-        number = rb";dur=([0-9]{1,9}(?:\.[0-9]{1,9})?)"
-        self._match = re.compile(b", ".join(re.escape(name.encode()) + number for name in names))
-        self.phases = tuple(names[:-1])
+        self._names, self.phases = written.translate(None, _NUMBERS), tuple(names[:-1])
         return True

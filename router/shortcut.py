@@ -16,7 +16,7 @@ from contracts import headers
 from contracts.circuits import blames
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from contracts.escalation import Verdict
+from contracts.escalation import NO_CLOUD, Verdict
 from contracts.headers import Terms
 from contracts.predictions import with_reason
 from contracts.timing import TOTAL
@@ -32,7 +32,7 @@ from runtime.links.access.hop import HopSigner
 from runtime.links.escalation.holder import Evidence, Holder
 from runtime.links.http.accounts import CLIENT_GONE, Account, Accounts, Tally
 from runtime.links.http.bodies import too_slow
-from runtime.links.http.exchanges import Body, Clock, Known, Outgoing, header_lines
+from runtime.links.http.exchanges import Body, Clock, Known, Outgoing, Varied, header_lines
 from runtime.links.http.hot_routes import GiveUp, Turn
 from runtime.links.http.replies import Reply
 from runtime.links.http.reply_forms import KnownReply
@@ -198,6 +198,10 @@ class Flight:
         return FoothillError("upstream_failed", message)
 
 
+def _own_lines(varied: Varied) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in varied.items() if name.lower() in _VARIED])
+
+
 class Ways:
     """One route's. `clock` is monotonic, `wall` unix time, both in seconds."""
 
@@ -269,7 +273,7 @@ class Ways:
         allowed_ms = share_ms(expected_ms, begun.deadline, now_s)
         head = lane.head + self._own(turn, len(body), allowed_ms)
         flight = Flight(self, way, turn, body, begun, now_s, node, wire, expected_ms, allowed_ms)
-        self._tries.begin()
+        self._tries.begin(now_s)
         node.reserve(now_s)
         self.accounts.in_flight.count += 1
         self._late.set(flight, now_s + allowed_ms / 1000.0)
@@ -292,28 +296,30 @@ class Ways:
         reading = form.notes.get(Reading)
         if reading is None:
             reading = form.notes[Reading] = Reading(form)
-        times = reading.times(values) if reading.of_node else None
-        if times is None:
-            return False
         try:
+            times = reading.times(values) if reading.of_node else None
             confidence = reading.confidence(values)
         except ValueError:
             return False
+        if times is None:
+            return False
         terms = flight.begun.terms
         verdict, drawn = self._holder.glance(confidence, reading.stratum, terms)
-        if verdict.action == "escalate" and not drawn:
+        if verdict.action == "escalate" and not drawn and not self._holder.may_ask_cloud(terms):
+            verdict = NO_CLOUD
+        elif verdict.action == "escalate" and not drawn:
             evidence = Evidence(confidence, reading.stratum, "", "")
             verdict = self._holder.judge(evidence, terms, flight.begun.deadline, drawn=False).verdict
         if verdict.action != "accept" or drawn:
             flight.drawn = drawn
             return False
         hop_ms = (now_s - flight.sent_s) * 1000.0
-        if node.may_learn(now_s):
-            sent_bytes = len(flight.body) + len(reply.body)
-            node.learn(
-                hop_ms, times.total_ms, reading.told(headers.LOAD, values), now_s, sent_bytes, flight.expected_ms
-            )
-        node.release("succeeded", now_s)
+        try:
+            if node.may_learn(now_s):
+                load, size_bytes = reading.told(headers.LOAD, values), len(flight.body) + len(reply.body)
+                node.learn(hop_ms, times.total_ms, load, now_s, size_bytes, flight.expected_ms)
+        finally:
+            node.release("succeeded", now_s)
         self._tell(flight, reading, reply, times, verdict, hop_ms, now_s)
         return True
 
@@ -377,7 +383,7 @@ class Ways:
         """A request's own end of its head. Values of the same width in every request: heads of one length are read
         faster."""
         request_id, varied = turn.request_id, turn.varied
-        own = "".join([f"{name}: {value}\r\n" for name, value in varied.items() if name.lower() in _VARIED])
+        own = _own_lines(varied) if varied else ""
         mark = self._signer.sign(request_id, self._wall())
         return (
             f"{own}Content-Length: {body_bytes}\r\n{headers.REQUEST_ID}: {request_id}\r\n{headers.HOP}: {mark}\r\n"

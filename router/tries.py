@@ -118,9 +118,9 @@ class Tries:
         self._owed = owed
         self._clock = clock
 
-    def begin(self) -> None:
+    def begin(self, now_s: float) -> None:
         """Counts one first try."""
-        self._budget.deposit(self._clock())
+        self._budget.deposit(now_s)
 
     def field(self, call: Call) -> Field:
         return self._fields.of(call.model, call.terms.residency)

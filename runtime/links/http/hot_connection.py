@@ -19,6 +19,7 @@ from runtime.links.http.framing import Framing
 from runtime.links.http.heads import Alike, Head
 from runtime.links.http.hot_request import Deliver, HotRequest
 from runtime.links.http.hot_routes import Coming, GiveUp, Hot, HotRoutes, Shortcut, Turn
+from runtime.links.http.outbox import Outbox
 from runtime.links.http.request_ids import RequestIds
 from runtime.links.process.alarm import Alarm
 
@@ -59,6 +60,7 @@ class HotConnection:
         ids: RequestIds,
         buffer: memoryview,
         lingering: Alarm[asyncio.Transport],
+        outbox: Outbox,
         *,
         theirs: Callable[[bytes], None],
         busy: Callable[[bool], None],
@@ -68,12 +70,13 @@ class HotConnection:
         self._transport = transport
         self._date = date
         self._ids = ids
-        self._theirs = theirs
+        self._hand_over = theirs
         self._busy = busy
         self._loop = loop
         self._buffer = buffer
         self._remote = _address(transport)
         self._lingering = lingering
+        self._outbox = outbox
         self._framing = Framing()
         self._owner: Literal["", "ours", "theirs", "theirs for good"] = ""
         self._left = 0
@@ -299,8 +302,14 @@ class HotConnection:
     def _fail(self, request: Alike | HotRequest) -> None:
         """A defect ends its connection."""
         log.exception("%s %s failed", request.method, request.target)
+        self._outbox.flush()
         self._transport.close()
         self._busy(False)
+
+    def _theirs(self, data: bytes) -> None:
+        """They write to the same connection."""
+        self._outbox.flush()
+        self._hand_over(data)
 
     def _done(self, answer: Outgoing) -> None:
         self._give_up, self._answered = None, True
@@ -324,8 +333,9 @@ class HotConnection:
             return
         head = rendered(answer, self._date.now())
         if len(answer.body) <= _SMALL_BYTES:
-            self._transport.write(head + answer.body)
+            self._outbox.write(self._transport, head + answer.body)
         else:
+            self._outbox.flush()
             self._transport.write(head)
             self._transport.write(answer.body)
 

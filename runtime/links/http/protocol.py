@@ -18,6 +18,7 @@ from runtime.links.http.date import HttpDate
 from runtime.links.http.errors import error_response
 from runtime.links.http.hot_connection import HotConnection
 from runtime.links.http.hot_routes import HOT_ROUTES, HotRoutes
+from runtime.links.http.outbox import Outbox
 from runtime.links.http.request_ids import RequestIds
 from runtime.links.process.alarm import Alarm
 
@@ -55,6 +56,7 @@ class _Server(web.Server):
         self.date = HttpDate()
         self.ids = RequestIds()
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self.outbox = Outbox()
         self.lingering: Alarm[asyncio.Transport] = Alarm(lambda transport: transport.close())
 
     def __call__(self) -> Any:
@@ -122,6 +124,7 @@ class _Protocol(web.RequestHandler):
                 self._server.ids,
                 self._server.buffer,
                 self._server.lingering,
+                self._server.outbox,
                 theirs=super().data_received,
                 busy=self._note_busy,
                 loop=self._loop,
@@ -170,6 +173,7 @@ class _Protocol(web.RequestHandler):
         if self._handler_waiter is not None and not self._handler_waiter.done():
             self._handler_waiter.set_result(None)
         if self._close and self.transport is not None:
+            self._server.outbox.flush()
             self.transport.close()
 
     def handle_error(

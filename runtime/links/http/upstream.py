@@ -17,6 +17,7 @@ from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.links.http.exchanges import header_lines
+from runtime.links.http.outbox import Outbox
 from runtime.links.http.replies import Reply
 from runtime.links.http.reply_forms import KnownReply
 from runtime.links.http.wires import BUFFER_BYTES, TOO_LARGE, Origin, Pool, Wire
@@ -84,7 +85,8 @@ class Upstreams:
         self._max_body_bytes = max_body_bytes
         self._connect_timeout_s = connect_timeout_s
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
-        self._idle: Alarm[Wire] = Alarm(Wire.close)
+        self._outbox = Outbox()
+        self._idle: Alarm[Pool] = Alarm(Pool.close_idle)
         self._deadlines: Alarm[_Asking] = Alarm(_Asking.late)
         self._places: dict[str, Place] = {}
         self._pools: dict[Origin, Pool] = {}
@@ -189,6 +191,7 @@ class Upstreams:
                 max_body_bytes=self._max_body_bytes,
                 limit=_CONNECTIONS_PER_ORIGIN,
                 idle=self._idle,
+                outbox=self._outbox,
             )
         return Place(
             self._pools[origin], asked.host_port_subcomponent or "", asked.raw_path if asked.raw_path != "/" else ""

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, cast
 from aiohappyeyeballs import start_connection
 
 from runtime.links.http.exchanges import Body
+from runtime.links.http.outbox import Outbox
 from runtime.links.http.replies import BrokenReply, LargeReply, Reply
 from runtime.links.http.reply_forms import Forms, KnownReply
 from runtime.links.process.alarm import Alarm
@@ -54,6 +55,7 @@ class Wire(asyncio.BufferedProtocol):
         self._waits: Waits | None = None
         self._lost = False
         self.used = False
+        self.idle_since_s = 0.0
 
     def ask(self, method: str, head: bytes, body: Body, waits: Waits) -> None:
         """Sends a request. The wire comes back to its pool by itself, when it is good for another one."""
@@ -61,7 +63,7 @@ class Wire(asyncio.BufferedProtocol):
         if transport is None or self.closing:
             self._fail(ENDED)
         elif len(body) <= _SMALL_BYTES:
-            transport.write(head + body)
+            self._pool.outbox.write(transport, head + body)
         else:
             transport.write(head)
             transport.write(body)
@@ -168,16 +170,19 @@ class Pool:
         *,
         max_body_bytes: int,
         limit: int,
-        idle: Alarm[Wire],
+        idle: Alarm[Pool],
+        outbox: Outbox,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._origin = origin
         self._limit = limit
         self._idle_alarm = idle
+        self.outbox = outbox
         self._clock = clock
         self._idle: deque[Wire] = deque()
         self._open: set[Wire] = set()
         self._turns: deque[asyncio.Future[None]] = deque()
+        self._watched = False
         self.forms = Forms()
         self.buffer = buffer
         self.max_body_bytes = max_body_bytes
@@ -191,7 +196,6 @@ class Pool:
         """One that is open and has nothing to do; None where there is none. Ask with it, or put it back."""
         while self._idle:
             wire = self._idle.pop()
-            self._idle_alarm.clear(wire)
             if not wire.closing:
                 return wire
         return None
@@ -215,13 +219,25 @@ class Pool:
         return wire
 
     def put_back(self, wire: Wire) -> None:
+        wire.idle_since_s = self._clock()
         self._idle.append(wire)
-        self._idle_alarm.set(wire, self._clock() + _IDLE_S)
-        self._next_turn()
+        if not self._watched:
+            self._watched = True
+            self._idle_alarm.set(self, wire.idle_since_s + _IDLE_S)
+        if self._turns:
+            self._next_turn()
+
+    def close_idle(self) -> None:
+        """Those that have had nothing to do for so long; the first in line has waited longest."""
+        now_s, self._watched = self._clock(), False
+        while self._idle and self._idle[0].idle_since_s + _IDLE_S <= now_s:
+            self._idle.popleft().close()
+        if self._idle:
+            self._watched = True
+            self._idle_alarm.set(self, self._idle[0].idle_since_s + _IDLE_S)
 
     def lost(self, wire: Wire) -> None:
         self._open.discard(wire)
-        self._idle_alarm.clear(wire)
         if wire in self._idle:
             self._idle.remove(wire)
         self._next_turn()

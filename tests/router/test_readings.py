@@ -1,0 +1,68 @@
+"""Answers of a known form: the times as any parser reads them, or none."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from contracts import headers
+from contracts.timing import PHASES, parse_server_timing
+from router.readings import Reading
+from runtime.links.http.reply_forms import Form
+
+HEAD = "HTTP/1.1 200 OK\r\nServer-Timing: x\r\nFoothill-Confidence: 0.5\r\nFoothill-Load: in_flight=1\r\n\r\n"
+
+
+def reading() -> Reading:
+    told = CIMultiDict({headers.SERVER_TIMING: "x", headers.CONFIDENCE: "0.5", headers.LOAD: "in_flight=1"})
+    return Reading(Form(HEAD.encode(), told))
+
+
+def values(timing: str, confidence: str = "0.5") -> tuple[bytes, ...]:
+    return timing.encode(), confidence.encode(), b"in_flight=1"
+
+
+own = st.lists(st.sampled_from([phase for phase in PHASES if phase != "network"]), unique=True, min_size=1, max_size=6)
+
+
+@given(st.lists(st.tuples(own, st.floats(0, 1e6)), min_size=1, max_size=5))
+def test_times_are_read_as_the_parser_reads_them(drawn: list[tuple[list[str], float]]) -> None:
+    one = reading()
+    for phases, ms in drawn:
+        written = ", ".join(f"{phase};dur={ms:.3f}" for phase in [*phases, "total"])
+        times = one.times(values(written))
+        parsed = parse_server_timing(written)
+        assert times is not None
+        assert dict(zip(one.phases, times.phases_ms, strict=True)) | {"total": times.total_ms} == parsed
+        assert f"{times.written}, total;dur={ms:.3f}" == written
+
+
+@pytest.mark.parametrize(
+    "timing",
+    ["x", "total;dur=1", "infer;dur=1, total", "infer;dur=1", "total;dur=1, infer;dur=1", "infer;dur=1,total;dur=2",
+     "network;dur=1, total;dur=2", "infer;dur=1, infer;dur=1, total;dur=2", "infer;dur=-1, total;dur=2",
+     "infer;dur=1e9, total;dur=2", "infer;dur=.5, total;dur=2"],
+)  # fmt: skip
+def test_times_that_no_node_writes_are_left_to_the_long_way(timing: str) -> None:
+    assert reading().times(values(timing)) is None
+
+
+@given(st.text(st.sampled_from("0123456789.,;=durinfetoal "), max_size=40))
+def test_anything_like_times_is_read_rightly_or_not_at_all(noise: str) -> None:
+    one = reading()
+    assert one.times(values("infer;dur=1.5, total;dur=2.5")) is not None
+    for timing in (noise, f"infer;dur={noise}, total;dur=2.5"):
+        try:
+            times = one.times(values(timing))
+        except ValueError:
+            continue
+        if times is not None:
+            assert parse_server_timing(timing)["total"] == times.total_ms
+
+
+def test_a_confidence_that_is_no_number_is_not_read() -> None:
+    with pytest.raises(ValueError, match="sure"):
+        reading().confidence(values("x", "sure"))
+    assert reading().confidence(values("x", "0.25")) == 0.25
