@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,15 +22,15 @@ from contracts.messages import Audit
 from contracts.tickets import Limits
 from router.app import Routes, create_app
 from router.calls import Calls
-from router.client_address import parse_networks
 from router.config import Config, TicketConfig
 from router.discovery import Discovery
 from router.facts import Facts
 from router.fields import Fields
-from router.geo import Geo
 from router.late_results import LateResults
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
+from router.places.client_address import parse_networks
+from router.places.geo import Geo
 from router.proxy import Proxy
 from router.results import Results
 from router.shortcut import Ways
@@ -81,7 +82,6 @@ async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Appl
         upstreams = Upstreams(connect_to=config.connect_to, ssl=own_context(config.tls))
         closing.push_async_callback(upstreams.close)
         geo = Geo.open(config.geoip_database)
-        closing.callback(geo.close)
         discovery = _discovery(config, parts, upstreams)
         holder = _holder(config, parts, upstreams, discovery)
         closing.push_async_callback(holder.close)
@@ -97,6 +97,7 @@ async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Appl
         results = Results(holder, clock=time.monotonic, wall=time.time)
         closing.push_async_callback(results.close)
         app = _app(config, parts, calls, holder, results, upstreams, discovery)
+        app.cleanup_ctx.append(_following(geo))
         if discovery is not None:
             app.cleanup_ctx.append(_discovering(discovery))
         yield app
@@ -235,6 +236,17 @@ def _discovering(discovery: Discovery) -> Callable[[web.Application], AsyncItera
         await discovery.start()
         yield
         await discovery.stop()
+
+    return life
+
+
+def _following(geo: Geo) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def life(_: web.Application) -> AsyncIterator[None]:
+        following = asyncio.create_task(geo.follow())
+        yield
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
 
     return life
 

@@ -11,15 +11,18 @@ from contracts import headers
 from contracts.errors import FoothillError
 from contracts.headers import Terms
 from contracts.leases import RouteRequest
+from contracts.places import Place
 from router import explain, leases
 from router.answers import decoded, json_answer
 from router.calls import Calls
-from router.client_address import Address, parse_address
 from router.config import Config
 from router.facts import Facts
 from router.late_results import LateResults
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
+from router.places.client_address import parse_address
+from router.places.located import Caller
+from router.places.round_trips import RoundTrips
 from router.stories import ASKING, Stories
 from router.tickets import Tickets
 from runtime.links.access.admission import Admission, admission_middleware
@@ -75,6 +78,7 @@ class Routes:
         self._calls = calls
         self._holder = holder
         self._nodes = nodes
+        self._round_trips = RoundTrips()
         self._metrics = metrics
         self._rng = rng
         self._clock = clock
@@ -89,59 +93,92 @@ class Routes:
         asked = decoded(await self._calls.read_question(incoming, deadline), RouteRequest)
         grant = grant_of(request)
         grant.check_model(asked.model)
-        place = asked.place or self._calls.place(self._calls.address(incoming))
+        caller = self._calls.caller(self._calls.address(incoming), asked.place)
+        self._note(caller, asked)
         lease = leases.give(
             asked,
             terms,
-            place,
+            caller,
             self._nodes,
+            self._round_trips,
             cloud=self._config.cloud_urls[0] if self._holder.may_ask_cloud(terms) else "",
             ttl_s=self._config.lease_ttl_s,
             now_s=self._clock(),
             rng=self._rng,
         )
-        self._metrics.lease(placed=place is not None)
+        self._metrics.lease(placed=caller.place is not None)
         return json_answer(self._tickets.attach(lease, terms, tenant=grant.tenant) if self._tickets else lease)
 
     def node_for(self, request: Incoming, terms: Terms) -> str | None:
         """The URL of the best node for the place of a caller; None where none is in reach."""
-        place = self._calls.place(self._calls.address(request))
-        model = request.params["model"]
-        ranked = leases.ranking(model, terms, place, self._nodes, now_s=self._clock(), rng=self._rng)
+        caller = self._calls.caller(self._calls.address(request), None)
+        ranked = leases.ranking(
+            request.params["model"],
+            terms,
+            caller,
+            self._nodes,
+            self._round_trips,
+            now_s=self._clock(),
+            rng=self._rng,
+        )
         if not ranked:
             return None
-        self._metrics.lease(placed=place is not None)
+        self._metrics.lease(placed=caller.place is not None)
         return ranked[0].node.identity.url
 
     async def explain(self, request: web.Request) -> web.Response:
-        """Why a caller would go where: `?model=M[&ip=ADDRESS][&residency=REGION,…]`."""
+        """Why a caller would go where: `?model=M[&ip=ADDRESS][&lat=LAT&lon=LON][&residency=REGION,…]`."""
         model = request.query.get("model", "")
         if not model:
             raise FoothillError("bad_request", "Name a model: GET /v1/explain?model=digits&ip=192.0.2.7.")
         grant_of(request).check_model(model)
-        address = self._asked_address(request)
         asked = request.query.get("residency", "")
         residency = headers.parse_terms({headers.RESIDENCY: asked}).residency if asked else ()
-        place = self._calls.place(address)
+        caller = self._asked_caller(request)
+        located = caller.located
         return json_answer(
             explain.Explanation(
                 model=model,
                 router=self._config.name,
                 router_region=self._config.region,
-                address=str(address or ""),
-                place=place,
+                address=str(caller.address or ""),
+                place=caller.place,
+                place_error_km=located.error_km if located else None,
+                place_source=located.source if located else "",
                 residency=residency,
                 cloud=self._holder.may_ask_cloud(Terms(residency=residency)),
                 cloud_region=self._config.cloud_region,
-                candidates=explain.candidates(self._nodes, model, residency, place, self._clock()),
+                candidates=explain.candidates(self._nodes, model, residency, caller, self._round_trips, self._clock()),
                 unidentified=tuple(self._nodes.unidentified()),
             )
         )
 
-    def _asked_address(self, request: web.Request) -> Address | None:
-        if "ip" not in request.query:
-            return self._calls.address(Through(request))
-        address = parse_address(request.query["ip"])
-        if address is None:
-            raise FoothillError("bad_request", f"ip={request.query['ip'][:80]!r} is not an IP address.")
-        return address
+    def _note(self, caller: Caller, asked: RouteRequest) -> None:
+        if asked.measured_ms:
+            known = (node.name for node in self._nodes.all())
+            self._round_trips.note(caller.address, asked.measured_ms, known)
+
+    def _asked_caller(self, request: web.Request) -> Caller:
+        """Who is asked about: the address and the place that are named, else whoever asks. At a named place without an
+        address nobody stands, so that no network's round trips count."""
+        place = _asked_place(request)
+        if "ip" in request.query:
+            address = parse_address(request.query["ip"])
+            if address is None:
+                raise FoothillError("bad_request", f"ip={request.query['ip'][:80]!r} is not an IP address.")
+            return self._calls.caller(address, place)
+        return self._calls.caller(None if place else self._calls.address(Through(request)), place)
+
+
+def _asked_place(request: web.Request) -> Place | None:
+    told = request.query.get("lat"), request.query.get("lon")
+    if told == (None, None):
+        return None
+    try:
+        return Place(float(told[0] or ""), float(told[1] or ""))
+    except ValueError as error:
+        raise FoothillError(
+            "bad_request",
+            f"lat={str(told[0])[:40]!r} and lon={str(told[1])[:40]!r} are no place: give both, in degrees, latitude in "
+            "-90..90 and longitude in -180..180.",
+        ) from error

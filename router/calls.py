@@ -10,8 +10,9 @@ from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.headers import Terms
 from contracts.places import Place
-from router.client_address import Address, Network, client_address
-from router.geo import Geo
+from router.places.client_address import Address, Network, client_address
+from router.places.geo import Geo
+from router.places.located import Caller, Located
 from router.tries import Call
 from runtime.links.access.grants import ANYBODY
 from runtime.links.access.hop import sign_hop
@@ -77,8 +78,10 @@ class Calls:
         return Request(request.method, path, sent, bytes(body))
 
     def address(self, request: Incoming) -> Address | None:
-        told = request.headers.getall("X-Forwarded-For", ())
-        return client_address(request.remote, list(told), self._trusted)
+        told, told_too = (request.headers.getall(name, ()) for name in ("X-Forwarded-For", "Forwarded"))
+        return client_address(request.remote, list(told), self._trusted, list(told_too))
 
-    def place(self, address: Address | None) -> Place | None:
-        return self._geo.place(address)
+    def caller(self, address: Address | None, place: Place | None) -> Caller:
+        """Who calls from `address`, and is at `place` by its own account; None asks GeoIP."""
+        located = Located(place, 0.0, "caller") if place is not None else self._geo.locate(address)
+        return Caller(address, located)

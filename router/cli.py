@@ -49,13 +49,15 @@ def run(
 def explain(
     model: Annotated[str, typer.Argument(help="The logical model, for example digits.")],
     ip: Annotated[str, typer.Option(help="The client's address; yours without it.")] = "",
+    lat: Annotated[float | None, typer.Option(help="The client's latitude, in degrees; with --lon.")] = None,
+    lon: Annotated[float | None, typer.Option(help="The client's longitude, in degrees; with --lat.")] = None,
     residency: Annotated[str, typer.Option(help="Regions the request must stay in, separated by commas.")] = "",
     url: Annotated[str, typer.Option(help="The router.")] = "http://127.0.0.1:8080",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show every node with its score, or with what speaks against it."""
-    wanted = {"model": model, "ip": ip, "residency": residency}
-    query = urlencode({name: value for name, value in wanted.items() if value})
+    wanted = {"model": model, "ip": ip, "lat": lat, "lon": lon, "residency": residency}
+    query = urlencode({name: value for name, value in wanted.items() if value not in ("", None)})
     answer = asyncio.run(_get(url, f"/v1/explain?{query}"))
     if answer.status != 200:
         _fail(_told(answer), 1)
@@ -84,10 +86,9 @@ async def _get(url: str, path: str) -> Answer:
 
 
 def _show(found: Explanation) -> None:
-    place = f"{found.place.lat:.2f}, {found.place.lon:.2f}" if found.place else "unknown place, so by load alone"
     console = Console()
-    console.print(f"{found.model} for {found.address or 'nobody'} ({place}), asked of {found.router}")
-    table = Table("node", "region", "lease ms", "proxied ms", "queue", "against it", box=SIMPLE)
+    console.print(f"{found.model} for {found.address or 'nobody'} ({_place(found)}), asked of {found.router}")
+    table = Table("node", "region", "round trip", "lease ms", "proxied ms", "queue", "against it", box=SIMPLE)
     table.columns[0].no_wrap = True
     for each in found.candidates:
         table.add_row(*_row(each))
@@ -99,11 +100,28 @@ def _show(found: Explanation) -> None:
         console.print(f"without a verified identity: {', '.join(found.unidentified)}")
 
 
+def _place(found: Explanation) -> str:
+    if found.place is None:
+        return "unknown place, so by load alone"
+    near = f"{found.place.lat:.2f}, {found.place.lon:.2f}"
+    if found.place_source == "caller":
+        return f"{near} as told"
+    return f"{near} by GeoIP, give or take {found.place_error_km or 0:.0f} km"
+
+
+def _round_trip(each: Candidate) -> str:
+    expected = f"{each.prior_rtt_ms:.1f} ms" if each.prior_rtt_ms is not None else "unknown"
+    if each.measured_rtt_ms is None:
+        return expected
+    return f"{expected}, {each.samples} measured {each.measured_rtt_ms:.1f} ms"
+
+
 def _row(each: Candidate) -> tuple[str, ...]:
     against = sorted({reason for reason in (each.leased_refusal, each.proxied_refusal) if reason})
     return (
         each.node,
         each.region,
+        _round_trip(each),
         f"{each.leased.total_ms:.1f}",
         f"{each.proxied.total_ms:.1f}",
         f"{each.leased.waiting:.1f} x {each.leased.service_ms:.1f} ms",

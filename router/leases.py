@@ -6,9 +6,11 @@ import random
 
 from contracts.headers import Terms
 from contracts.leases import Lease, LeasedNode, RouteRequest
-from contracts.places import Place, prior_rtt_ms
+from contracts.places import prior_rtt_ms
 from router.node import Node
 from router.nodes import Nodes
+from router.places.located import Caller
+from router.places.round_trips import RoundTrips, prefix_of
 from router.selection import Distance, Query, Ranked, rank
 
 MAX_CANDIDATES = 16
@@ -19,42 +21,57 @@ CLOUD_ALONE_TTL_S = 2.0
 def give(
     asked: RouteRequest,
     terms: Terms,
-    place: Place | None,
+    caller: Caller,
     nodes: Nodes,
+    round_trips: RoundTrips,
     *,
     cloud: str,
     ttl_s: float,
     now_s: float,
     rng: random.Random,
 ) -> Lease:
-    """The lease for a caller at `place` (None: nobody knows, so load alone ranks). `cloud` is "" where it is closed.
+    """The lease for a caller; one whose place nobody knows is ranked by load alone. `cloud` is "" where it is closed.
 
     With a cloud a model that no node has gets a lease with the cloud alone: a router knows what nodes serve, and not
     what the cloud does, which answers `model_not_found` itself where it must.
     Raises FoothillError `model_not_found`, `residency_denied` or `unavailable` when there is nowhere to go.
     """
-    ranked = ranking(asked.model, terms, place, nodes, now_s=now_s, rng=rng)
+    ranked = ranking(asked.model, terms, caller, nodes, round_trips, now_s=now_s, rng=rng)
     if not ranked and not cloud:
         raise nodes.nowhere(asked.model, terms.residency)
     count = min(max(asked.candidates, 1), MAX_CANDIDATES)
     leased = tuple(_leased(each) for each in ranked[:count])
     lasts_s = ttl_s if leased else min(ttl_s, CLOUD_ALONE_TTL_S)
-    return Lease(model=asked.model, nodes=leased, cloud=cloud, ttl_s=lasts_s, place=place)
+    return Lease(model=asked.model, nodes=leased, cloud=cloud, ttl_s=lasts_s, place=caller.place)
 
 
 def ranking(
-    model: str, terms: Terms, place: Place | None, nodes: Nodes, *, now_s: float, rng: random.Random
+    model: str,
+    terms: Terms,
+    caller: Caller,
+    nodes: Nodes,
+    round_trips: RoundTrips,
+    *,
+    now_s: float,
+    rng: random.Random,
 ) -> list[Ranked]:
-    """Nodes that a caller at `place` can reach by itself, best first."""
+    """Nodes that a caller can reach by itself, best first."""
     query = Query(model, terms.residency, public_only=True)
-    return rank(nodes.serving(model), query, distance_from(place), now_s, rng)
+    return rank(nodes.serving(model), query, distance_from(caller, round_trips), now_s, rng)
 
 
-def distance_from(place: Place | None) -> Distance:
-    """Round trip from a place to a node, in ms; 0 for all from nowhere, so that distance decides nothing."""
+def distance_from(caller: Caller, round_trips: RoundTrips) -> Distance:
+    """Round trip from a caller to a node, in ms: of the distance, corrected by what its network measured.
+
+    0 for all from nowhere, so that distance decides nothing.
+    """
+    place = caller.place
+    if place is None:
+        return lambda node: 0.0
+    prefix = prefix_of(caller.address) if caller.address is not None else None
 
     def distance(node: Node) -> float:
-        return prior_rtt_ms(place, node.place) if place is not None else 0.0
+        return round_trips.expected_ms(prefix, node.name, prior_rtt_ms(place, node.place))
 
     return distance
 

@@ -69,7 +69,8 @@ class SyncConnections:
                         return _late(send)
         except httpx.TransportError as error:
             return _lost(error, send, reused=not opened.new)
-        return Reply(response.status_code, response.headers, bytes(body), (time.perf_counter() - started_s) * 1000.0)
+        elapsed_ms = (time.perf_counter() - started_s) * 1000.0
+        return Reply(response.status_code, response.headers, bytes(body), elapsed_ms, reused=not opened.new)
 
     def close(self) -> None:
         while self._pools:
@@ -102,7 +103,7 @@ class AsyncConnections:
         except httpx.TransportError as error:
             return _lost(error, send, reused=not opened.new)
         elapsed_ms = (time.perf_counter() - started_s) * 1000.0
-        return Reply(response.status_code, response.headers, response.content, elapsed_ms)
+        return Reply(response.status_code, response.headers, response.content, elapsed_ms, reused=not opened.new)
 
     async def close(self) -> None:
         while self._pools:

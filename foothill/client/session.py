@@ -19,6 +19,7 @@ from foothill.client.answers import Settled
 from foothill.client.failures import RequestError, nobody_answered, read_failure, unreadable
 from foothill.client.lease_book import LeaseBook, Subject
 from foothill.client.origins import origin
+from foothill.client.round_trips import RoundTrips
 from foothill.client.upstreams import Health, Lost, Reply, Send, Upstream, judge, order, time_for
 from foothill.client.wishes import Wish, new_id
 
@@ -65,6 +66,7 @@ class Session:
         self._deadline_ms = deadline_ms
         self._place = place
         self._health = Health()
+        self._round_trips = RoundTrips()
         self._budget = RetryBudget()
         self._budget_lock = threading.Lock()
 
@@ -90,7 +92,8 @@ class Session:
         and always when the router refuses the subject itself.
         """
         request_id = new_id()
-        outcome = yield self._question(subject, deadline, request_id)
+        measured_ms = self._round_trips.take()
+        outcome = yield self._question(subject, deadline, request_id, measured_ms)
         lease = _read_lease(outcome, self.url, subject, request_id)
         if isinstance(lease, Lease):
             self.book.put(subject, lease, self.clock())
@@ -100,6 +103,7 @@ class Session:
         elif self.book.get(subject) is None:
             raise lease
         else:
+            self._round_trips.put_back(measured_ms)
             self.book.router_away(subject, self.clock())
 
     def leased(self, subject: Subject) -> Lease:
@@ -133,6 +137,7 @@ class Session:
                 continue
             if isinstance(outcome, Reply) and step == "answer":
                 self._health.answered(upstream.url)
+                self._round_trips.note(upstream, outcome)
                 return tally.settled(outcome, self.clock())
             if step == "again":
                 queue.appendleft(upstream)
@@ -160,7 +165,7 @@ class Session:
         with self._budget_lock:
             return self._budget.withdraw(self.clock())
 
-    def _question(self, subject: Subject, deadline: Deadline, request_id: str) -> Send:
+    def _question(self, subject: Subject, deadline: Deadline, request_id: str, measured_ms: dict[str, float]) -> Send:
         left_s = deadline.left_s(self.clock())
         timeout_s = left_s if self.book.get(subject) is None else min(left_s / 2, _LONGEST_ASK_S)
         sent = self.own_headers | {"Content-Type": "application/json", headers.REQUEST_ID: request_id}
@@ -168,7 +173,7 @@ class Session:
             sent[headers.RESIDENCY] = ",".join(subject.residency)
         if self._token:
             sent["Authorization"] = f"Bearer {self._token}"
-        body = msgspec.json.encode(RouteRequest(subject.model, self._place, _CANDIDATES))
+        body = msgspec.json.encode(RouteRequest(subject.model, self._place, _CANDIDATES, measured_ms))
         return Send(self.url, "POST", "/v1/route", sent, body, timeout_s, timeout_s)
 
     def _upstreams(self, subject: Subject) -> Sequence[Upstream]:

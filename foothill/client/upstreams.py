@@ -30,12 +30,16 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A whole HTTP answer of any status; `headers` are case-insensitive, `elapsed_ms` includes connecting."""
+    """A whole HTTP answer of any status; `headers` are case-insensitive, `elapsed_ms` includes connecting.
+
+    `reused`: there was nothing to connect, so that the time beside the server's own is one round trip.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     elapsed_ms: float
+    reused: bool = False
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -52,13 +56,17 @@ class Lost(msgspec.Struct, frozen=True):
 class Upstream(msgspec.Struct, frozen=True):
     """A base URL to ask, and the round trip the router expects to it in ms (0: unknown).
 
-    `ticket` is the lease's, which lets its holder in there; "" where there is none.
+    `ticket` is the lease's, which lets its holder in there; "" where there is none. `node` is the name of a leased one.
     """
 
     url: str
     rtt_ms: float = 0.0
-    leased: bool = False
+    node: str = ""
     ticket: str = ""
+
+    @property
+    def leased(self) -> bool:
+        return bool(self.node)
 
 
 Step = Literal["answer", "again", "next", "renew", "fail"]
@@ -117,7 +125,7 @@ class Health:
 
 def order(lease: Lease, health: Health, now_s: float) -> Sequence[Upstream]:
     """Reachable nodes, best first; then the cloud; then the nodes that failed within the last seconds."""
-    nodes = [Upstream(node.url, node.rtt_ms, leased=True, ticket=lease.ticket) for node in lease.nodes]
+    nodes = [Upstream(node.url, node.rtt_ms, node.node, lease.ticket) for node in lease.nodes]
     cloud = [Upstream(lease.cloud, ticket=lease.ticket)] if lease.cloud else []
     resting = [node for node in nodes if health.cooling(node.url, now_s)]
     return [*(node for node in nodes if node not in resting), *cloud, *resting]

@@ -27,6 +27,7 @@ from router.__main__ import wired
 from router.config import Config, StaticNode
 from router.facts import united
 from runtime.links.http.serve import start_app
+from tests.router.places import databases
 from tests.router.rig import DUBLIN, HOP_KEY, TOKYO, Server, Start, static
 
 Sent = Mapping[str, str]
@@ -261,6 +262,102 @@ async def test_a_lease_ranks_for_the_place_in_the_body(router: Route, edge: Serv
     assert ([node.node for node in narrowed.nodes], narrowed.cloud) == (["edge-fra"], "")
 
 
+@pytest.fixture
+def geoip(tmp_path: Path) -> Path:
+    """A database that takes 198.51.100.0/24 for Tokyo's, within 50 km."""
+    path = tmp_path / "city.mmdb"
+    path.write_bytes(databases.city({"198.51.100.0/24": databases.TOKYO}))
+    return path
+
+
+@pytest.fixture
+async def placed(router: Route, geoip: Path) -> Client:
+    nodes = [static("edge-fra", "http://fra:1"), static("edge-nrt", "http://nrt:1", TOKYO, region="ap-northeast")]
+    return await router(nodes, [], geoip_database=str(geoip), trusted_proxies=("127.0.0.1",))
+
+
+async def leased(client: Client, address: str, **asked: object) -> list[str]:
+    """The nodes of a lease, best first, for a caller behind a trusted proxy."""
+    body = json.dumps({"model": "digits"} | asked).encode()
+    lease = await client.json("POST", "/v1/route", body=body, sent={"X-Forwarded-For": address})
+    return [node["node"] for node in lease["nodes"]]
+
+
+async def test_round_trips_that_callers_measured_correct_a_wrong_place(placed: Client) -> None:
+    assert await leased(placed, "198.51.100.7") == ["edge-nrt", "edge-fra"]
+    for _ in range(40):
+        await leased(placed, "198.51.100.7", measured_ms={"edge-nrt": 240.0, "edge-fra": 9, "edge-moon": 1.0})
+    assert await leased(placed, "198.51.100.200") == ["edge-fra", "edge-nrt"]
+    told = await placed.json("GET", "/v1/explain?model=digits&ip=198.51.100.1")
+    assert (told["place_source"], told["place_error_km"]) == ("geoip", 50.0)
+    near, far = told["candidates"]
+    assert (near["node"], near["measured_rtt_ms"], near["samples"]) == ("edge-fra", 9.0, 40)
+    assert near["prior_rtt_ms"] > 100
+    assert near["leased"]["rtt_ms"] == pytest.approx((5 * near["prior_rtt_ms"] + 40 * 9.0) / 45)
+    assert (far["node"], far["measured_rtt_ms"], far["prior_rtt_ms"] < 2) == ("edge-nrt", 240.0, True)
+
+
+async def test_a_place_without_an_address_is_explained_by_its_distance_alone(placed: Client) -> None:
+    for _ in range(40):
+        await leased(placed, "127.0.0.1", place={"lat": 35.7, "lon": 139.7}, measured_ms={"edge-nrt": 240.0})
+    told = await placed.json("GET", "/v1/explain?model=digits&lat=35.7&lon=139.7")
+    assert (told["address"], told["place"], told["place_source"]) == ("", {"lat": 35.7, "lon": 139.7}, "caller")
+    assert told["place_error_km"] == 0.0
+    assert [(each["node"], each["measured_rtt_ms"], each["samples"]) for each in told["candidates"]] == [
+        ("edge-nrt", None, 0),
+        ("edge-fra", None, 0),
+    ]
+    both = await placed.json("GET", "/v1/explain?model=digits&ip=127.0.0.1&lat=35.7&lon=139.7")
+    assert [each["samples"] for each in both["candidates"]] == [0, 40]
+
+
+async def test_two_forwarding_headers_that_disagree_make_the_proxy_the_caller(placed: Client) -> None:
+    sent = {"X-Forwarded-For": "198.51.100.7", "Forwarded": "for=203.0.113.9"}
+    told = await placed.json("GET", "/v1/explain?model=digits", sent=sent)
+    assert (told["address"], told["place"]) == ("127.0.0.1", None)
+    agreed = await placed.json("GET", "/v1/explain?model=digits", sent=sent | {"Forwarded": "for=198.51.100.7"})
+    assert (agreed["address"], agreed["place_source"]) == ("198.51.100.7", "geoip")
+
+
+async def test_a_database_that_is_replaced_counts_without_a_restart(placed: Client, geoip: Path) -> None:
+    assert await leased(placed, "198.51.100.7") == ["edge-nrt", "edge-fra"]
+    databases.put(geoip, databases.city({"198.51.100.0/24": databases.LONDON}))
+    for _ in range(200):
+        if await leased(placed, "198.51.100.7") == ["edge-fra", "edge-nrt"]:
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail("the new database never counted")
+
+
+@pytest.mark.parametrize(
+    "measured_ms",
+    [
+        '{"edge-fra": -1}',
+        '{"edge-fra": 10000.1}',
+        '{"edge-fra": 1e999}',
+        '{"edge-fra": NaN}',
+        '{"edge-fra": null}',
+        '{"edge-fra": "1"}',
+        '{"Edge fra": 1}',
+        '{"edge-fra\\n": 1}',
+        '{"": 1}',
+        "[1]",
+        json.dumps({f"edge-{number}": 1.0 for number in range(17)}),
+    ],
+)
+async def test_round_trips_out_of_bounds_are_refused(placed: Client, measured_ms: str) -> None:
+    body = f'{{"model": "digits", "measured_ms": {measured_ms}}}'.encode()
+    response, told = await placed.ask("POST", "/v1/route", body=body)
+    assert refusal_of(response, told).code == "bad_request"
+
+
+@pytest.mark.parametrize("place", ['{"lat": 91, "lon": 0}', '{"lat": 0, "lon": 1e999}', '{"lat": NaN, "lon": 0}', "[]"])
+async def test_a_place_off_the_earth_is_refused(placed: Client, place: str) -> None:
+    body = f'{{"model": "digits", "place": {place}}}'.encode()
+    response, told = await placed.ask("POST", "/v1/route", body=body)
+    assert refusal_of(response, told).code == "bad_request"
+
+
 async def test_an_address_nobody_knows_gets_a_lease_by_load(client: Client) -> None:
     lease = await client.json("POST", "/v1/route", body=b'{"model": "digits"}')
     assert lease["place"] is None
@@ -332,6 +429,15 @@ async def test_explain_shows_scores_and_what_speaks_against(router: Route) -> No
     for query in ("", "?model=digits&ip=nowhere", "?model=digits&residency=!"):
         response, body = await client.ask("GET", f"/v1/explain{query}")
         assert refusal_of(response, body).code in ("bad_request", "bad_header")
+
+
+@pytest.mark.parametrize(
+    "place", ["lat=1", "lon=1", "lat=&lon=", "lat=nan&lon=1", "lat=1&lon=inf", "lat=91&lon=0", "lat=north&lon=0"]
+)
+async def test_a_place_off_the_earth_is_not_explained(client: Client, place: str) -> None:
+    response, body = await client.ask("GET", f"/v1/explain?model=digits&{place}")
+    error = refusal_of(response, body)
+    assert (error.code, "give both, in degrees" in error.message) == ("bad_request", True)
 
 
 async def test_a_models_facts_come_from_who_serves_it(client: Client, edge: Server, cloud: Server) -> None:

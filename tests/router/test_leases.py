@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from ipaddress import IPv4Address
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,8 @@ from contracts.messages import Status
 from contracts.places import Place, prior_rtt_ms
 from router.leases import CLOUD_ALONE_TTL_S, MAX_CANDIDATES, give
 from router.nodes import Nodes
+from router.places.located import Caller, Located
+from router.places.round_trips import RoundTrips
 from tests.router.rig import ASHBURN, DUBLIN, FRANKFURT, TOKYO
 from tests.router.test_selection import NOW_S, identity, reported
 
@@ -31,9 +34,16 @@ def world() -> Nodes:
     return nodes
 
 
+CALLER = IPv4Address("203.0.113.9")
+NEIGHBOUR = IPv4Address("203.0.113.77")
+STRANGER = IPv4Address("203.0.114.9")
+
+
 def given_lease(
     place: Place | None,
     *,
+    address: IPv4Address | None = CALLER,
+    round_trips: RoundTrips | None = None,
     nodes: Nodes | None = None,
     model: str = "digits",
     candidates: int = 3,
@@ -44,8 +54,9 @@ def given_lease(
     return give(
         asked,
         Terms(residency=residency),
-        place,
+        Caller(address, Located(place, 10.0, "geoip") if place is not None else None),
         nodes or world(),
+        round_trips or RoundTrips(),
         cloud=cloud,
         ttl_s=30.0,
         now_s=NOW_S,
@@ -125,3 +136,40 @@ def test_all_nodes_away_and_no_cloud_is_worth_a_retry() -> None:
 def test_a_model_that_only_the_cloud_may_know_gets_a_lease_with_the_cloud_alone() -> None:
     lease = given_lease(FRANKFURT, model="faces")
     assert (lease.nodes, lease.cloud) == ((), "http://cloud:8090")
+
+
+def measured(count: int, **rtt_ms: float) -> RoundTrips:
+    made = RoundTrips()
+    for _ in range(count):
+        told = {name.replace("_", "-"): value for name, value in rtt_ms.items()}
+        made.note(NEIGHBOUR, told, list(told))
+    return made
+
+
+def test_what_neighbours_measured_corrects_a_wrong_place() -> None:
+    """GeoIP says Tokyo; the network stands in Frankfurt, as its round trips show."""
+    round_trips = measured(40, edge_nrt=240.0, edge_fra=8.0)
+    assert given_lease(TOKYO, round_trips=round_trips).nodes[0].node == "edge-fra"
+    assert given_lease(TOKYO, round_trips=round_trips, address=STRANGER).nodes[0].node == "edge-nrt"
+    assert given_lease(TOKYO, round_trips=round_trips, address=None).nodes[0].node == "edge-nrt"
+
+
+def test_one_sample_moves_the_estimate_by_a_sixth() -> None:
+    lease = given_lease(FRANKFURT, round_trips=measured(1, edge_fra=61.0))
+    assert next(node.rtt_ms for node in lease.nodes if node.node == "edge-fra") == pytest.approx(1.0 + 60.0 / 6)
+
+
+def test_from_nowhere_no_round_trip_counts() -> None:
+    assert {node.rtt_ms for node in given_lease(None, round_trips=measured(20, edge_fra=8.0)).nodes} == {0.0}
+
+
+@given(
+    place=st.none() | st.builds(Place, st.floats(-90, 90), st.floats(-180, 180)),
+    rtts=st.dictionaries(st.sampled_from(["edge-fra", "edge-iad", "edge-nrt", "edge-shop"]), st.floats(0, 10_000)),
+)
+def test_neither_place_nor_round_trips_open_a_region(place: Place | None, rtts: dict[str, float]) -> None:
+    round_trips = RoundTrips()
+    for _ in range(10):
+        round_trips.note(CALLER, rtts, rtts)
+    lease = given_lease(place, round_trips=round_trips, candidates=16, residency=("us-east", "eu-central"), cloud="")
+    assert {node.node for node in lease.nodes} == {"edge-iad", "edge-fra"}

@@ -148,6 +148,8 @@ def test_explain_prints_a_table_or_json_and_says_when_nobody_answers(
     assert table.exit_code == 0
     assert "edge-fra" in table.output
     assert "unknown place, so by load alone" in table.output
+    there = CliRunner().invoke(app, ["explain", "digits", "--lat", "50.1", "--lon", "0", "--url", url])
+    assert (there.exit_code, "50.10, 0.00 as told" in there.output) == (0, True)
     as_json = CliRunner().invoke(app, ["explain", "digits", "--json", "--url", url])
     assert json.loads(as_json.output)["candidates"][0]["node"] == "edge-fra"
     refused = CliRunner().invoke(app, ["explain", "digits", "--ip", "x", "--url", url])

@@ -37,25 +37,40 @@ class Fading:
         self._value, self._at_s = value, now_s
 
 
-class Shrunk:
-    """A mean pulled towards a prior that counts as `weight` samples; the last `memory` samples or so decide.
+class Samples:
+    """The mean of the last `memory` samples or so."""
 
-    mean = (weight * prior + n * sample mean) / (weight + n), the posterior mean of a normal with known variances.
-    """
+    __slots__ = ("_memory", "count", "mean")
 
-    def __init__(self, prior: float, *, weight: float = 5.0, memory: int = 50) -> None:
-        self._prior = prior
-        self._weight = weight
+    def __init__(self, *, memory: int = 50) -> None:
         self._memory = memory
-        self._mean = 0.0
-        self._count = 0
-
-    def value(self) -> float:
-        return (self._weight * self._prior + self._count * self._mean) / (self._weight + self._count)
+        self.mean = 0.0
+        self.count = 0
 
     def measure(self, sample: float) -> None:
-        self._count = min(self._count + 1, self._memory)
-        self._mean += (sample - self._mean) / self._count
+        self.count = min(self.count + 1, self._memory)
+        self.mean += (sample - self.mean) / self.count
+
+    def shrunk(self, prior: float, weight: float = 5.0) -> float:
+        """The mean pulled towards a prior that counts as `weight` samples.
+
+        (weight * prior + n * sample mean) / (weight + n), the posterior mean of a normal with known variances.
+        """
+        return (weight * prior + self.count * self.mean) / (weight + self.count)
+
+
+class Shrunk(Samples):
+    """A mean of samples with a prior of its own."""
+
+    __slots__ = ("_prior", "_weight")
+
+    def __init__(self, prior: float, *, weight: float = 5.0, memory: int = 50) -> None:
+        super().__init__(memory=memory)
+        self._prior = prior
+        self._weight = weight
+
+    def value(self) -> float:
+        return self.shrunk(self._prior, self._weight)
 
 
 class Quantile:

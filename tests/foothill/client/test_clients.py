@@ -17,7 +17,7 @@ from aiohttp import web
 
 from contracts import headers
 from contracts.errors import FoothillError
-from contracts.leases import Lease
+from contracts.leases import Lease, RouteRequest
 from contracts.oip import HEADER_LENGTH, BinarySize, InferResponse, OutputTensor, frame, parse_request
 from contracts.places import Place
 from foothill import AsyncClient, Client, Inferred, Predicted, RequestError
@@ -101,7 +101,7 @@ def test_the_router_is_asked_once_and_the_node_then_directly(serve: Serve, conne
     assert [path for path, _, _ in node.seen] == ["/v1/predict/digits"] * 3
     assert len(node.connections) == 1
     question = msgspec.json.decode(router.seen[0][2])
-    assert question == {"model": "digits", "place": {"lat": 50.0, "lon": 8.0}, "candidates": 3}
+    assert question == {"model": "digits", "place": {"lat": 50.0, "lon": 8.0}}
     assert router.seen[0][1]["X-Forwarded-For"] == "203.0.113.9"
     sent = node.seen[-1][1]
     assert sent["Content-Type"] == "image/jpeg"
@@ -117,6 +117,35 @@ def test_the_router_is_asked_once_and_the_node_then_directly(serve: Serve, conne
     assert answer.timings_ms["network"] >= 0
     assert "total" not in answer.timings_ms
     assert answer.total_ms > 0
+
+
+def test_the_next_lease_is_asked_for_with_the_round_trips_that_were_measured(serve: Serve, connect: Connect) -> None:
+    node, other, cloud = serve(predicts()), serve(predicts()), serve(predicts("cloud", "cloud"))
+    router = serve(leases(node.url, other.url, cloud=cloud.url))
+    client = connect(router.url)
+    for _ in range(3):
+        client.predict("digits", JPEG)
+    client.lease("faces")
+    client.lease("cats")
+    first, second, third = (msgspec.json.decode(body, type=RouteRequest) for _, _, body in router.seen)
+    assert (first.measured_ms, third.measured_ms) == ({}, {})
+    assert list(second.measured_ms) == ["n0"]
+    assert 0 <= second.measured_ms["n0"] < 1000
+
+
+def test_round_trips_that_the_router_never_heard_of_are_kept_for_it(serve: Serve, connect: Connect) -> None:
+    node = serve(predicts())
+    router = serve(leases(node.url, ttl_s=0.3))
+    client = connect(router.url)
+    for _ in range(2):
+        client.predict("digits", JPEG)
+    router.handler = refuses("unavailable")
+    time.sleep(0.31)
+    client.predict("digits", JPEG)
+    router.handler = leases(node.url)
+    client.lease("faces")
+    kept = msgspec.json.decode(router.seen[-1][2], type=RouteRequest)
+    assert list(kept.measured_ms) == ["n0"]
 
 
 def test_the_first_call_tells_what_asking_the_router_took(serve: Serve, connect: Connect) -> None:

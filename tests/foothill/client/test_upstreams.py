@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from contracts.leases import Lease, LeasedNode
 from foothill.client.upstreams import Health, Lost, Reply, Upstream, judge, order, time_for
 
-NODE = Upstream("http://a:1", 20.0, leased=True)
+NODE = Upstream("http://a:1", 20.0, node="fra")
 LEASE = Lease(
     "digits",
     (LeasedNode("a", "http://a:1", "eu", 5.0), LeasedNode("b", "http://b:1", "us", 80.0)),
