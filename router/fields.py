@@ -51,6 +51,7 @@ class Field:
         self._claimed: list[Node] = []
         self._ordered: list[Node] = []
         self._near: list[Node] = []
+        self._until_explore = int(rng.expovariate(EXPLORE)) + 1
 
     def pick(
         self, now_s: float, *, left_ms: float = math.inf, size_bytes: int = 0, tried: AbstractSet[str] = _NONE
@@ -70,15 +71,16 @@ class Field:
             at = self._best(expected_ms, field)
             if at is None:
                 return None
-            if not field[at].full and expected_ms[at] * field[at].sure <= left_ms:
-                return Picked(field[at], expected_ms[at])
+            node = field[at]
+            if node.in_flight < node.most and expected_ms[at] * node.sure <= left_ms:
+                return Picked(node, expected_ms[at])
             expected_ms[at] = math.inf
 
     def last(self, now_s: float, *, tried: AbstractSet[str] = _NONE) -> Picked | None:
         """Where nothing better is left: nodes that keep failing too, and those that are expected to be late."""
         self._keep_up(now_s)
         query = Query(self._query.model, self._query.residency, tried, any_circuit=True)
-        fit = [node for node in self._ordered if refusal(node, query, now_s) is None and not node.full]
+        fit = [node for node in self._ordered if refusal(node, query, now_s) is None and node.in_flight < node.most]
         if not fit:
             return None
         node, total_ms = min(
@@ -92,19 +94,28 @@ class Field:
         return any(node.idle_ms <= left_ms for node in self._near)
 
     def _best(self, expected_ms: list[float], field: list[Node]) -> int | None:
+        """The least, or any of those as good: the first behind a place that is drawn."""
         least_ms = min(expected_ms, default=math.inf)
         if least_ms == math.inf:
             return None
-        random_ = self._rng.random
-        if random_() < EXPLORE:
-            worth = [
-                at for at, node in enumerate(field) if node.idle_ms < least_ms and least_ms < expected_ms[at] < math.inf
-            ]
+        self._until_explore -= 1
+        if self._until_explore <= 0:
+            self._until_explore = int(self._rng.expovariate(EXPLORE)) + 1
+            worth = self._worth(expected_ms, field, least_ms)
             if worth:
-                return worth[int(random_() * len(worth))]
-        most_ms = least_ms + TIE_MS
-        ties = [at for at, ms in enumerate(expected_ms) if ms <= most_ms]
-        return ties[int(random_() * len(ties))]
+                return worth[int(self._rng.random() * len(worth))]
+        most_ms, count = least_ms + TIE_MS, len(expected_ms)
+        first = int(self._rng.random() * count)
+        for at in range(first - count, first):
+            if expected_ms[at] <= most_ms:
+                return at % count
+        return None
+
+    @staticmethod
+    def _worth(expected_ms: list[float], field: list[Node], least_ms: float) -> list[int]:
+        """Those that could be the best, and do not seem so."""
+        told = enumerate(zip(expected_ms, field, strict=True))
+        return [at for at, (ms, node) in told if node.idle_ms < least_ms < ms < math.inf]
 
     def _drawn(self, now_s: float) -> list[Node]:
         """Two of all, as far as they may have the request."""

@@ -25,7 +25,7 @@ PRIOR_MS_PER_MB = 10.0
 LARGE_BYTES = 65_536
 SLOW_START_S, SLOW_START = 10.0, 0.1
 """A node that is back gets a tenth of its share at first, and all of it after so long."""
-LEARN_S = 0.002
+LEARN_S = 0.005
 _NEVER = 0.001
 _SURE, _SLOW = 0.9, 0.95
 _LOAD_HALF_LIFE_S = 1.0
@@ -56,6 +56,8 @@ class Node:
         self.circuit = Circuit()
         self.limit = Gradient2(MOST_IN_FLIGHT)
         self.in_flight = 0
+        self.most = float(MOST_IN_FLIGHT)
+        """So many requests of this router's may be there at once."""
         self.rtt_ms = Shrunk(prior_rtt_ms(router_place, self.place) if router_place else 0.0)
         self.transfer_ms_per_mb = Shrunk(PRIOR_MS_PER_MB)
         self.service_ms = 0.0
@@ -71,6 +73,8 @@ class Node:
         """Nothing has failed here for so long that one more success changes nothing."""
         self._learned_s = -math.inf
         self._margin = Quantile(_SURE)
+        self.sure = self._margin.value
+        """Within so many times the expected time nine of ten answers came."""
         self._slow = Quantile(_SLOW, first=3.0)
 
     @property
@@ -87,16 +91,6 @@ class Node:
     @property
     def epoch(self) -> int:
         return self._status.epoch if self._status is not None else 0
-
-    @property
-    def full(self) -> bool:
-        """As many requests of this router's are there as it can take."""
-        return self.in_flight >= self.limit.limit
-
-    @property
-    def sure(self) -> float:
-        """Within so many times the expected time nine of ten answers came."""
-        return self._margin.value
 
     def slow_ms(self, expected_ms: float) -> float:
         """19 of 20 answers that were expected so came within that time."""
@@ -149,8 +143,10 @@ class Node:
         if figures:
             self._note_load(figures.get("in_flight", 0.0), figures.get("service_ms", 0.0), now_s)
         self.limit.observe(hop_ms / 1000.0, self.in_flight, now_s)
+        self.most = self.limit.limit
         if expected_ms:
             self._margin.measure(hop_ms / expected_ms)
+            self.sure = self._margin.value
             self._slow.measure(hop_ms / expected_ms)
         self.settle(now_s)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from contracts import headers
 from contracts.escalation import Verdict
+from contracts.predictions import with_reason
 from contracts.timing import TOTAL
 from contracts.topics import STRATUM
 from runtime.links.http.exchanges import Fixed
@@ -26,14 +27,36 @@ _ENTRY = re.compile(rb"([a-z-]{1,32});dur=[0-9]{1,9}(\.[0-9]{1,9})?")
 _NUMBERS, _NAMES = b"0123456789.", b"abcdefghijklmnopqrstuvwxyz-;= "
 _LAST = f", {TOTAL};dur=".encode()
 _NETWORK = "network"
+_UNSETTLED = b'"reason":"unsettled"'
+
+
+def phases_ms(written: str) -> tuple[float, ...]:
+    """The numbers of times that are written as a node writes them."""
+    return tuple(map(float, written.encode().translate(None, _NAMES).split(b",")))
+
+
+def settled(body: bytes, content_type: str, told: Told, verdict: Verdict) -> bytes:
+    """As `contracts.predictions.with_reason`, for what a node says that leaves it to a router to settle: the reason is
+    there once, and before any other object."""
+    at = body.find(_UNSETTLED)
+    plain = at > 0 and body.find(_UNSETTLED, at + 1) < 0 and body.rfind(b"{", 0, at) == 0
+    if plain and content_type == "application/json":
+        return body.replace(_UNSETTLED, told.reason, 1)
+    return with_reason(body, content_type, verdict.reason)
 
 
 class Times(NamedTuple):
-    """The node's own phases, as it wrote them and in milliseconds, and its total."""
+    """The node's own phases, as it wrote them, and its total in milliseconds."""
 
     written: str
-    phases_ms: tuple[float, ...]
     total_ms: float
+
+
+class Told(NamedTuple):
+    """What all answers of one form with one verdict have alike: headers, and how a prediction says its reason."""
+
+    fixed: Fixed
+    reason: bytes
 
 
 class Reading:
@@ -42,10 +65,10 @@ class Reading:
     __slots__ = (
         "_at",
         "_confidence_at",
-        "_fixed",
         "_form",
         "_names",
         "_timing_at",
+        "_told",
         "content_type",
         "phases",
         "stratum",
@@ -56,7 +79,7 @@ class Reading:
         self._at = form.at
         self._confidence_at = form.at.get(headers.CONFIDENCE)
         self._timing_at = form.at.get(headers.SERVER_TIMING)
-        self._fixed: dict[str, Fixed] = {}
+        self._told: dict[str, Told] = {}
         self._names = b""
         told = form.fixed.get(headers.STRATUM, "")
         self.stratum = told if STRATUM.fullmatch(told) else ""
@@ -68,7 +91,7 @@ class Reading:
         """Whether it was written for a router's mark."""
         return headers.LOAD in self._at
 
-    def told(self, name: str, values: tuple[bytes, ...]) -> str:
+    def value(self, name: str, values: tuple[bytes, ...]) -> str:
         at = self._at.get(name)
         return values[at].decode("ascii") if at is not None else ""
 
@@ -88,21 +111,20 @@ class Reading:
         written = values[self._timing_at]
         if written.translate(None, _NUMBERS) != self._names and not self._learn(written):
             return None
-        *own, total = map(float, written.translate(None, _NAMES).split(b","))
-        return Times(written[: written.rfind(_LAST)].decode("ascii"), tuple(own), total)
+        end = written.rfind(_LAST)
+        return Times(written[:end].decode("ascii"), float(written[end + len(_LAST) :]))
 
-    def fixed(self, verdict: Verdict) -> Fixed:
-        """The headers that all answers of this form, with this verdict, have alike."""
-        fixed = self._fixed.get(verdict.reason)
-        if fixed is None:
-            told = headers.relayed(self._form.fixed, TOLD) | {
+    def told(self, verdict: Verdict) -> Told:
+        told = self._told.get(verdict.reason)
+        if told is None:
+            named = headers.relayed(self._form.fixed, TOLD) | {
                 headers.TIER: "edge",
                 headers.REASON: verdict.reason,
                 headers.CERTIFIED: str(verdict.certified).lower(),
                 headers.DEGRADED: str(verdict.degraded).lower(),
             }
-            fixed = self._fixed[verdict.reason] = Fixed(told)
-        return fixed
+            told = self._told[verdict.reason] = Told(Fixed(named), b'"reason":"%b"' % verdict.reason.encode())
+        return told
 
     def _learn(self, written: bytes) -> bool:
         """Takes these phases for those that come again."""

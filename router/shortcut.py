@@ -18,7 +18,6 @@ from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.escalation import NO_CLOUD, Verdict
 from contracts.headers import Terms
-from contracts.predictions import with_reason
 from contracts.timing import TOTAL
 from router.answers import settled_answer
 from router.calls import Calls
@@ -26,7 +25,7 @@ from router.fields import Field, Fields
 from router.node import Ending, Node
 from router.nodes import Nodes
 from router.proxy import Proxy
-from router.readings import Reading, Times
+from router.readings import Reading, Times, phases_ms, settled
 from router.tries import Call, Trail, Tries, judge, share_ms
 from runtime.links.access.hop import HopSigner
 from runtime.links.escalation.holder import Evidence, Holder
@@ -316,7 +315,7 @@ class Ways:
         hop_ms = (now_s - flight.sent_s) * 1000.0
         try:
             if node.may_learn(now_s):
-                load, size_bytes = reading.told(headers.LOAD, values), len(flight.body) + len(reply.body)
+                load, size_bytes = reading.value(headers.LOAD, values), len(flight.body) + len(reply.body)
                 node.learn(hop_ms, times.total_ms, load, now_s, size_bytes, flight.expected_ms)
         finally:
             node.release("succeeded", now_s)
@@ -410,16 +409,16 @@ class Ways:
             f"{headers.SERVER_TIMING}: route;dur={route_ms:.3f}, {times.written}, network;dur={network_ms:.3f}, "
             f"{TOTAL};dur={total_ms:.3f}\r\n"
         )
-        body = bytes(reply.body)
+        body, told = bytes(reply.body), reading.told(verdict)
         if way.predicts:
-            body = with_reason(body, reading.content_type, verdict.reason)
-        self._end(flight, Outgoing(200, {}, body, reading.fixed(verdict), lines))
+            body = settled(body, reading.content_type, told, verdict)
+        self._end(flight, Outgoing(200, {}, body, told.fixed, lines))
         key = (verdict.reason, reading.phases)
         tally = way.tallies.get(key)
         if tally is None:
-            phases = ("route", *reading.phases, "network", TOTAL)
-            tally = way.tallies[key] = self.accounts.tally(way.model, verdict.reason, phases, tier="edge")
-        tally.add((route_ms, *times.phases_ms, network_ms, total_ms))
+            phases = ("route", "network", TOTAL, *reading.phases)
+            tally = way.tallies[key] = self.accounts.tally(way.model, verdict.reason, phases, phases_ms, tier="edge")
+        tally.add((route_ms, network_ms, total_ms), times.written)
 
     def _go_on(self, flight: Flight, first: Answer | FoothillError | None, *, drawn: bool | None = None) -> None:
         flight.task = asyncio.create_task(self._finish(flight, first, drawn=drawn))

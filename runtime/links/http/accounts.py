@@ -136,10 +136,18 @@ class Accounts:
             phases_ms=account.phases_ms,
         )
 
-    def tally(self, model: str, reason: str, phases: tuple[str, ...], *, tier: str = "") -> Tally:
-        """As `answered`, for very many."""
+    def tally(
+        self,
+        model: str,
+        reason: str,
+        phases: tuple[str, ...],
+        read: Callable[[str], tuple[float, ...]],
+        *,
+        tier: str = "",
+    ) -> Tally:
+        """As `answered`, for very many. The last of the phases are counted as they are written: `read` reads them."""
         labels = Labels(self._rim.part, self._route, model, tier or self._rim.tier, reason, 200)
-        return Tally(self.in_flight, self._telemetry.tally(labels, phases))
+        return Tally(self.in_flight, self._telemetry.tally(labels, phases, read))
 
     def answered(
         self,
@@ -165,7 +173,7 @@ class Tally:
         self._in_flight = in_flight
         self._note = note
 
-    def add(self, times_ms: tuple[float, ...]) -> None:
-        """One was answered: the times of the phases."""
+    def add(self, times_ms: tuple[float, ...], written: str) -> None:
+        """One was answered: the times of the first phases, and the others as they are written."""
         self._in_flight.count -= 1
-        self._note(times_ms)
+        self._note((times_ms, written))

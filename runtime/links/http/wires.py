@@ -7,6 +7,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from ssl import SSLContext
 from typing import NamedTuple, Protocol, cast
 
@@ -53,16 +54,17 @@ class Wire(asyncio.BufferedProtocol):
         self._method = ""
         self._reply: Reply | None = None
         self._waits: Waits | None = None
-        self._lost = False
+        self._lost = self._large = False
         self.used = False
         self.idle_since_s = 0.0
 
     def ask(self, method: str, head: bytes, body: Body, waits: Waits) -> None:
         """Sends a request. The wire comes back to its pool by itself, when it is good for another one."""
         self._method, self._waits, transport = method, waits, self._transport
+        self._large = len(body) > _SMALL_BYTES
         if transport is None or self.closing:
             self._fail(ENDED)
-        elif len(body) <= _SMALL_BYTES:
+        elif not self._large:
             self._pool.outbox.write(transport, head + body)
         else:
             transport.write(head)
@@ -93,24 +95,27 @@ class Wire(asyncio.BufferedProtocol):
         return self._reply.room() if self._reply is not None else self._pool.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        reply, waits = self._reply, self._waits
-        if reply is None:
-            if waits is None:
-                self.close()  # nobody has asked
-                return
-            data = bytes(self._pool.buffer[:nbytes])
-            known = self._pool.forms.reply(data) if self._method != "HEAD" else None
-            if known is not None:
-                self._answer(known, stays=True)
-                return
-            reply = self._reply = self._new_reply()
-        else:
-            data = b""
-        try:
-            if data:
-                reply.take(data)
+        if self._reply is not None:
+            self._read(self._reply, partial(self._reply.filled, nbytes))
+            return
+        data, waits = bytes(self._pool.buffer[:nbytes]), self._waits
+        known = self._pool.forms.reply(data) if waits is not None and self._method != "HEAD" else None
+        if waits is None:
+            self.close()  # nobody has asked
+        elif known is not None:
+            self._waits, self.used = None, True
+            if self._large and not self._sent:
+                self.close()
             else:
-                reply.filled(nbytes)
+                self._pool.put_back(self)
+            waits.answered(known)
+        else:
+            self._reply = self._new_reply()
+            self._read(self._reply, partial(self._reply.take, data))
+
+    def _read(self, reply: Reply, more: Callable[[], None]) -> None:
+        try:
+            more()
         except LargeReply:
             self._fail(TOO_LARGE)
         except BrokenReply as error:

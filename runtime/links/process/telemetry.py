@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter as Counted
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import accumulate, repeat
 from typing import Literal, NamedTuple
 
@@ -27,8 +28,8 @@ _BUCKETS_MS = tuple(1000.0 * bound for bound in _BUCKETS_S)
 _BOUNDS = (*map(str, _BUCKETS_S), "+Inf")
 
 
-Note = Callable[[tuple[float, ...]], None]
-"""Takes the times of one request, in milliseconds, one for each phase."""
+Note = Callable[[tuple[tuple[float, ...], str]], None]
+"""Takes the times of one request, in milliseconds, one for each of the first phases, and the others as written."""
 
 
 class Labels(NamedTuple):
@@ -90,11 +91,12 @@ class Telemetry:
             labels = labels._replace(model=self._bounded(labels.model))
         self._answered.note(labels, phases, times_ms)
 
-    def tally(self, labels: Labels, phases: tuple[str, ...]) -> Note:
-        """Counts answered requests of these labels, one at a time: to be kept by who answers very many."""
+    def tally(self, labels: Labels, phases: tuple[str, ...], read: Callable[[str], tuple[float, ...]]) -> Note:
+        """Counts answered requests of these labels, one at a time: to be kept by who answers very many. `read` reads
+        what is written of the last phases."""
         if labels.model not in self._models:
             labels = labels._replace(model=self._bounded(labels.model))
-        return self._answered.noting(labels, phases)
+        return self._answered.noting(labels, phases, read)
 
     def in_flight(self, part: str) -> InFlight:
         """Count with it on the event loop only."""
@@ -156,6 +158,7 @@ class _Answered(Collector):
 
     def __init__(self) -> None:
         self._noted: dict[tuple[Labels, tuple[str, ...]], list[tuple[float, ...]]] = {}
+        self._written: dict[tuple[Labels, tuple[str, ...]], _Written] = {}
         self._requests: dict[Labels, int] = {}
         self._phases: dict[tuple[str, str, str], dict[str, _Times]] = {}
 
@@ -166,16 +169,11 @@ class _Answered(Collector):
             self._count(labels, phases, noted)
             noted.clear()
 
-    def noting(self, labels: Labels, phases: tuple[str, ...]) -> Note:
-        noted = self._noted.setdefault((labels, phases), [])
-
-        def note(times_ms: tuple[float, ...]) -> None:
-            noted.append(times_ms)
-            if len(noted) >= _AT_ONCE:
-                self._count(labels, phases, noted)
-                noted.clear()
-
-        return note
+    def noting(self, labels: Labels, phases: tuple[str, ...], read: Callable[[str], tuple[float, ...]]) -> Note:
+        written = self._written.get((labels, phases))
+        if written is None:
+            written = self._written[labels, phases] = _Written(partial(self._count, labels, phases), read)
+        return written.note
 
     def _count(self, labels: Labels, phases: tuple[str, ...], times_ms: Sequence[tuple[float, ...]]) -> None:
         self._requests[labels] = self._requests.get(labels, 0) + len(times_ms)
@@ -187,6 +185,8 @@ class _Answered(Collector):
             times.add(column)
 
     def collect(self) -> Iterator[Metric]:
+        for written in self._written.values():
+            written.count()
         for (labels, phases), noted in self._noted.items():
             if noted:
                 self._count(labels, phases, noted)
@@ -209,6 +209,27 @@ class _Answered(Collector):
         for labels, count in self._requests.items():
             requests.add_metric([*map(str, labels)], count)
         yield requests
+
+
+class _Written:
+    """Times that are read when many are counted at once."""
+
+    def __init__(
+        self, count: Callable[[Sequence[tuple[float, ...]]], None], read: Callable[[str], tuple[float, ...]]
+    ) -> None:
+        self._count = count
+        self._read = read
+        self._noted: list[tuple[tuple[float, ...], str]] = []
+
+    def note(self, noted: tuple[tuple[float, ...], str]) -> None:
+        self._noted.append(noted)
+        if len(self._noted) >= _AT_ONCE:
+            self.count()
+
+    def count(self) -> None:
+        noted, self._noted = self._noted, []
+        if noted:
+            self._count([(*times_ms, *self._read(written)) for times_ms, written in noted])
 
 
 class _Times:
