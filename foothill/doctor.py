@@ -40,7 +40,7 @@ class Role(msgspec.Struct, frozen=True):
 
 ROLES: tuple[Role, ...] = (
     Role("client", "", ("httpx", "msgspec", "sniffio"), "ask for answers from Python"),
-    Role("router", "router", (*_LINKS, "maxminddb"), "route requests"),
+    Role("router", "router", (*_LINKS, "maxminddb", "numpy"), "route requests"),
     Role("fleet", "fleet", (*_LINKS, "iotcore"), "roll out models"),
     Role("edge", "edge", _SERVING, "serve models near the users"),
     Role("cloud", "cloud", _SERVING, "answer what the edge is not sure of"),

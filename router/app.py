@@ -23,6 +23,7 @@ from router.nodes import Nodes
 from router.places.client_address import parse_address
 from router.places.located import Caller
 from router.places.round_trips import RoundTrips
+from router.places.surroundings import Surroundings
 from router.stories import ASKING, Stories
 from router.tickets import Tickets
 from runtime.links.access.admission import Admission, admission_middleware
@@ -78,6 +79,7 @@ class Routes:
         self._calls = calls
         self._holder = holder
         self._nodes = nodes
+        self._surroundings = Surroundings(nodes, rng)
         self._round_trips = RoundTrips()
         self._metrics = metrics
         self._rng = rng
@@ -99,7 +101,7 @@ class Routes:
             asked,
             terms,
             caller,
-            self._nodes,
+            self._surroundings,
             self._round_trips,
             cloud=self._config.cloud_urls[0] if self._holder.may_ask_cloud(terms) else "",
             ttl_s=self._config.lease_ttl_s,
@@ -116,7 +118,7 @@ class Routes:
             request.params["model"],
             terms,
             caller,
-            self._nodes,
+            self._surroundings,
             self._round_trips,
             now_s=self._clock(),
             rng=self._rng,

@@ -8,9 +8,9 @@ from contracts.headers import Terms
 from contracts.leases import Lease, LeasedNode, RouteRequest
 from contracts.places import prior_rtt_ms
 from router.node import Node
-from router.nodes import Nodes
 from router.places.located import Caller
 from router.places.round_trips import RoundTrips, prefix_of
+from router.places.surroundings import Surroundings
 from router.selection import Distance, Query, Ranked, rank
 
 MAX_CANDIDATES = 16
@@ -22,7 +22,7 @@ def give(
     asked: RouteRequest,
     terms: Terms,
     caller: Caller,
-    nodes: Nodes,
+    surroundings: Surroundings,
     round_trips: RoundTrips,
     *,
     cloud: str,
@@ -36,9 +36,9 @@ def give(
     what the cloud does, which answers `model_not_found` itself where it must.
     Raises FoothillError `model_not_found`, `residency_denied` or `unavailable` when there is nowhere to go.
     """
-    ranked = ranking(asked.model, terms, caller, nodes, round_trips, now_s=now_s, rng=rng)
+    ranked = ranking(asked.model, terms, caller, surroundings, round_trips, now_s=now_s, rng=rng)
     if not ranked and not cloud:
-        raise nodes.nowhere(asked.model, terms.residency)
+        raise surroundings.nodes.nowhere(asked.model, terms.residency)
     count = min(max(asked.candidates, 1), MAX_CANDIDATES)
     leased = tuple(_leased(each) for each in ranked[:count])
     lasts_s = ttl_s if leased else min(ttl_s, CLOUD_ALONE_TTL_S)
@@ -49,15 +49,20 @@ def ranking(
     model: str,
     terms: Terms,
     caller: Caller,
-    nodes: Nodes,
+    surroundings: Surroundings,
     round_trips: RoundTrips,
     *,
     now_s: float,
     rng: random.Random,
 ) -> list[Ranked]:
-    """Nodes that a caller can reach by itself, best first."""
+    """Nodes that a caller can reach by itself, best first: of very many those around it, unless too few of them can."""
     query = Query(model, terms.residency, public_only=True)
-    return rank(nodes.serving(model), query, distance_from(caller, round_trips), now_s, rng)
+    distance, near = distance_from(caller, round_trips), surroundings.near(query, caller.place)
+    ranked = rank(near, query, distance, now_s, rng)
+    if len(ranked) < min(MAX_CANDIDATES, len(near)):
+        every = surroundings.nodes.serving(model)
+        return rank(every, query, distance, now_s, rng) if len(every) > len(near) else ranked
+    return ranked
 
 
 def distance_from(caller: Caller, round_trips: RoundTrips) -> Distance:

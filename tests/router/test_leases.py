@@ -18,6 +18,7 @@ from router.leases import CLOUD_ALONE_TTL_S, MAX_CANDIDATES, give
 from router.nodes import Nodes
 from router.places.located import Caller, Located
 from router.places.round_trips import RoundTrips
+from router.places.surroundings import Surroundings
 from tests.router.rig import ASHBURN, DUBLIN, FRANKFURT, TOKYO
 from tests.router.test_selection import NOW_S, identity, reported
 
@@ -55,7 +56,7 @@ def given_lease(
         asked,
         Terms(residency=residency),
         Caller(address, Located(place, 10.0, "geoip") if place is not None else None),
-        nodes or world(),
+        Surroundings(nodes or world(), random.Random(1)),
         round_trips or RoundTrips(),
         cloud=cloud,
         ttl_s=30.0,
