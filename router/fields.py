@@ -94,7 +94,7 @@ class Field:
         return any(node.idle_ms <= left_ms for node in self._near)
 
     def _best(self, expected_ms: list[float], field: list[Node]) -> int | None:
-        """The least, or any of those as good: the first behind a place that is drawn."""
+        """The least, or any of those as good."""
         least_ms = min(expected_ms, default=math.inf)
         if least_ms == math.inf:
             return None
@@ -104,12 +104,9 @@ class Field:
             worth = self._worth(expected_ms, field, least_ms)
             if worth:
                 return worth[int(self._rng.random() * len(worth))]
-        most_ms, count = least_ms + TIE_MS, len(expected_ms)
-        first = int(self._rng.random() * count)
-        for at in range(first - count, first):
-            if expected_ms[at] <= most_ms:
-                return at % count
-        return None
+        most_ms = least_ms + TIE_MS
+        ties = [at for at, ms in enumerate(expected_ms) if ms <= most_ms]
+        return ties[int(self._rng.random() * len(ties))]
 
     @staticmethod
     def _worth(expected_ms: list[float], field: list[Node], least_ms: float) -> list[int]:

@@ -15,6 +15,7 @@ from router.fields import EXPLORE, NEAR, Field, Fields
 from router.node import LARGE_BYTES, MOST_IN_FLIGHT, SLOW_START, SLOW_START_S, Node
 from router.nodes import MOST_EJECTED, Nodes
 from router.selection import Query, refusal, score
+from runtime.links.escalation.estimates import Shrunk
 from tests.router.rig import DUBLIN, static
 from tests.router.test_selection import NOW_S, identity, reported
 
@@ -105,6 +106,16 @@ def test_an_answer_that_would_be_late_is_asked_elsewhere_or_nowhere() -> None:
     assert field.pick(NOW_S, left_ms=far_ms / 2) is None
     assert field.here(NOW_S, left_ms=15.0)
     assert not field.here(NOW_S, left_ms=5.0)
+
+
+def test_those_as_good_as_the_best_are_picked_alike_wherever_they_stand() -> None:
+    nodes = near_and_far(12, step=5.0)
+    for node in nodes.all()[:2]:
+        node.service_ms = 5.0
+        node.rtt_ms = Shrunk(1.0)
+    counts = Counter(picked(field_of(nodes, seed=seed)).name for seed in range(400))
+    assert counts.keys() == {"n0", "n1"}
+    assert min(counts.values()) > 140
 
 
 def test_a_full_node_gets_nothing_more() -> None:
