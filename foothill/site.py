@@ -24,8 +24,8 @@ from fleet.client import FleetClient
 from foothill import toml
 from foothill.plain_http import get
 from foothill.processes import Child, Processes, file_ready, free_ports, http_ready
-from foothill.simulators import regions
 from foothill.simulators.links import LinkCounts, Links, Ready, Site, bytes_to, connect_to, plan, through
+from runtime import regions
 
 HOME = "northeurope"
 """Broker, fleet manager, cloud tier and router stand in Dublin."""

@@ -1,9 +1,11 @@
-"""`foothill router …`: run one, and ask one why it routes as it does."""
+"""`foothill router …`: run one, ask one why it routes as it does, and try how well it would."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, NoReturn
 from urllib.parse import urlencode
@@ -12,6 +14,7 @@ import msgspec
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from contracts.deadlines import Deadline
@@ -20,6 +23,14 @@ from contracts.errors import ErrorBody, FoothillError
 from router.__main__ import run as run_router
 from router.config import Config
 from router.explain import Candidate, Explanation
+from router.simulation.campaign import simulate as run_seeds
+from router.simulation.case import Case
+from router.simulation.run import POLICIES
+from router.simulation.table import table
+from router.simulation.traces import TraceError
+from router.simulation.traces import read as read_trace
+from router.simulation.world import Arrivals
+from runtime import regions
 from runtime.links.http.exposure import INSECURE
 from runtime.links.http.serve import configure_logging, run_loop
 from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
@@ -27,6 +38,16 @@ from runtime.links.process.settings import SettingsError, load
 
 app = typer.Typer(name="router", help="Send requests to the nearest good answer.", no_args_is_help=True)
 _TIMEOUT_MS = 10_000.0
+_STRAGGLERS = 0.05
+_COMPARED = ("foothill", "foothill-hedged", "own-in-flight", "p2c", "zones", "least-connections", "round-robin")
+_CORES = os.cpu_count() or 1
+_PROGRESS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TextColumn("seeds"),
+    TimeRemainingColumn(),
+)
 
 
 @app.command()
@@ -65,6 +86,79 @@ def explain(
         typer.echo(answer.body)
     else:
         _show(_explanation(answer))
+
+
+class Area(str, Enum):
+    """Where nodes, routers and clients are."""
+
+    world = "world"
+    europe = "europe"
+    asia = "asia"
+    north_america = "north-america"
+
+
+class Services(str, Enum):
+    """How unequal requests are."""
+
+    exponential = "exponential"
+    lognormal = "lognormal"
+    constant = "constant"
+
+
+@app.command()
+def simulate(
+    routers: Annotated[int, typer.Option(min=1, max=64, help="Each near some of the clients.")] = 4,
+    load: Annotated[float, typer.Option(min=0.05, max=0.98, help="The share of what all nodes can do.")] = 0.8,
+    nodes: Annotated[int, typer.Option(min=2, max=512, help="Each up to 4 times as fast as another.")] = 32,
+    area: Annotated[Area, typer.Option(help="Where all of them are.")] = Area.world,
+    services: Annotated[Services, typer.Option(help="How unequal requests are.")] = Services.exponential,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Each draws a world of its own.")] = 30,
+    requests: Annotated[int, typer.Option(min=1000, max=1_000_000, help="Of each seed.")] = 12_000,
+    policy: Annotated[list[str] | None, typer.Option(help="Only this one, beside the oracle; repeatable.")] = None,
+    stragglers: Annotated[
+        bool, typer.Option("--stragglers", help="5 % of the nodes slow x10, in bursts of 5 s.")
+    ] = False,
+    trace: Annotated[Path | None, typer.Option(help="Recorded arrivals, .csv or .jsonl; Poisson without.")] = None,
+    processes: Annotated[int, typer.Option(min=1, max=256, help="As many as there are cores without it.")] = _CORES,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Try Foothill's selection and others in simulated worlds, against an oracle that knows everything."""
+    chosen = tuple(policy or _COMPARED)
+    unknown = [name for name in chosen if name not in POLICIES]
+    if unknown:
+        _fail(f"There is no policy {unknown[0]!r}. There are: {', '.join(POLICIES)}.", 2)
+    case = Case(
+        routers=routers,
+        load=load,
+        nodes=nodes,
+        area=area.value,
+        services=services.value,
+        requests=requests,
+        slow_share=_STRAGGLERS if stragglers else 0.0,
+    )
+    arrivals = _arrivals(trace)
+    with Progress(*_PROGRESS, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("Simulating", total=seeds)
+        report = run_seeds(
+            case,
+            regions.load(),
+            chosen,
+            seeds,
+            arrivals=arrivals,
+            processes=processes,
+            tell=lambda: progress.advance(task),
+        )
+    if as_json:
+        typer.echo(msgspec.json.encode(report))
+    else:
+        Console().print(table(report))
+
+
+def _arrivals(trace: Path | None) -> Arrivals | None:
+    try:
+        return read_trace(trace) if trace is not None else None
+    except TraceError as error:
+        _fail(str(error), 2)
 
 
 def _explanation(answer: Answer) -> Explanation:

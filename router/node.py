@@ -31,6 +31,12 @@ _SURE, _SLOW = 0.9, 0.95
 _LOAD_HALF_LIFE_S = 1.0
 _FAILURE_HALF_LIFE_S = 10.0
 _MOST_LOAD = 1e8
+_SMOOTHED = 0.03
+_OTHERS_SMOOTHED = 0.3
+_JUMP = 2.0
+DRAINED = 0.25
+"""For so much of a round trip a node works off what is there: half of it the request is on its way, and in that time
+others send there too."""
 
 
 def _nothing() -> None:
@@ -44,7 +50,8 @@ class Node:
     `since_s` is since when it is back, from which on it gets its share of requests little by little.
 
     An answer is expected `still_ms` after the request was sent, and `each_ms` for each request of this router's there,
-    as of when `settle` was called; `idle_ms` if nobody else was there, and nothing failed any more.
+    as of when `settle` was called, but never within `least_ms`; `idle_ms` if nobody else was there, and nothing failed
+    any more.
     """
 
     def __init__(self, identity: Identity, router_place: Place | None, changed: Callable[[], None] = _nothing) -> None:
@@ -63,11 +70,12 @@ class Node:
         self.service_ms = 0.0
         self.usual_ms = UNKNOWN_SERVICE_MS
         """What a request takes at nodes like this one: it is taken for an average one until it has told."""
-        self.idle_ms = self.still_ms = self.each_ms = 0.0
+        self.idle_ms = self.least_ms = self.still_ms = self.each_ms = 0.0
         self.since_s: float | None = None
         self._status: Status | None = None
         self._changed = changed
-        self._others = Fading(half_life_s=_LOAD_HALF_LIFE_S)
+        self._others = Fading(half_life_s=_LOAD_HALF_LIFE_S, smoothing=_OTHERS_SMOOTHED)
+        self._told_s = -math.inf
         self._failures = Fading(half_life_s=_FAILURE_HALF_LIFE_S)
         self._well = True
         """Nothing has failed here for so long that one more success changes nothing."""
@@ -151,11 +159,13 @@ class Node:
         self.settle(now_s)
 
     def settle(self, now_s: float) -> None:
-        """T = rtt + service * (own in flight + others' in flight + 1) + failures, as of `now_s`."""
+        """T = rtt + service * max(own in flight + others' in flight + 1 - drained, 1) + failures, as of `now_s`."""
+        rtt_ms = self.rtt_ms.value()
+        failures_ms = FAILURE_MS * self.failing(now_s)
         self.each_ms = self.pace_ms(now_s)
-        self.idle_ms = self.rtt_ms.value() + (self.service_ms or self.usual_ms)
-        waiting_ms = self.each_ms * (self.others_in_flight(now_s) + 1.0)
-        self.still_ms = self.rtt_ms.value() + waiting_ms + FAILURE_MS * self.failing(now_s)
+        self.idle_ms = rtt_ms + (self.service_ms or self.usual_ms)
+        self.least_ms = rtt_ms + self.each_ms + failures_ms
+        self.still_ms = self.least_ms + self.each_ms * self.others_in_flight(now_s) - DRAINED * rtt_ms
 
     def pace_ms(self, now_s: float) -> float:
         """What each request there adds: more for a node that is just back."""
@@ -198,9 +208,23 @@ class Node:
             self.transfer_ms_per_mb.measure(beyond_ms / size_bytes * 1e6)
 
     def _note_load(self, in_flight: float, service_ms: float, now_s: float) -> None:
-        self._others.replace(max(0.0, in_flight - self.in_flight), now_s)
+        self._note_others(max(0.0, in_flight - self.in_flight), now_s)
         if service_ms > 0:
-            self.service_ms = service_ms
+            self._note_service(service_ms)
+
+    def _note_others(self, told: float, now_s: float) -> None:
+        """A mean over the last words, since each is of one moment only; alone where it is the first for a second."""
+        if now_s - self._told_s < _LOAD_HALF_LIFE_S:
+            self._others.measure(told, now_s)
+        else:
+            self._others.replace(told, now_s)
+        self._told_s = now_s
+
+    def _note_service(self, told_ms: float) -> None:
+        """What a node tells is the mean of its last few requests: noise, but where it is half or twice what it was."""
+        known_ms = self.service_ms
+        steady = known_ms / _JUMP < told_ms < known_ms * _JUMP
+        self.service_ms = known_ms + _SMOOTHED * (told_ms - known_ms) if steady else told_ms
 
 
 def parse_load(value: str | None) -> dict[str, float]:

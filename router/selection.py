@@ -1,7 +1,8 @@
 """Which nodes may have a request, and when each is expected to answer. Pure: it reads the table and changes nothing.
 
-The score is the expected time in ms: T = rtt + service * (own in flight + others' in flight + 1) + failures. `rtt` is
-router to node for a proxied request, client to node for a leased one; whoever asks passes the one it means.
+The score is the expected time in ms: T = rtt + service * max(own in flight + others' in flight + 1 - drained, 1) +
+failures. `rtt` is router to node for a proxied request, client to node for a leased one; whoever asks passes the one it
+means. `drained` is what the node works off while the request is on its way.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from router.node import FAILURE_MS, UNKNOWN_SERVICE_MS, Node
+from router.node import DRAINED, FAILURE_MS, UNKNOWN_SERVICE_MS, Node
 
 Refusal = Literal[
     "unidentified",
@@ -42,7 +43,8 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class Score(msgspec.Struct, frozen=True):
-    """The terms of one node's expected time, in ms; `waiting` counts requests, this one included."""
+    """The terms of one node's expected time, in ms; `waiting` counts the requests that are there when it
+    comes, this one included."""
 
     rtt_ms: float
     service_ms: float
@@ -69,7 +71,8 @@ def within(node: Node, query: Query) -> bool:
 def score(node: Node, rtt_ms: float, now_s: float) -> Score:
     """A node that has served nothing yet is taken for an average one: scored 0, it would be flooded."""
     service_ms = node.pace_ms(now_s)
-    waiting = node.in_flight + node.others_in_flight(now_s) + 1.0
+    drained = DRAINED * rtt_ms / service_ms if service_ms > 0 else 0.0
+    waiting = max(1.0, node.in_flight + node.others_in_flight(now_s) + 1.0 - drained)
     failures_ms = FAILURE_MS * node.failing(now_s)
     return Score(rtt_ms, service_ms, waiting, failures_ms, rtt_ms + service_ms * waiting + failures_ms)
 

@@ -25,9 +25,9 @@ from foothill.demo import places
 from foothill.demo.samples import digit_samples
 from foothill.demo.traffic import Crowd, Front, Outcome, Sample, make_calls
 from foothill.processes import Processes
-from foothill.simulators import regions
 from foothill.site import EDGES, Machine
 from model_compiler.digits.recipe import DigitsBundles
+from runtime import regions
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(300)]
 

@@ -15,7 +15,7 @@ import msgspec
 
 from contracts.places import Place
 from foothill.rooms import install
-from foothill.simulators.regions import RegionTable
+from runtime.regions import RegionTable
 
 LEAST_COUNTRIES = 30
 _LARGEST_PART = 8

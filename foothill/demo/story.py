@@ -20,8 +20,8 @@ from foothill.demo.narrator import Narrator
 from foothill.demo.report import print_report, write_report
 from foothill.demo.traffic import Call, Crowd, Front, Outcome, Sample, Way, make_calls
 from foothill.processes import Processes, terminate_as_interrupt
-from foothill.simulators import regions
 from foothill.site import EDGES, Machine, MachineError
+from runtime import regions
 
 if TYPE_CHECKING:
     from model_compiler.digits.recipe import DigitsBundles

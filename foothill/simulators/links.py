@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from foothill.simulators.regions import RegionTable
+from runtime.regions import RegionTable
 
 
 class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

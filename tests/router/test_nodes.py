@@ -110,6 +110,27 @@ def test_what_others_have_there_fades_when_nobody_says_so_again() -> None:
     assert (node.others_in_flight(NOW_S + 30), node.service_ms) == (2.0, 3.0)
 
 
+def test_what_a_node_tells_of_its_service_is_noise_until_it_has_changed() -> None:
+    node = Node(identity("n0"), DUBLIN)
+    node.note_load(Load("n0", 1, 0, 0.0, 10.0), NOW_S)
+    for number in range(20):
+        node.note_load(Load("n0", 1, 0, 0.0, 14.0 if number % 2 else 8.0), NOW_S)
+    assert 9.5 < node.service_ms < 11.5
+    node.note_load(Load("n0", 1, 0, 0.0, 40.0), NOW_S)
+    assert node.service_ms == 40.0
+    node.note_load(Load("n0", 1, 0, 0.0, 12.0), NOW_S)
+    assert node.service_ms == 12.0
+
+
+def test_one_word_of_what_others_have_there_is_of_one_moment_only() -> None:
+    node = Node(identity("n0"), DUBLIN)
+    node.note_load(Load("n0", 1, 10, 0.0, 3.0), NOW_S)
+    node.note_load(Load("n0", 1, 0, 0.0, 3.0), NOW_S + 0.001)
+    assert 6.0 < node.others_in_flight(NOW_S + 0.001) < 8.0
+    node.note_load(Load("n0", 1, 0, 0.0, 3.0), NOW_S + 2.0)
+    assert node.others_in_flight(NOW_S + 2.0) == 0.0
+
+
 def test_load_of_an_older_life_is_not_believed() -> None:
     nodes = Nodes(DUBLIN)
     nodes.put_identity(identity("n0"))

@@ -161,7 +161,14 @@ def test_the_score_is_distance_and_what_waits() -> None:
     node.service_ms = 2.0
     node.in_flight = 3
     found = score(node, 10.0, NOW_S)
-    assert (found.rtt_ms, found.service_ms, found.waiting, found.total_ms) == (10.0, 2.0, 4.0, 18.0)
+    assert (found.rtt_ms, found.service_ms, found.waiting, found.total_ms) == (10.0, 2.0, 2.75, 15.5)
+
+
+def test_what_waits_is_worked_off_while_a_request_is_on_its_way_but_its_own_service_is_not() -> None:
+    node = Node(identity("n0"), DUBLIN)
+    node.service_ms, node.in_flight = 10.0, 3
+    waiting = [score(node, rtt_ms, NOW_S).waiting for rtt_ms in (0.0, 40.0, 80.0, 200.0)]
+    assert waiting == [4.0, 3.0, 2.0, 1.0]
 
 
 def test_a_node_that_never_served_counts_as_an_average_one() -> None:

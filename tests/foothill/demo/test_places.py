@@ -9,7 +9,7 @@ import pytest
 
 from foothill.demo import places
 from foothill.demo.places import ClientPlace, GeoDatabaseError, database_path
-from foothill.simulators.regions import load
+from runtime.regions import load
 
 TABLE = load()
 

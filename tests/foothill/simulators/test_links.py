@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from foothill.simulators.links import LinkCount, LinkCounts, Ready, Site, bytes_to, connect_to, plan, through
-from foothill.simulators.regions import load
+from runtime.regions import load
 
 TABLE = load()
 SITES = [

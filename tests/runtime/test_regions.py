@@ -8,7 +8,7 @@ import pytest
 
 from contracts.places import Place, prior_rtt_ms
 from contracts.topics import NODE_NAME
-from foothill.simulators.regions import SAME_REGION_RTT_MS, load
+from runtime.regions import SAME_REGION_RTT_MS, load
 
 TABLE = load()
 

@@ -1,4 +1,4 @@
-"""Regions and the published round-trip times between them (`foothill/data`, with their source in the files)."""
+"""Regions and the published round-trip times between them (`runtime/data`, with their source in the files)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contracts.places import Place, distance_km
 SAME_REGION_RTT_MS = 2.0
 """Two parties in one region. Not in the published table; a round number for a metropolitan network."""
 
-_DATA = Path(__file__).parent.parent / "data"
+_DATA = Path(__file__).parent / "data"
 
 
 class Region(msgspec.Struct, frozen=True):
