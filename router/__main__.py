@@ -40,7 +40,7 @@ from router.tries import Tries
 from runtime.links.access.admission import Admission
 from runtime.links.access.tokens import TokenFile
 from runtime.links.escalation.holder import Certificates, Holder
-from runtime.links.http.accounts import Rim
+from runtime.links.http.accounts import Accounts, Rim
 from runtime.links.http.exposure import check_exposure
 from runtime.links.http.https import listener_context
 from runtime.links.http.serve import configure_logging, run_loop, serve_app
@@ -184,7 +184,23 @@ def _app(
         broker_connected=lambda: discovery.connected if discovery else None,
     )
     rim = Rim(PART, config.name, "none", {}, parts.telemetry, time.monotonic)
-    ways = partial(
+    ways = _ways(config, parts, calls, proxy, fields, holder, upstreams, tries)
+    stories = Stories(calls, proxy, parts.nodes, routes.node_for, rim, admission, ways)
+    late = LateResults(results)
+    return create_app(routes, facts, stories, late, name=config.name, clock=time.monotonic, admission=admission)
+
+
+def _ways(
+    config: Config,
+    parts: _Parts,
+    calls: Calls,
+    proxy: Proxy,
+    fields: Fields,
+    holder: Holder,
+    upstreams: Upstreams,
+    tries: Tries,
+) -> Callable[[Accounts], Ways]:
+    return partial(
         Ways,
         calls,
         proxy,
@@ -199,9 +215,6 @@ def _app(
         clock=time.monotonic,
         wall=time.time,
     )
-    stories = Stories(calls, proxy, parts.nodes, routes.node_for, rim, admission, ways)
-    late = LateResults(results)
-    return create_app(routes, facts, stories, late, name=config.name, clock=time.monotonic, admission=admission)
 
 
 def _admission(config: Config) -> Admission | None:

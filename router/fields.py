@@ -14,7 +14,8 @@ import itertools
 import math
 import random
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple
+
+import msgspec
 
 from router.node import LARGE_BYTES, Node
 from router.nodes import Nodes
@@ -32,7 +33,7 @@ _FIELDS = 256
 _NONE: frozenset[str] = frozenset()
 
 
-class Picked(NamedTuple):
+class Picked(msgspec.Struct):
     """A node, and when it is expected to answer."""
 
     node: Node
@@ -54,7 +55,7 @@ class Field:
         self._until_explore = int(rng.expovariate(EXPLORE)) + 1
 
     def pick(
-        self, now_s: float, *, left_ms: float = math.inf, size_bytes: int = 0, tried: AbstractSet[str] = _NONE
+        self, now_s: float, left_ms: float = math.inf, size_bytes: int = 0, *, tried: AbstractSet[str] = _NONE
     ) -> Picked | None:
         """Reserve it before any await. None where no node may have the request, or can answer it in `left_ms`."""
         if self._pulse != self._nodes.pulse or now_s >= self._fade_until_s:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Sequence
+
+import msgspec
 
 from contracts import headers
 from contracts.escalation import Verdict
 from contracts.predictions import with_reason
-from contracts.timing import TOTAL
+from contracts.timing import PHASES, TOTAL
 from contracts.topics import STRATUM
 from runtime.links.http.exchanges import Fixed
 from runtime.links.http.reply_forms import Form
@@ -26,51 +28,58 @@ TOLD = (
 _ENTRY = re.compile(rb"([a-z-]{1,32});dur=[0-9]{1,9}(\.[0-9]{1,9})?")
 _NUMBERS, _NAMES = b"0123456789.", b"abcdefghijklmnopqrstuvwxyz-;= "
 _LAST = f", {TOTAL};dur=".encode()
-_NETWORK = "network"
+_NETWORK, _PHASES = "network", frozenset(PHASES)
 _UNSETTLED = b'"reason":"unsettled"'
 
 
-def phases_ms(written: str) -> tuple[float, ...]:
-    """The numbers of times that are written as a node writes them."""
-    return tuple(map(float, written.encode().translate(None, _NAMES).split(b",")))
+def phases_ms(written: Sequence[str]) -> Sequence[Sequence[float]]:
+    """The times of each phase, of many that are written alike, as a node writes them. Raises ValueError for others."""
+    each = written[0].count(",") + 1
+    numbers = [*map(float, ",".join(written).encode().translate(None, _NAMES).split(b","))]
+    if len(numbers) != each * len(written):
+        raise ValueError("Not all of them tell as many times.")
+    return [numbers[at::each] for at in range(each)]
 
 
 def settled(body: bytes, content_type: str, told: Told, verdict: Verdict) -> bytes:
     """As `contracts.predictions.with_reason`, for what a node says that leaves it to a router to settle: the reason is
     there once, and before any other object."""
-    at = body.find(_UNSETTLED)
-    plain = at > 0 and body.find(_UNSETTLED, at + 1) < 0 and body.rfind(b"{", 0, at) == 0
+    before, found, behind = body.partition(_UNSETTLED)
+    plain = found and before.rfind(b"{") == 0 and _UNSETTLED not in behind
     if plain and content_type == "application/json":
-        return body.replace(_UNSETTLED, told.reason, 1)
+        return before + told.reason + behind
     return with_reason(body, content_type, verdict.reason)
 
 
-class Times(NamedTuple):
+class Times(msgspec.Struct):
     """The node's own phases, as it wrote them, and its total in milliseconds."""
 
     written: str
     total_ms: float
 
 
-class Told(NamedTuple):
-    """What all answers of one form with one verdict have alike: headers, and how a prediction says its reason."""
+class Told(msgspec.Struct, eq=False):
+    """What all answers of one form with one verdict have alike: headers, how a prediction says its reason, and the
+    names of the times, but for the total."""
 
     fixed: Fixed
     reason: bytes
+    phases: tuple[str, ...]
 
 
 class Reading:
-    """Of one form. `phases` are the names of the last times that were read."""
+    """Of one form. `of_node`: whether it was written for a router's mark."""
 
     __slots__ = (
         "_at",
         "_confidence_at",
         "_form",
         "_names",
+        "_phases",
         "_timing_at",
         "_told",
         "content_type",
-        "phases",
+        "of_node",
         "stratum",
     )
 
@@ -84,12 +93,8 @@ class Reading:
         told = form.fixed.get(headers.STRATUM, "")
         self.stratum = told if STRATUM.fullmatch(told) else ""
         self.content_type = form.fixed.get("Content-Type", "")
-        self.phases: tuple[str, ...] = ()
-
-    @property
-    def of_node(self) -> bool:
-        """Whether it was written for a router's mark."""
-        return headers.LOAD in self._at
+        self.of_node = headers.LOAD in form.at
+        self._phases: tuple[str, ...] = ()
 
     def value(self, name: str, values: tuple[bytes, ...]) -> str:
         at = self._at.get(name)
@@ -115,6 +120,7 @@ class Reading:
         return Times(written[:end].decode("ascii"), float(written[end + len(_LAST) :]))
 
     def told(self, verdict: Verdict) -> Told:
+        """Always the same one, as long as nodes tell the same times."""
         told = self._told.get(verdict.reason)
         if told is None:
             named = headers.relayed(self._form.fixed, TOLD) | {
@@ -123,7 +129,9 @@ class Reading:
                 headers.CERTIFIED: str(verdict.certified).lower(),
                 headers.DEGRADED: str(verdict.degraded).lower(),
             }
-            told = self._told[verdict.reason] = Told(Fixed(named), b'"reason":"%b"' % verdict.reason.encode())
+            told = self._told[verdict.reason] = Told(
+                Fixed(named), b'"reason":"%b"' % verdict.reason.encode(), self._phases
+            )
         return told
 
     def _learn(self, written: bytes) -> bool:
@@ -133,5 +141,8 @@ class Reading:
         once = len({*names, _NETWORK}) == len(names) + 1
         if len(names) != len(entries) or len(names) < 2 or names[-1] != TOTAL or not once:
             return False
-        self._names, self.phases = written.translate(None, _NUMBERS), tuple(names[:-1])
+        if not _PHASES.issuperset(names[:-1]):
+            return False
+        self._names, self._phases = written.translate(None, _NUMBERS), tuple(names[:-1])
+        self._told.clear()
         return True

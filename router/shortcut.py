@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple
 
 import msgspec
 
 from contracts import headers
-from contracts.circuits import blames
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.escalation import NO_CLOUD, Verdict
@@ -22,79 +20,46 @@ from contracts.timing import TOTAL
 from router.answers import settled_answer
 from router.calls import Calls
 from router.fields import Field, Fields
+from router.flights import OWN, Begun, Flight, Lane, Way
 from router.node import Ending, Node
 from router.nodes import Nodes
 from router.proxy import Proxy
-from router.readings import Reading, Times, phases_ms, settled
+from router.readings import Reading, Times, Told, phases_ms, settled
 from router.tries import Call, Trail, Tries, judge, share_ms
 from runtime.links.access.hop import HopSigner
 from runtime.links.escalation.holder import Evidence, Holder
 from runtime.links.http.accounts import CLIENT_GONE, Account, Accounts, Tally
 from runtime.links.http.bodies import too_slow
-from runtime.links.http.exchanges import Body, Clock, Known, Outgoing, Varied, header_lines
+from runtime.links.http.exchanges import Body, Clock, Known, Outgoing, Varied
 from runtime.links.http.hot_routes import GiveUp, Turn
 from runtime.links.http.replies import Reply
 from runtime.links.http.reply_forms import KnownReply
-from runtime.links.http.upstream import Answer, Place, Upstreams, UpstreamUnreachable, milliseconds
-from runtime.links.http.wires import TOO_LARGE, Pool, Wire
+from runtime.links.http.upstream import Answer, Upstreams, UpstreamUnreachable, milliseconds
 from runtime.links.process.alarm import Alarm
 
-_VARIED = frozenset(name.lower() for name in (headers.TRACEPARENT, headers.IDEMPOTENCY_KEY))
-_MOST_LANES = 1024
+_MOST_TALLIES = 64
+_ID, _HOP, _DEADLINE, _TIMING = headers.REQUEST_ID, headers.HOP, headers.DEADLINE_MS, headers.SERVER_TIMING
 
 
-class Way:
-    """`runtime.links.http.hot_routes.Shortcut` for the requests with one head.
+class _Short(Way):
+    """`runtime.links.http.hot_routes.Shortcut` for them."""
 
-    `lines` are the headers that all of them are sent on with, as they go over the wire.
-    """
-
-    __slots__ = ("_ways", "field", "lanes", "lines", "model", "predicts", "request", "tallies", "terms")
+    __slots__ = ("_ways",)
 
     def __init__(self, ways: Ways, request: Known, terms: Terms, field: Field) -> None:
+        super().__init__(request, terms, field)
         self._ways = ways
-        self.field = field
-        self.request = request
-        self.terms = terms
-        self.model = request.params["model"]
-        self.predicts = request.target.startswith("/v1/predict/")
-        sent = headers.relayed(request.headers, headers.RELAYED_IN) | terms.claim()
-        self.lines = header_lines({name: value for name, value in sent.items() if name.lower() not in _VARIED})
-        self.lanes: dict[Node, Lane] = {}
-        self.tallies: dict[tuple[str, tuple[str, ...]], Tally] = {}
-
-    def lane(self, node: Node, place: Place) -> Lane:
-        """To a node that these requests did not go to before."""
-        first = f"{self.request.method} {place.prefix}{self.request.target} HTTP/1.1\r\nHost: {place.host}\r\n"
-        if len(self.lanes) >= _MOST_LANES:
-            self.lanes.clear()
-        lane = self.lanes[node] = Lane(place.pool, (first + self.lines).encode("utf-8", "surrogateescape"))
-        return lane
 
     def start(self, body: Body, turn: Turn, begun: Begun | None = None) -> GiveUp | None:
-        if len(body) > self._ways.max_body_bytes:
+        ways = self._ways
+        if len(body) > ways.max_body_bytes:
             return None
-        begun = begun or self._ways.begin(self, turn)
-        return self._ways.send(self, body, turn, begun) if begun is not None else None
+        begun = begun or ways.begin(self, turn)
+        return ways.send(self, body, turn, begun) if begun is not None else None
 
     def expect(self, peek: Callable[[int], bytes], body_bytes: int, turn: Turn) -> Coming | None:
         begun = self._ways.begin(self, turn) if body_bytes <= self._ways.max_body_bytes else None
         return Coming(self._ways, self, turn, begun) if begun is not None else None
-
-
-class Lane(NamedTuple):
-    """The way to one node: its connections, and what all heads begin with that go there."""
-
-    pool: Pool
-    head: bytes
-
-
-class Begun(NamedTuple):
-    """Since when a request is here, on which terms, and until when."""
-
-    arrived_s: float
-    terms: Terms
-    deadline: Deadline
 
 
 class Coming:
@@ -102,7 +67,7 @@ class Coming:
 
     __slots__ = ("_begun", "_turn", "_way", "_ways")
 
-    def __init__(self, ways: Ways, way: Way, turn: Turn, begun: Begun) -> None:
+    def __init__(self, ways: Ways, way: _Short, turn: Turn, begun: Begun) -> None:
         self._ways = ways
         self._way = way
         self._turn = turn
@@ -117,6 +82,7 @@ class Coming:
     def start(self, body: Body, turn: Turn) -> GiveUp | None:
         self._ways.awaited.clear(self)
         self._ways.accounts.in_flight.count -= 1
+        self._begun.began_s = self._ways.clock()
         return self._way.start(body, turn, self._begun)
 
     def give_up(self) -> None:
@@ -127,78 +93,8 @@ class Coming:
         self._turn.done(self._ways.refusal(self._way, self._turn, too_slow(), self._begun.arrived_s))
 
 
-class Flight:
-    """One request at one node: who waits on its wire. It is in flight from `sent_s` on, until it has `ended`."""
-
-    __slots__ = (
-        "_ways", "allowed_ms", "began_s", "begun", "body", "drawn", "ended", "expected_ms", "node", "sent_s", "task",
-        "turn", "used", "way", "wire",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        ways: Ways,
-        way: Way,
-        turn: Turn,
-        body: Body,
-        begun: Begun,
-        began_s: float,
-        node: Node,
-        wire: Wire,
-        expected_ms: float,
-        allowed_ms: float,
-    ) -> None:
-        self._ways = ways
-        self.way = way
-        self.turn = turn
-        self.body = body
-        self.begun = begun
-        self.began_s = began_s
-        self.node = node
-        self.wire = wire
-        self.used = wire.used
-        self.expected_ms = expected_ms
-        self.allowed_ms = allowed_ms
-        self.sent_s = 0.0
-        self.drawn: bool | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.ended = False
-
-    def answered(self, reply: Reply | KnownReply) -> None:
-        self._ways.answered(self, reply)
-
-    def failed(self, reason: str, *, begun: bool) -> None:
-        if self.used and not begun:
-            self._ways.stale(self)
-        elif reason == TOO_LARGE:
-            self._ways.failed(self, self._told(f"{self.node.identity.url} answered too much."), self._blame())
-        else:
-            told = f"Node {self.node.name} cannot be reached ({reason}). Retry."
-            self._ways.failed(self, self._told(told), "failed")
-
-    def late(self) -> None:
-        self.wire.give_up()
-        error = FoothillError(
-            "deadline_exceeded",
-            f"{self.node.identity.url} did not answer within {self.allowed_ms:.0f} ms. "
-            "Send a larger Foothill-Deadline-Ms, or ask a nearer node.",
-        )
-        self._ways.failed(self, error, self._blame())
-
-    def give_up(self) -> None:
-        """Its caller is gone."""
-        self._ways.gone(self)
-
-    def _blame(self) -> Ending:
-        return "failed" if blames(self.allowed_ms, self.expected_ms) else "abandoned"
-
-    @staticmethod
-    def _told(message: str) -> FoothillError:
-        return FoothillError("upstream_failed", message)
-
-
 def _own_lines(varied: Varied) -> str:
-    return "".join([f"{name}: {value}\r\n" for name, value in varied.items() if name.lower() in _VARIED])
+    return "".join([f"{name}: {value}\r\n" for name, value in varied.items() if name.lower() in OWN])
 
 
 class Ways:
@@ -237,14 +133,16 @@ class Ways:
         self.max_body_bytes = max_body_bytes
         self.clock = clock
 
-    def prepare(self, request: Known) -> Way | None:
+    def prepare(self, request: Known) -> _Short | None:
         """`runtime.links.http.hot_routes.Prepare`. None for what only the story knows how to answer: hedges too."""
         try:
             terms = headers.parse_terms(request.headers)
         except FoothillError:
             return None
         plain = terms.escalation != "always" and not terms.idempotency_key and "Prefer" not in request.headers
-        return Way(self, request, terms, self._fields.of(request.params["model"], terms.residency)) if plain else None
+        return (
+            _Short(self, request, terms, self._fields.of(request.params["model"], terms.residency)) if plain else None
+        )
 
     def begin(self, way: Way, turn: Turn) -> Begun | None:
         """None for terms that are none: the story says so."""
@@ -254,24 +152,24 @@ class Ways:
         except FoothillError:
             return None
         deadline_s = (terms.deadline_ms or self._default_deadline_ms) / 1000.0
-        return Begun(arrived_s, terms, Deadline(arrived_s + deadline_s))
+        return Begun(arrived_s, terms, Deadline(arrived_s + deadline_s), arrived_s)
 
     def send(self, way: Way, body: Body, turn: Turn, begun: Begun) -> GiveUp | None:
         """None where no node can be asked just so: the story says what is to be done."""
-        now_s = self.clock()
-        left_ms = begun.deadline.left_ms(now_s)
-        picked = way.field.pick(now_s, left_ms=left_ms, size_bytes=len(body)) if left_ms > 0 else None
+        now_s = begun.began_s
+        left_ms = (begun.deadline.expires_at_s - now_s) * 1000.0
+        picked = way.field.pick(now_s, left_ms, len(body)) if left_ms > 0 else None
         if picked is None:
             return None
-        node, expected_ms = picked
+        node, expected_ms = picked.node, picked.expected_ms
         lane = way.lanes.get(node) or self._lane(way, node)
         wire = lane.pool.take() if lane is not None else None
         if lane is None or wire is None:
             way.lanes.pop(node, None)
             return None
-        allowed_ms = share_ms(expected_ms, begun.deadline, now_s)
+        allowed_ms = share_ms(expected_ms, left_ms)
         head = lane.head + self._own(turn, len(body), allowed_ms)
-        flight = Flight(self, way, turn, body, begun, now_s, node, wire, expected_ms, allowed_ms)
+        flight = Flight(self, way, turn, body, begun, node, wire, wire.used, expected_ms, allowed_ms)
         self._tries.begin(now_s)
         node.reserve(now_s)
         self.accounts.in_flight.count += 1
@@ -353,7 +251,7 @@ class Ways:
         else:
             flight.wire.give_up()
             flight.node.release("abandoned", self.clock())
-        self.left(flight.began_s, flight.way)
+        self.left(flight.begun.began_s, flight.way)
 
     def left(self, began_s: float, way: Way) -> None:
         """A caller that was counted among those in flight is gone."""
@@ -385,9 +283,9 @@ class Ways:
         own = _own_lines(varied) if varied else ""
         mark = self._signer.sign(request_id, self._wall())
         return (
-            f"{own}Content-Length: {body_bytes}\r\n{headers.REQUEST_ID}: {request_id}\r\n{headers.HOP}: {mark}\r\n"
-            f"{headers.DEADLINE_MS}: {milliseconds(allowed_ms)}\r\n\r\n"
-        ).encode("utf-8", "surrogateescape")
+            f"{own}Content-Length: {body_bytes}\r\n{_ID}: {request_id}\r\n{_HOP}: {mark}\r\n"
+            f"{_DEADLINE}: {milliseconds(allowed_ms)}\r\n\r\n"
+        ).encode()
 
     def _tell(
         self,
@@ -401,31 +299,36 @@ class Ways:
     ) -> None:
         """An edge answer that stands."""
         way = flight.way
-        route_ms = (flight.sent_s - flight.began_s) * 1000.0
-        network_ms = max(0.0, hop_ms - times.total_ms)
-        total_ms = (now_s - flight.began_s) * 1000.0
+        began_s = flight.begun.began_s
+        route_ms = (flight.sent_s - began_s) * 1000.0
+        network_ms = hop_ms - times.total_ms if hop_ms > times.total_ms else 0.0
+        total_ms = (now_s - began_s) * 1000.0
         lines = (
-            f"{reading.confidence_line(reply.values)}{headers.REQUEST_ID}: {flight.turn.request_id}\r\n"
-            f"{headers.SERVER_TIMING}: route;dur={route_ms:.3f}, {times.written}, network;dur={network_ms:.3f}, "
+            f"{reading.confidence_line(reply.values)}{_ID}: {flight.turn.request_id}\r\n"
+            f"{_TIMING}: route;dur={route_ms:.3f}, {times.written}, network;dur={network_ms:.3f}, "
             f"{TOTAL};dur={total_ms:.3f}\r\n"
         )
         body, told = bytes(reply.body), reading.told(verdict)
         if way.predicts:
             body = settled(body, reading.content_type, told, verdict)
-        self._end(flight, Outgoing(200, {}, body, told.fixed, lines))
-        key = (verdict.reason, reading.phases)
-        tally = way.tallies.get(key)
-        if tally is None:
-            phases = ("route", "network", TOTAL, *reading.phases)
-            tally = way.tallies[key] = self.accounts.tally(way.model, verdict.reason, phases, phases_ms, tier="edge")
+        flight.ended = True
+        flight.turn.done(Outgoing(200, {}, body, told.fixed, lines))
+        tally = way.tallies.get(told) or self._tally(way, told, verdict.reason)
         tally.add((route_ms, network_ms, total_ms), times.written)
+
+    def _tally(self, way: Way, told: Told, reason: str) -> Tally:
+        phases = ("route", "network", TOTAL, *told.phases)
+        if len(way.tallies) >= _MOST_TALLIES:
+            way.tallies.clear()
+        tally = way.tallies[told] = self.accounts.tally(way.model, reason, phases, phases_ms, tier="edge")
+        return tally
 
     def _go_on(self, flight: Flight, first: Answer | FoothillError | None, *, drawn: bool | None = None) -> None:
         flight.task = asyncio.create_task(self._finish(flight, first, drawn=drawn))
 
     async def _finish(self, flight: Flight, first: Answer | FoothillError | None, *, drawn: bool | None) -> None:
         """As the story does, from where the first node has answered, or has not."""
-        account = self._account(flight.began_s, flight.way)
+        account = self._account(flight.begun.began_s, flight.way)
         try:
             answer = self.accounts.worded(await self._settled(flight, account, first, drawn=drawn))
         except Exception as error:  # noqa: BLE001 - none of them may be lost
@@ -443,18 +346,18 @@ class Ways:
         terms = msgspec.structs.replace(flight.begun.terms, request_id=turn.request_id)
         sent = self._calls.marked(request, terms, request.target, flight.body)
         trail = Trail()
-        trail.route_ms = (flight.sent_s - flight.began_s) * 1000.0
+        trail.route_ms = (flight.sent_s - flight.begun.began_s) * 1000.0
         if first is not None:
             trail.tried.add(flight.node.name)
         call = Call(sent, terms, flight.begun.deadline, way.model)
         settled = await self._proxy.go_on(call, trail, first, flight.sent_s, drawn=drawn)
-        phases_ms = {**settled.phases, TOTAL: (self.clock() - flight.began_s) * 1000.0}
+        phases_ms = {**settled.phases, TOTAL: (self.clock() - flight.begun.began_s) * 1000.0}
         account.answered(settled.tier, settled.reason, phases_ms, settled.answer.status)
         return settled_answer(settled, phases_ms, terms.request_id)
 
     def _refuse(self, flight: Flight, error: Exception) -> None:
         if not flight.ended:
-            self._end(flight, self.refusal(flight.way, flight.turn, error, flight.began_s))
+            self._end(flight, self.refusal(flight.way, flight.turn, error, flight.begun.began_s))
 
     @staticmethod
     def _end(flight: Flight, answer: Outgoing) -> None:

@@ -54,15 +54,14 @@ def judge(status: int) -> Judgement:
     return Judgement(False, "failed")
 
 
-def share_ms(expected_ms: float, deadline: Deadline, now_s: float, *, owed: bool = False) -> float:
-    """What one node may take of a deadline that needs `expected_ms`.
+def share_ms(expected_ms: float, left_ms: float, *, owed: bool = False) -> float:
+    """What one node that needs `expected_ms` may take of what is left of a deadline.
 
-    Half of what is left, so that a node that stalls leaves time for another; more where the node needs more, unless
-    some of it is `owed` to the cloud.
+    Half of it, so that a node that stalls leaves time for another; more where the node needs more, unless some of it is
+    `owed` to the cloud.
     """
-    left_ms = deadline.left_ms(now_s)
     needed_ms = 0.0 if owed else _EXPECTED_FACTOR * expected_ms + _EXPECTED_SLACK_MS
-    return min(left_ms, max(left_ms / 2, needed_ms))
+    return left_ms / 2 if needed_ms < left_ms / 2 else min(left_ms, needed_ms)
 
 
 class Trail:
@@ -206,7 +205,7 @@ class Tries:
 
     async def _ask(self, call: Call, picked: Picked, trail: Trail) -> Answer | None:
         """Sends to a reserved node and releases it, whatever happens."""
-        started_s, (node, expected_ms) = self._clock(), picked
+        started_s, node, expected_ms = self._clock(), picked.node, picked.expected_ms
         share = self._share(call, expected_ms, trail, started_s)
         ending: Ending = "abandoned"
         try:
@@ -232,7 +231,7 @@ class Tries:
         """One node's share of the deadline. The cloud is owed some of it where a node has failed, and it has not had
         its turn."""
         owed = trail.failure is not None and not trail.asked_cloud and self._owed(call.terms)
-        return Deadline.after(share_ms(expected_ms, call.deadline, now_s, owed=owed), now_s=now_s)
+        return Deadline.after(share_ms(expected_ms, call.deadline.left_ms(now_s), owed=owed), now_s=now_s)
 
     def _since(self, started_s: float) -> float:
         return (self._clock() - started_s) * 1000.0

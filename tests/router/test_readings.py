@@ -8,16 +8,17 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from contracts import headers
+from contracts.escalation import Verdict
 from contracts.timing import PHASES, parse_server_timing
 from router.readings import Reading, phases_ms
 from runtime.links.http.reply_forms import Form
 
-HEAD = "HTTP/1.1 200 OK\r\nServer-Timing: x\r\nFoothill-Confidence: 0.5\r\nFoothill-Load: in_flight=1\r\n\r\n"
+TOLD = {headers.SERVER_TIMING: "x", headers.CONFIDENCE: "0.5", headers.LOAD: "in_flight=1", "Content-Length": "0"}
+HEAD = "HTTP/1.1 200 OK\r\n" + "".join(f"{name}: {value}\r\n" for name, value in TOLD.items()) + "\r\n"
 
 
 def reading() -> Reading:
-    told = CIMultiDict({headers.SERVER_TIMING: "x", headers.CONFIDENCE: "0.5", headers.LOAD: "in_flight=1"})
-    return Reading(Form(HEAD.encode(), told))
+    return Reading(Form(HEAD.encode(), CIMultiDict(TOLD)))
 
 
 def values(timing: str, confidence: str = "0.5") -> tuple[bytes, ...]:
@@ -35,7 +36,9 @@ def test_times_are_read_as_the_parser_reads_them(drawn: list[tuple[list[str], fl
         times = one.times(values(written))
         parsed = parse_server_timing(written)
         assert times is not None
-        assert dict(zip(one.phases, phases_ms(times.written), strict=True)) | {"total": times.total_ms} == parsed
+        told = one.told(Verdict("accept", "confident")).phases
+        read = [column for (column,) in phases_ms([times.written])]
+        assert dict(zip(told, read, strict=True)) | {"total": times.total_ms} == parsed
         assert f"{times.written}, total;dur={ms:.3f}" == written
 
 
@@ -43,7 +46,7 @@ def test_times_are_read_as_the_parser_reads_them(drawn: list[tuple[list[str], fl
     "timing",
     ["x", "total;dur=1", "infer;dur=1, total", "infer;dur=1", "total;dur=1, infer;dur=1", "infer;dur=1,total;dur=2",
      "network;dur=1, total;dur=2", "infer;dur=1, infer;dur=1, total;dur=2", "infer;dur=-1, total;dur=2",
-     "infer;dur=1e9, total;dur=2", "infer;dur=.5, total;dur=2"],
+     "infer;dur=1e9, total;dur=2", "infer;dur=.5, total;dur=2", "made-up;dur=1, total;dur=2"],
 )  # fmt: skip
 def test_times_that_no_node_writes_are_left_to_the_long_way(timing: str) -> None:
     assert reading().times(values(timing)) is None
@@ -66,3 +69,16 @@ def test_a_confidence_that_is_no_number_is_not_read() -> None:
     with pytest.raises(ValueError, match="sure"):
         reading().confidence(values("x", "sure"))
     assert reading().confidence(values("x", "0.25")) == 0.25
+
+
+@given(st.lists(st.lists(st.floats(0, 1e6), min_size=2, max_size=2), min_size=1, max_size=20))
+def test_many_times_are_read_at_once_phase_by_phase(drawn: list[list[float]]) -> None:
+    written = [f"queue;dur={queue:.3f}, infer;dur={infer:.3f}" for queue, infer in drawn]
+    read = phases_ms(written)
+    assert [list(column) for column in read] == [[round(ms, 3) for ms in column] for column in zip(*drawn, strict=True)]
+
+
+@pytest.mark.parametrize("odd", ["infer;dur=, queue;dur=1", "infer;dur=1", "a;dur=1.2.3, b;dur=1"])
+def test_times_that_are_written_otherwise_are_told_apart(odd: str) -> None:
+    with pytest.raises(ValueError, match=r"could not convert|as many times"):
+        phases_ms(["queue;dur=1.000, infer;dur=2.000", odd])

@@ -16,7 +16,7 @@ from contracts.timing import TOTAL, format_server_timing
 from runtime.links.http.errors import hidden, refused
 from runtime.links.http.exchanges import Clock, Incoming, Outgoing
 from runtime.links.http.oip_errors import with_error
-from runtime.links.process.telemetry import InFlight, Labels, Note, Telemetry
+from runtime.links.process.telemetry import InFlight, Labels, Note, Read, Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class Accounts:
         model: str,
         reason: str,
         phases: tuple[str, ...],
-        read: Callable[[str], tuple[float, ...]],
+        read: Read,
         *,
         tier: str = "",
     ) -> Tally:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, cast
 
 from contracts.headers import REQUEST_ID
 from runtime.links.http.bulk import Bulk
@@ -19,7 +19,6 @@ from runtime.links.http.framing import Framing
 from runtime.links.http.heads import Alike, Head
 from runtime.links.http.hot_request import Deliver, HotRequest
 from runtime.links.http.hot_routes import Coming, GiveUp, Hot, HotRoutes, Shortcut, Turn
-from runtime.links.http.outbox import Outbox
 from runtime.links.http.request_ids import RequestIds
 from runtime.links.process.alarm import Alarm
 
@@ -28,6 +27,7 @@ log = logging.getLogger(__name__)
 LINGER_S = 10.0
 """For so long the rest of a body is read that nobody wants any more: a caller that still writes would not see why."""
 _HELD_BYTES = 1 << 18
+_BUFFER_BYTES = 1 << 18
 _AT_ONCE = 16
 _SMALL_BYTES = 1 << 16
 Start = Callable[[Body, Turn], GiveUp | None]
@@ -44,39 +44,61 @@ class _Last(NamedTuple):
     whole_bytes: int
 
 
-class HotConnection:
-    """`theirs` gets the bytes of requests for other routes, and calls `their_answer_ended` behind each of its answers.
+class Theirs(Protocol):
+    """The same connection as another protocol sees it, which answers the requests for all other routes. It calls
+    `their_answer_ended` behind each of its answers."""
+
+    @property
+    def ends(self) -> bool:
+        """Nothing more is to be answered."""
+        ...
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of such requests."""
+        ...
+
+    def note_busy(self, busy: bool) -> None:
+        """An answer of ours begins, or has ended."""
+        ...
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def eof_received(self) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+
+class Common:
+    """What the connections of one server share. Bytes are read into `buffer`."""
+
+    def __init__(self) -> None:
+        self.date = HttpDate()
+        self.ids = RequestIds()
+        self.buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self.lingering: Alarm[asyncio.Transport] = Alarm(lambda transport: transport.close())
+
+
+class HotConnection(asyncio.BufferedProtocol):
+    """`theirs` gets the bytes of requests for other routes.
 
     One request is worked on at a time, in the order in which they came; what a caller sends beyond it waits, here up to
-    a bound and then in the kernel. `busy` is told when an answer of ours begins and ends. Bytes are read into `buffer`,
-    which other connections use too; those of a large body straight into their place.
+    a bound and then in the kernel. The bytes of a large body are read straight into their place: an asyncio.Protocol
+    would get each piece as an object of its own, to be copied once more.
     """
 
-    def __init__(
-        self,
-        routes: HotRoutes,
-        transport: asyncio.Transport,
-        date: HttpDate,
-        ids: RequestIds,
-        buffer: memoryview,
-        lingering: Alarm[asyncio.Transport],
-        outbox: Outbox,
-        *,
-        theirs: Callable[[bytes], None],
-        busy: Callable[[bool], None],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
+    def __init__(self, routes: HotRoutes, common: Common, theirs: Theirs, loop: asyncio.AbstractEventLoop) -> None:
         self._routes = routes
-        self._transport = transport
-        self._date = date
-        self._ids = ids
-        self._hand_over = theirs
-        self._busy = busy
+        self._common = common
+        self._theirs = theirs
         self._loop = loop
-        self._buffer = buffer
-        self._remote = _address(transport)
-        self._lingering = lingering
-        self._outbox = outbox
+        self._transport: asyncio.Transport = _UNMADE
+        self._buffer = common.buffer
+        self._remote = ""
+        self._lingering = common.lingering
         self._framing = Framing()
         self._owner: Literal["", "ours", "theirs", "theirs for good"] = ""
         self._left = 0
@@ -93,55 +115,79 @@ class HotConnection:
         """Whether a request of ours is under way."""
         return self._owner == "ours" and not self._answered
 
-    def room(self) -> memoryview:
-        """Where the next bytes go that the caller sends."""
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._remote = _address(self._transport)
+        self._theirs.connection_made(transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer if self._bulk is None else self._bulk.room()
 
-    def filled(self, count: int) -> bytes:
-        """So many bytes were put there. Returns those that are to be `received`: others are in their place already."""
-        bulk = self._bulk
-        if bulk is None:
-            return bytes(self._buffer[:count])
+    def buffer_updated(self, nbytes: int) -> None:
+        last = self._last
+        if self._bulk is not None:
+            self._fill(self._bulk, nbytes)
+        elif self._theirs.ends and not self.answering:
+            pass  # who is answered while the server stops has still to send the rest of its body; nobody else
+        elif last is None or nbytes != last.whole_bytes or not (self._free and self._again(last)):
+            self._receive(bytes(self._buffer[:nbytes]))
+
+    def eof_received(self) -> None:
+        self._theirs.eof_received()
+
+    def _fill(self, bulk: Bulk, count: int) -> None:
         bulk.fill(count)
         self._left = bulk.left
         if not self._left:
             self._bulk = None
             self._hand_on(bulk.body)
             self._advance()
-        return b""
 
-    def received(self, data: bytes) -> None:
-        last, free = self._last, not (self._owner or self._advancing or self._framing.held)
-        if free and last is not None and len(data) == last.whole_bytes:
-            varied = last.alike.varied(data)
-            if varied is not None:
-                # One whole request, whose head is alike the last one's: most are.
-                self._start(last, varied, data[last.alike.size :])
-                return
+    def _again(self, last: _Last) -> bool:
+        """Whether one whole request has come, whose head is alike the last one's: most are."""
+        size = last.alike.size
+        varied = last.alike.varied(bytes(self._buffer[:size]))
+        if varied is None:
+            return False
+        self._start(last, varied, bytes(self._buffer[size : last.whole_bytes]))
+        return True
+
+    def _receive(self, data: bytes) -> None:
         if self._owner == "theirs for good":
-            self._theirs(data)
+            self._theirs.data_received(data)
         else:
             self._framing.add(data)
             self._advance()
+
+    @property
+    def _free(self) -> bool:
+        """Nobody is answered, and nothing waits."""
+        return not (self._owner or self._advancing or self._framing.held)
 
     def their_answer_ended(self) -> None:
         if self._owner == "theirs":
             self._answered = True
             self._advance()
 
-    def may_write(self, may: bool) -> None:
-        """Whether the caller takes what is written; until it does, nothing more is answered."""
-        self._blocked = not may
-        if may and self._owner:
+    def pause_writing(self) -> None:
+        """The caller does not take what is written; until it does, nothing more is answered."""
+        self._theirs.pause_writing()
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        self._theirs.resume_writing()
+        self._blocked = False
+        if self._owner:
             self._advance()
 
-    def lost(self) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone: whatever is done for it is given up."""
         self._lingering.clear(self._transport)
         self._bulk = self._deliver = None
         if self._give_up is not None:
             self._give_up()
-            self._busy(False)
+            self._theirs.note_busy(False)
+        self._theirs.connection_lost(exc)
 
     def _advance(self) -> None:
         """As far as the bytes at hand go, but for the turns of other connections in between."""
@@ -183,7 +229,7 @@ class HotConnection:
         if isinstance(head, bytes):
             self._owner = "theirs for good"
             self._release()
-            self._theirs(head)
+            self._theirs.data_received(head)
             return False
         alike, varied = head
         self._left, self._answered = alike.content_length, False
@@ -192,7 +238,7 @@ class HotConnection:
             last = self._last = self._met(head)
         if last is None:
             self._owner = "theirs"
-            self._theirs(alike.raw(varied))
+            self._theirs.data_received(alike.raw(varied))
             return True
         body = self._framing.take(self._left) if self._left <= self._framing.held else None
         self._start(last, varied, body)
@@ -211,9 +257,9 @@ class HotConnection:
     def _start(self, last: _Last, varied: Varied, body: bytes | None) -> None:
         """The shortcut where there is one that takes it, else the story."""
         self._owner, self._answered, self._left = "ours", False, 0 if body is not None else last.alike.content_length
-        self._busy(True)
+        self._theirs.note_busy(True)
         sent_id = callers_id(varied) if REQUEST_ID in varied else last.sent_id
-        turn, shortcut = Turn(sent_id or self._ids.new(), varied, self._done), last.shortcut
+        turn, shortcut = Turn(sent_id or self._common.ids.new(), varied, self._done), last.shortcut
         if body is None:
             self._expect(last, turn)
         elif shortcut is None or not self._at_once(last, shortcut.start, body, turn):
@@ -273,7 +319,7 @@ class HotConnection:
         self._left -= len(part)
         self._release()
         if part:
-            self._theirs(part)
+            self._theirs.data_received(part)
         return bool(part)
 
     def _fetch(self) -> None:
@@ -302,14 +348,8 @@ class HotConnection:
     def _fail(self, request: Alike | HotRequest) -> None:
         """A defect ends its connection."""
         log.exception("%s %s failed", request.method, request.target)
-        self._outbox.flush()
         self._transport.close()
-        self._busy(False)
-
-    def _theirs(self, data: bytes) -> None:
-        """They write to the same connection."""
-        self._outbox.flush()
-        self._hand_over(data)
+        self._theirs.note_busy(False)
 
     def _done(self, answer: Outgoing) -> None:
         self._give_up, self._answered = None, True
@@ -319,7 +359,7 @@ class HotConnection:
             log.exception("an answer of %d cannot be written", answer.status)
             self._transport.close()
         finally:
-            self._busy(False)
+            self._theirs.note_busy(False)
         if self._left:
             self._forget_body()
         if self._left or self._blocked or self._advancing or self._framing.held:
@@ -331,13 +371,11 @@ class HotConnection:
     def _write(self, answer: Outgoing) -> None:
         if self._transport.is_closing():
             return
-        head = rendered(answer, self._date.now())
+        head = rendered(answer, self._common.date.now())
         if len(answer.body) <= _SMALL_BYTES:
-            self._outbox.write(self._transport, head + answer.body)
+            self._transport.write(head + answer.body)
         else:
-            self._outbox.flush()
-            self._transport.write(head)
-            self._transport.write(answer.body)
+            self._transport.writelines((head, answer.body))
 
     def _forget_body(self) -> None:
         """The rest of it is read, but not for ever."""
@@ -355,6 +393,13 @@ class HotConnection:
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
+
+
+class _Unmade(asyncio.Transport):
+    """Until there is one."""
+
+
+_UNMADE = _Unmade()
 
 
 def _address(transport: asyncio.Transport) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
+import msgspec
 from aiohttp import web
 
 from runtime.links.http.exchanges import Body, Known, Outgoing, Story, Varied
@@ -19,7 +20,7 @@ GiveUp = Callable[[], None]
 """The caller is gone. Nobody is called any more."""
 
 
-class Turn(NamedTuple):
+class Turn(msgspec.Struct):
     """One request's turn on its connection: what is its own of its head, and who gets its answer."""
 
     request_id: str

@@ -5,25 +5,19 @@ aiohttp answers such bytes below its applications and middlewares, in plain text
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from contracts.errors import FoothillError
-from runtime.links.http.date import HttpDate
 from runtime.links.http.errors import error_response
-from runtime.links.http.hot_connection import HotConnection
+from runtime.links.http.hot_connection import Common, HotConnection
 from runtime.links.http.hot_routes import HOT_ROUTES, HotRoutes
-from runtime.links.http.outbox import Outbox
-from runtime.links.http.request_ids import RequestIds
-from runtime.links.process.alarm import Alarm
 
 _SHOWN = 200
-_BUFFER_BYTES = 1 << 16
 _CALLERS_OWN = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
 
 
@@ -52,51 +46,15 @@ class _Server(web.Server):
             **made._kwargs,
         )
         self.source = source
-        self.hot = hot
-        self.date = HttpDate()
-        self.ids = RequestIds()
-        self.buffer = memoryview(bytearray(_BUFFER_BYTES))
-        self.outbox = Outbox()
-        self.lingering: Alarm[asyncio.Transport] = Alarm(lambda transport: transport.close())
+        self._hot = hot
+        self._common = Common()
 
     def __call__(self) -> Any:
         protocol = _Protocol(self, loop=self._loop, **self._kwargs)
-        return protocol if self.hot is None else _Wire(protocol)
-
-
-class _Wire(asyncio.BufferedProtocol):
-    """Says where the bytes from a connection go. An asyncio.Protocol cannot: it gets each piece as an object of its
-    own, and those of a large body would be copied once more to be joined."""
-
-    def __init__(self, protocol: _Protocol) -> None:
-        self._protocol = protocol
-        self._hot: HotConnection | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._protocol.connection_made(transport)
-        self._hot = self._protocol.hot
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        assert self._hot is not None
-        return self._hot.room()
-
-    def buffer_updated(self, nbytes: int) -> None:
-        assert self._hot is not None
-        data = self._hot.filled(nbytes)
-        if data:
-            self._protocol.data_received(data)
-
-    def eof_received(self) -> None:
-        self._protocol.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._protocol.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._protocol.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._protocol.resume_writing()
+        if self._hot is None:
+            return protocol
+        protocol.hot = HotConnection(self._hot, self._common, protocol, self._loop)
+        return protocol.hot
 
 
 class _Protocol(web.RequestHandler):
@@ -106,36 +64,16 @@ class _Protocol(web.RequestHandler):
     idle time, and a shutdown waits for the answer under way.
     """
 
-    __slots__ = ("_server", "_source", "hot")
+    __slots__ = ("_source", "hot")
 
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._source = server.source
-        self._server = server
         self.hot: HotConnection | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        if self._server.hot is not None:
-            self.hot = HotConnection(
-                self._server.hot,
-                cast(asyncio.Transport, transport),
-                self._server.date,
-                self._server.ids,
-                self._server.buffer,
-                self._server.lingering,
-                self._server.outbox,
-                theirs=super().data_received,
-                busy=self._note_busy,
-                loop=self._loop,
-            )
-
-    def data_received(self, data: bytes) -> None:
-        if self.hot is None or not data:
-            super().data_received(data)
-        elif not (self._force_close or self._close) or self.hot.answering:
-            # Who is answered while the server stops has still to send the rest of its body.
-            self.hot.received(data)
+    @property
+    def ends(self) -> bool:
+        return self._force_close or self._close
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -147,25 +85,10 @@ class _Protocol(web.RequestHandler):
         return finished
 
     def _go_on(self, hot: HotConnection) -> None:
-        if not (self._force_close or self._close):
+        if not self.ends:
             hot.their_answer_ended()
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        if self.hot is not None:
-            self.hot.lost()
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self.hot is not None:
-            self.hot.may_write(False)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self.hot is not None:
-            self.hot.may_write(True)
-
-    def _note_busy(self, busy: bool) -> None:
+    def note_busy(self, busy: bool) -> None:
         self._request_in_progress = busy
         if busy:
             self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout
@@ -173,7 +96,6 @@ class _Protocol(web.RequestHandler):
         if self._handler_waiter is not None and not self._handler_waiter.done():
             self._handler_waiter.set_result(None)
         if self._close and self.transport is not None:
-            self._server.outbox.flush()
             self.transport.close()
 
     def handle_error(

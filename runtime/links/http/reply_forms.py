@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
+import msgspec
 from multidict import CIMultiDict
 
 from contracts import headers as names
@@ -30,40 +31,40 @@ _LENGTH = "Content-Length"
 
 
 class Form:
-    """What such heads have in common: `fixed` are the headers that never differ, `at` says which of the values is a
-    header's. `notes` is for whoever reads answers of this form: what follows from it."""
+    """What such heads have in common: how they `start`, and what they `match` behind that; `fixed` are the headers that
+    never differ, `at` says which of the values is a header's, `length_at` that of the length. `notes` is for whoever
+    reads answers of this form: what follows from it."""
 
-    __slots__ = ("at", "fixed", "match", "notes")
+    __slots__ = ("at", "fixed", "length_at", "match", "notes", "start")
 
     def __init__(self, head: bytes, headers: Mapping[str, str]) -> None:
-        first, *lines = head[: -len(b"\r\n\r\n")].split(b"\r\n")
-        parts, told = [re.escape(first)], []
-        for line in lines:
+        start, parts, told = [], [], []
+        for line in head[: -len(b"\r\n\r\n")].split(b"\r\n"):
             name = line.partition(b": ")[0]
             varied = _VARIED.get(name.decode().lower())
-            if varied is None:
-                parts.append(re.escape(line))
-            else:
+            if varied is not None:
                 told.append(varied)
                 parts.append(re.escape(name) + b": " + (_NUMBER if varied == _LENGTH else _VISIBLE))
+            elif told:
+                parts.append(re.escape(line))
+            else:
+                start.append(line)
+        self.start = b"\r\n".join([*start, b""])
         self.match = re.compile(b"\r\n".join(parts) + b"\r\n\r\n").match
         self.at = {name: number for number, name in enumerate(told)}
+        self.length_at = self.at[_LENGTH]
         self.fixed = {name: value for name, value in headers.items() if name.lower() not in _VARIED}
         self.notes: dict[Any, Any] = {}
 
 
-class KnownReply:
+class KnownReply(msgspec.Struct, eq=False):
     """One whole answer of a known form, status 200; as `Reply` to whoever reads it."""
 
-    __slots__ = ("body", "form", "values")
-
-    status = 200
-    begun = True
-
-    def __init__(self, form: Form, values: tuple[bytes, ...], body: Body) -> None:
-        self.form = form
-        self.values = values
-        self.body = body
+    form: Form
+    values: tuple[bytes, ...]
+    body: Body
+    status: ClassVar[int] = 200
+    begun: ClassVar[bool] = True
 
     @property
     def headers(self) -> CIMultiDict[str]:
@@ -83,12 +84,12 @@ class Forms:
     def reply(self, data: bytes) -> KnownReply | None:
         """Where `data` is exactly one answer of a known form."""
         for form in self._forms:
-            found = form.match(data)
+            found = form.match(data, len(form.start)) if data.startswith(form.start) else None
             if found is None:
                 continue
             values = found.groups()
             start = found.end()
-            if len(data) - start != int(values[form.at[_LENGTH]]):
+            if len(data) - start != int(values[form.length_at]):
                 return None
             if form is not self._forms[0]:
                 self._forms.remove(form)

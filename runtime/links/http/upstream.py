@@ -17,7 +17,6 @@ from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.links.http.exchanges import header_lines
-from runtime.links.http.outbox import Outbox
 from runtime.links.http.replies import Reply
 from runtime.links.http.reply_forms import KnownReply
 from runtime.links.http.wires import BUFFER_BYTES, TOO_LARGE, Origin, Pool, Wire
@@ -27,6 +26,7 @@ MAX_BODY_BYTES = 64 << 20
 CONNECT_TIMEOUT_S = 2.0
 _CONNECTIONS_PER_ORIGIN = 256
 _POOLS = 1024
+_DIGITS = 9
 _VISIBLE = re.compile(r"[!-~]+")
 _TOKEN = re.compile(r"[A-Z]+")
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", headers.DEADLINE_MS.lower()})
@@ -85,7 +85,6 @@ class Upstreams:
         self._max_body_bytes = max_body_bytes
         self._connect_timeout_s = connect_timeout_s
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
-        self._outbox = Outbox()
         self._idle: Alarm[Pool] = Alarm(Pool.close_idle)
         self._deadlines: Alarm[_Asking] = Alarm(_Asking.late)
         self._places: dict[str, Place] = {}
@@ -191,7 +190,6 @@ class Upstreams:
                 max_body_bytes=self._max_body_bytes,
                 limit=_CONNECTIONS_PER_ORIGIN,
                 idle=self._idle,
-                outbox=self._outbox,
             )
         return Place(
             self._pools[origin], asked.host_port_subcomponent or "", asked.raw_path if asked.raw_path != "/" else ""
@@ -293,7 +291,8 @@ def _head(place: Place, request: Request) -> bytes:
 
 def milliseconds(left: float) -> str:
     """Always as many digits: requests whose heads are of one length are read faster."""
-    return f"{min(headers.MAX_DEADLINE_MS, max(1.0, left)):09.0f}"
+    bounded = left if 1.0 <= left <= headers.MAX_DEADLINE_MS else min(headers.MAX_DEADLINE_MS, max(1.0, left))
+    return str(int(bounded)).zfill(_DIGITS)
 
 
 def _origin(url: URL) -> tuple[str, str | None, int | None]:

@@ -14,7 +14,6 @@ from typing import NamedTuple, Protocol, cast
 from aiohappyeyeballs import start_connection
 
 from runtime.links.http.exchanges import Body
-from runtime.links.http.outbox import Outbox
 from runtime.links.http.replies import BrokenReply, LargeReply, Reply
 from runtime.links.http.reply_forms import Forms, KnownReply
 from runtime.links.process.alarm import Alarm
@@ -46,7 +45,12 @@ class Waits(Protocol):
 
 
 class Wire(asyncio.BufferedProtocol):
-    """One connection. `used`: it has carried an answer before. What comes unasked closes it."""
+    """One connection, `over` before it is made and once it is of no use any more. `used`: it has carried an answer
+    before. What comes unasked closes it."""
+
+    __slots__ = (
+        "_large", "_method", "_pool", "_reply", "_transport", "_waits", "idle_since_s", "over", "used",
+    )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -54,21 +58,20 @@ class Wire(asyncio.BufferedProtocol):
         self._method = ""
         self._reply: Reply | None = None
         self._waits: Waits | None = None
-        self._lost = self._large = False
-        self.used = False
+        self._large = self.used = False
+        self.over = True
         self.idle_since_s = 0.0
 
     def ask(self, method: str, head: bytes, body: Body, waits: Waits) -> None:
         """Sends a request. The wire comes back to its pool by itself, when it is good for another one."""
         self._method, self._waits, transport = method, waits, self._transport
         self._large = len(body) > _SMALL_BYTES
-        if transport is None or self.closing:
+        if transport is None or self.over:
             self._fail(ENDED)
         elif not self._large:
-            self._pool.outbox.write(transport, head + body)
+            transport.write(head + body)
         else:
-            transport.write(head)
-            transport.write(body)
+            transport.writelines((head, body))  # not by two writes: the first would wake the upstream for a head
 
     def give_up(self) -> None:
         """Nobody waits any more: the upstream is told so by the end of its connection."""
@@ -76,12 +79,9 @@ class Wire(asyncio.BufferedProtocol):
         self.close()
 
     def close(self) -> None:
+        self.over = True
         if self._transport is not None:
             self._transport.abort()
-
-    @property
-    def closing(self) -> bool:
-        return self._lost or self._transport is None or self._transport.is_closing()
 
     @property
     def _sent(self) -> bool:
@@ -90,6 +90,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.over = False
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._reply.room() if self._reply is not None else self._pool.buffer
@@ -139,7 +140,7 @@ class Wire(asyncio.BufferedProtocol):
             self._answer(reply, stays=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
+        self.over = True
         self._fail(str(exc) if exc is not None else ENDED)
         self._pool.lost(self)
 
@@ -148,7 +149,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def _answer(self, reply: Reply | KnownReply, *, stays: bool) -> None:
         waits, self._reply, self._waits, self.used = self._waits, None, None, True
-        if stays and not self.closing and self._sent:
+        if stays and not self.over and self._sent:
             self._pool.put_back(self)
         else:
             self.close()
@@ -176,13 +177,11 @@ class Pool:
         max_body_bytes: int,
         limit: int,
         idle: Alarm[Pool],
-        outbox: Outbox,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._origin = origin
         self._limit = limit
         self._idle_alarm = idle
-        self.outbox = outbox
         self._clock = clock
         self._idle: deque[Wire] = deque()
         self._open: set[Wire] = set()
@@ -201,7 +200,7 @@ class Pool:
         """One that is open and has nothing to do; None where there is none. Ask with it, or put it back."""
         while self._idle:
             wire = self._idle.pop()
-            if not wire.closing:
+            if not wire.over:
                 return wire
         return None
 

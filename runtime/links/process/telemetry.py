@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter as Counted
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from itertools import accumulate, repeat
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 from aiohttp import web
@@ -30,6 +30,8 @@ _BOUNDS = (*map(str, _BUCKETS_S), "+Inf")
 
 Note = Callable[[tuple[tuple[float, ...], str]], None]
 """Takes the times of one request, in milliseconds, one for each of the first phases, and the others as written."""
+Read = Callable[[Sequence[str]], Sequence[Sequence[float]]]
+"""Reads what many have written: the times of each phase. Raises ValueError where one of them is written otherwise."""
 
 
 class Labels(NamedTuple):
@@ -91,7 +93,7 @@ class Telemetry:
             labels = labels._replace(model=self._bounded(labels.model))
         self._answered.note(labels, phases, times_ms)
 
-    def tally(self, labels: Labels, phases: tuple[str, ...], read: Callable[[str], tuple[float, ...]]) -> Note:
+    def tally(self, labels: Labels, phases: tuple[str, ...], read: Read) -> Note:
         """Counts answered requests of these labels, one at a time: to be kept by who answers very many. `read` reads
         what is written of the last phases."""
         if labels.model not in self._models:
@@ -169,16 +171,19 @@ class _Answered(Collector):
             self._count(labels, phases, noted)
             noted.clear()
 
-    def noting(self, labels: Labels, phases: tuple[str, ...], read: Callable[[str], tuple[float, ...]]) -> Note:
+    def noting(self, labels: Labels, phases: tuple[str, ...], read: Read) -> Note:
         written = self._written.get((labels, phases))
         if written is None:
-            written = self._written[labels, phases] = _Written(partial(self._count, labels, phases), read)
+            written = self._written[labels, phases] = _Written(partial(self._add, labels, phases), read)
         return written.note
 
     def _count(self, labels: Labels, phases: tuple[str, ...], times_ms: Sequence[tuple[float, ...]]) -> None:
-        self._requests[labels] = self._requests.get(labels, 0) + len(times_ms)
+        self._add(labels, phases, [*zip(*times_ms, strict=True)], len(times_ms))
+
+    def _add(self, labels: Labels, phases: tuple[str, ...], columns: Sequence[Sequence[float]], requests: int) -> None:
+        self._requests[labels] = self._requests.get(labels, 0) + requests
         by_phase = self._phases.setdefault((labels.part, labels.tier, labels.model), {})
-        for phase, column in zip(phases, zip(*times_ms, strict=True), strict=True):
+        for phase, column in zip(phases, columns, strict=True):
             times = by_phase.get(phase)
             if times is None:
                 times = by_phase[phase] = _Times()
@@ -214,9 +219,7 @@ class _Answered(Collector):
 class _Written:
     """Times that are read when many are counted at once."""
 
-    def __init__(
-        self, count: Callable[[Sequence[tuple[float, ...]]], None], read: Callable[[str], tuple[float, ...]]
-    ) -> None:
+    def __init__(self, count: Callable[[Sequence[Sequence[float]], int], None], read: Read) -> None:
         self._count = count
         self._read = read
         self._noted: list[tuple[tuple[float, ...], str]] = []
@@ -228,8 +231,19 @@ class _Written:
 
     def count(self) -> None:
         noted, self._noted = self._noted, []
-        if noted:
-            self._count([(*times_ms, *self._read(written)) for times_ms, written in noted])
+        if not noted:
+            return
+        try:
+            self._add(noted)
+        except ValueError:
+            for one in noted:
+                with suppress(ValueError):
+                    self._add([one])
+
+    def _add(self, noted: Sequence[tuple[tuple[float, ...], str]]) -> None:
+        times_ms, written = zip(*noted, strict=True)
+        read = self._read(written)
+        self._count([*zip(*times_ms, strict=True), *read], len(noted))
 
 
 class _Times:
@@ -240,6 +254,10 @@ class _Times:
         self.sum_ms = 0.0
 
     def add(self, times_ms: Sequence[float]) -> None:
-        for bucket, count in Counted(map(bisect_left, repeat(_BUCKETS_MS), times_ms)).items():
-            self.by_bucket[bucket] += count
-        self.sum_ms += sum(times_ms)
+        ordered, below = sorted(times_ms), 0
+        for bucket, bound_ms in enumerate(_BUCKETS_MS):
+            within = bisect_right(ordered, bound_ms, below)
+            self.by_bucket[bucket] += within - below
+            below = within
+        self.by_bucket[-1] += len(ordered) - below
+        self.sum_ms += sum(ordered)

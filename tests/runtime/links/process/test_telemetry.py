@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from runtime.links.process.telemetry import MAX_MODELS, Telemetry
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.links.process.telemetry import MAX_MODELS, Labels, Telemetry
+
+LABELS = Labels("router", "predict", "digits", "edge", "confident", 200)
 
 
 def observe(telemetry: Telemetry, model: str) -> None:
@@ -53,3 +60,37 @@ def test_bytes_to_the_cloud_are_counted_by_purpose() -> None:
     sample = telemetry.registry.get_sample_value
     assert sample("foothill_cloud_bytes_total", {"direction": "sent", "purpose": "audit"}) == 11
     assert sample("foothill_cloud_bytes_total", {"direction": "received", "purpose": "audit"}) == 3
+
+
+def read_numbers(written: Sequence[str]) -> Sequence[Sequence[float]]:
+    return [[float(each) for each in written]]
+
+
+@given(st.lists(st.one_of(st.floats(0, 40_000), st.sampled_from([0.5, 1.0, 20.0, 30_000.0])), max_size=300))
+def test_times_fall_into_buckets_with_their_upper_bounds(times_ms: list[float]) -> None:
+    telemetry = Telemetry()
+    telemetry.observe_all(LABELS, ("infer",), [(ms,) for ms in times_ms])
+    labels = {"part": "router", "tier": "edge", "model": "digits", "phase": "infer"}
+    for bound in ("0.0005", "0.001", "0.02", "30.0", "+Inf"):
+        expected = sum(ms <= 1000.0 * float(bound) for ms in times_ms)
+        counted = telemetry.registry.get_sample_value("foothill_phase_seconds_bucket", {**labels, "le": bound})
+        assert (counted or 0) == expected
+
+
+@given(st.lists(st.floats(0, 1000), min_size=1, max_size=600), st.integers(0, 599))
+def test_a_tally_counts_what_is_read_late_and_drops_only_what_cannot_be_read(times_ms: list[float], at: int) -> None:
+    telemetry = Telemetry()
+    note = telemetry.tally(LABELS, ("total", "infer"), read_numbers)
+    written = [f"{ms:.3f}" for ms in times_ms]
+    odd = at < len(written)
+    if odd:
+        written[at] = "soon"
+    for text in written:
+        note(((1.0,), text))
+    sample = telemetry.registry.get_sample_value
+    labels = {"part": "router", "tier": "edge", "model": "digits"}
+    counted = {**labels, "route": "predict", "reason": "confident", "status": "200"}
+    whole = len(written) - odd
+    assert (sample("foothill_requests_total", counted) or 0) == whole
+    assert (sample("foothill_phase_seconds_count", {**labels, "phase": "infer"}) or 0) == whole
+    assert (sample("foothill_phase_seconds_count", {**labels, "phase": "total"}) or 0) == whole
