@@ -204,7 +204,7 @@ class Rig:
             nodes=self.nodes,
             holder=self.holder,
             tries=tries,
-            results=self.results,
+            promise=self.results.promise,
             rng=random.Random(1),
             clock=time.monotonic,
         )

@@ -18,7 +18,7 @@ from runtime.links.access.grants import ANYBODY, GRANT, Grant
 from runtime.links.access.hop import verify_hop
 from runtime.links.access.ticket_keys import TicketKeys
 from runtime.links.access.tickets import TicketBook
-from runtime.links.access.tokens import TokenFile
+from runtime.links.access.tokens import TokenFile, Unleased
 from runtime.links.http.errors import request_id_of
 
 OPEN = frozenset({"/healthz", "/v2/health/live", "/v2/health/ready"})
@@ -68,14 +68,26 @@ class Admission:
 
         Raises FoothillError `unauthorized`, `ticket_expired`, `forbidden`, `rate_limited` or `unavailable`.
         """
-        known = self.check_now(sent, request_id, model)
-        if known is not None:
-            return known
-        assert self._tickets is not None
-        return await self._tickets.grant(bearer(sent.get("Authorization")), model)
+        while True:
+            try:
+                known = self._known(sent, request_id, model)
+            except Unleased as error:
+                await error.ask()
+                continue
+            if known is not None:
+                return known
+            assert self._tickets is not None
+            return await self._tickets.grant(bearer(sent.get("Authorization")), model)
 
     def check_now(self, sent: Mapping[str, str], request_id: str, model: str | None) -> Grant | None:
-        """As `check`, where nothing has to be waited for; None for a ticket that was not seen before."""
+        """As `check`, where nothing has to be waited for; None where something has."""
+        try:
+            return self._known(sent, request_id, model)
+        except Unleased:
+            return None
+
+    def _known(self, sent: Mapping[str, str], request_id: str, model: str | None) -> Grant | None:
+        """None for a ticket that was not seen before."""
         if self._passes(sent.get(headers.HOP), request_id):
             return ANYBODY
         token = bearer(sent.get("Authorization"))

@@ -6,8 +6,9 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -54,29 +55,60 @@ class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokens: tuple[Token, ...] = ()
 
 
+class Unleased(Exception):  # noqa: N818 - it names a state of the world, not a mistake
+    """Whether one more may happen, another process has to be asked: try again when `ask` has."""
+
+    def __init__(self, ask: Callable[[], Awaitable[None]]) -> None:
+        super().__init__("another process has to be asked first")
+        self.ask = ask
+
+
+class Limit(Protocol):
+    """How often something may happen."""
+
+    def take(self, now_s: float) -> float:
+        """As `contracts.rates.Rate.take`. Raises Unleased where this process cannot say."""
+        ...
+
+
+LimitOf = Callable[[str, float], Limit]
+"""Of a tenant, for so many requests a second."""
+
+
+def _own_limit(_: str, per_s: float) -> Limit:
+    return Rate(per_s)
+
+
 class TokenFile:
     """The tokens of `path`. `clock` is monotonic, in seconds. Raises SettingsError when it cannot be read at first.
+    `version` grows with every change.
 
     A change counts within a second. A file that breaks later, or goes away, is told once in the log, and what it said
     before holds on: a slip of an editor shuts nobody out. To shut somebody out, take the token from the file.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float], limit_of: LimitOf = _own_limit) -> None:
         self._path = path
         self._clock = clock
+        self._limit_of = limit_of
+        self.version = 0
         self._stamp = _stamp(path)
         self._look_at_s = clock() + LOOK_AGAIN_S
         self._by_hash: dict[str, Token] = {}
-        self._rates: dict[str, Rate] = {}
+        self._limits: dict[str, Limit] = {}
         self._take(_read(path))
 
     def grant(self, token: str, model: str | None) -> Grant:
         """For a request about `model`: "" is the server itself, None leaves the check to the route.
 
-        Raises FoothillError `unauthorized`, `forbidden` or `rate_limited`.
+        Raises FoothillError `unauthorized`, `forbidden` or `rate_limited`, and Unleased.
         """
-        self._follow()
-        found = self._by_hash.get(hash_of(token))
+        return self.known(hash_of(token), model)
+
+    def known(self, token_hash: str, model: str | None) -> Grant:
+        """As `grant`, for who has the token's `hash_of` at hand."""
+        self.follow()
+        found = self._by_hash.get(token_hash)
         if found is None:
             raise FoothillError(
                 "unauthorized", "This server does not know the token. Ask its operator for one, or check for a slip."
@@ -84,8 +116,8 @@ class TokenFile:
         grant = Grant(found.name, found.models, found.residency)
         if model:
             grant.check_model(model)
-        rate = self._rates.get(found.name)
-        wait_s = rate.take(self._clock()) if rate is not None else 0.0
+        limit = self._limits.get(found.name)
+        wait_s = limit.take(self._clock()) if limit is not None else 0.0
         if wait_s:
             raise FoothillError(
                 "rate_limited",
@@ -94,7 +126,8 @@ class TokenFile:
             )
         return grant
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
+        """Looks, now and then, whether the file has changed."""
         now_s = self._clock()
         if now_s < self._look_at_s:
             return
@@ -112,8 +145,9 @@ class TokenFile:
 
     def _take(self, tokens: Tokens) -> None:
         self._by_hash = {token.sha256: token for token in tokens.tokens}
-        limits = {token.name: token.requests_per_s for token in tokens.tokens if token.requests_per_s}
-        self._rates = {name: Rate(per_s) for name, per_s in limits.items()}
+        per_s = {token.name: token.requests_per_s for token in tokens.tokens if token.requests_per_s}
+        self._limits = {name: self._limit_of(name, each) for name, each in per_s.items()}
+        self.version += 1
 
 
 def hash_of(token: str) -> str:
