@@ -26,6 +26,7 @@ from router.nodes import Nodes
 from router.proxy import Proxy
 from router.readings import Reading, Times, Told, phases_ms, settled
 from router.tries import Call, Trail, Tries, judge, share_ms
+from runtime.links.access.admission import Admission
 from runtime.links.access.hop import HopSigner
 from runtime.links.escalation.holder import Evidence, Holder
 from runtime.links.http.accounts import CLIENT_GONE, Account, Accounts, Tally
@@ -46,8 +47,8 @@ class _Short(Way):
 
     __slots__ = ("_ways",)
 
-    def __init__(self, ways: Ways, request: Known, terms: Terms, field: Field) -> None:
-        super().__init__(request, terms, field)
+    def __init__(self, ways: Ways, request: Known, terms: Terms, field: Field, token: str) -> None:
+        super().__init__(request, terms, field, token)
         self._ways = ways
 
     def start(self, body: Body, turn: Turn, begun: Begun | None = None) -> GiveUp | None:
@@ -98,7 +99,7 @@ def _own_lines(varied: Varied) -> str:
 
 
 class Ways:
-    """One route's. `clock` is monotonic, `wall` unix time, both in seconds."""
+    """One route's. Without `admission` nobody is asked. `clock` is monotonic, `wall` unix time, both in seconds."""
 
     def __init__(
         self,
@@ -109,6 +110,7 @@ class Ways:
         holder: Holder,
         upstreams: Upstreams,
         tries: Tries,
+        admission: Admission | None,
         accounts: Accounts,
         *,
         hop_key: bytes,
@@ -124,6 +126,7 @@ class Ways:
         self._holder = holder
         self._upstreams = upstreams
         self._tries = tries
+        self._admission = admission
         self._signer = HopSigner(hop_key, "router")
         self._default_deadline_ms = default_deadline_ms
         self._wall = wall
@@ -140,19 +143,39 @@ class Ways:
         except FoothillError:
             return None
         plain = terms.escalation != "always" and not terms.idempotency_key and "Prefer" not in request.headers
-        return (
-            _Short(self, request, terms, self._fields.of(request.params["model"], terms.residency)) if plain else None
-        )
+        if not plain:
+            return None
+        token = self._admission.token_of(request.headers) if self._admission is not None else ""
+        return _Short(self, request, terms, self._fields.of(request.params["model"], terms.residency), token)
 
     def begin(self, way: Way, turn: Turn) -> Begun | None:
-        """None for terms that are none: the story says so."""
+        """None where it is left to the story, and where it was refused."""
         arrived_s = self.clock()
+        if self._admission is not None and not self._admitted(way, turn, arrived_s):
+            return None
         try:
             terms = headers.renewed(way.terms, turn.varied) if turn.varied else way.terms
         except FoothillError:
             return None
         deadline_s = (terms.deadline_ms or self._default_deadline_ms) / 1000.0
         return Begun(arrived_s, terms, Deadline(arrived_s + deadline_s), arrived_s)
+
+    def _admitted(self, way: Way, turn: Turn, arrived_s: float) -> bool:
+        """False where the story has to ask, and where the caller was refused."""
+        assert self._admission is not None
+        try:
+            grant = self._admission.token_grant(way.token, way.model)
+            if grant is None:
+                return False
+            if grant is not way.grant:
+                terms = grant.narrow(way.asked)
+                way.take(grant, terms, self._fields.of(way.model, terms.residency))
+        except FoothillError as error:
+            self.accounts.in_flight.count += 1
+            turn.done(self.refusal(way, turn, error, arrived_s, admitted=False))
+            return False
+        turn.grant = grant
+        return True
 
     def send(self, way: Way, body: Body, turn: Turn, begun: Begun) -> GiveUp | None:
         """None where no node can be asked just so: the story says what is to be done."""
@@ -259,9 +282,9 @@ class Ways:
         account.failed("client-gone", CLIENT_GONE)
         self.accounts.close(account)
 
-    def refusal(self, way: Way, turn: Turn, error: Exception, began_s: float) -> Outgoing:
+    def refusal(self, way: Way, turn: Turn, error: Exception, began_s: float, *, admitted: bool = True) -> Outgoing:
         """The last of a request that was counted among those in flight."""
-        account = self._account(began_s, way)
+        account = self._account(began_s, way) if admitted else self.accounts.account(began_s, "", {})
         answer = self.accounts.refusal(error, way.request.again(turn.request_id, turn.varied), account)
         self.accounts.close(account)
         return answer
@@ -349,7 +372,8 @@ class Ways:
         trail.route_ms = (flight.sent_s - flight.begun.began_s) * 1000.0
         if first is not None:
             trail.tried.add(flight.node.name)
-        call = Call(sent, terms, flight.begun.deadline, way.model)
+        tenant = turn.grant.tenant if turn.grant is not None else ""
+        call = Call(sent, terms, flight.begun.deadline, way.model, tenant)
         settled = await self._proxy.go_on(call, trail, first, flight.sent_s, drawn=drawn)
         phases_ms = {**settled.phases, TOTAL: (self.clock() - flight.begun.began_s) * 1000.0}
         account.answered(settled.tier, settled.reason, phases_ms, settled.answer.status)

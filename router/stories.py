@@ -61,12 +61,7 @@ class Stories:
         async def story(request: Incoming) -> Outgoing:
             return await accounts.tell(self._answer, request)
 
-        # Who is asked who he is takes the long way, as long as the short one does not ask.
-        return (
-            Route("POST", pattern, story)
-            if self._admission
-            else Route("POST", pattern, story, self._ways(accounts).prepare)
-        )
+        return Route("POST", pattern, story, self._ways(accounts).prepare)
 
     async def _answer(self, request: Incoming, account: Account) -> Outgoing:
         """The request's own time starts when its body is there: what came before was the network's."""

@@ -164,7 +164,7 @@ def app_of(parts: Parts, holder: Holder, hub: Hub) -> web.Application:
     hub.hear_round_trips(routes.note_round_trips)
     facts = Facts(name=config.name, calls=calls, proxy=proxy, holder=holder, nodes=parts.nodes, hub=hub)
     rim = Rim(PART, config.name, "none", {}, parts.telemetry, time.monotonic)
-    ways = _ways(parts, calls, proxy, fields, holder, tries)
+    ways = _ways(parts, calls, proxy, fields, holder, tries, admission)
     stories = Stories(calls, proxy, parts.nodes, routes.node_for, rim, admission, ways)
     app = create_app(routes, facts, stories, hub, name=config.name, clock=time.monotonic, admission=admission)
     app.cleanup_ctx.append(_following(geo))
@@ -178,6 +178,7 @@ def _ways(
     fields: Fields,
     holder: Holder,
     tries: Tries,
+    admission: Admission | None,
 ) -> Callable[[Accounts], Ways]:
     return partial(
         Ways,
@@ -188,6 +189,7 @@ def _ways(
         holder,
         parts.upstreams,
         tries,
+        admission,
         hop_key=parts.hop_key,
         max_body_bytes=parts.config.max_body_bytes,
         default_deadline_ms=parts.config.default_deadline_ms,

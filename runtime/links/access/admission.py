@@ -18,7 +18,7 @@ from runtime.links.access.grants import ANYBODY, GRANT, Grant
 from runtime.links.access.hop import verify_hop
 from runtime.links.access.ticket_keys import TicketKeys
 from runtime.links.access.tickets import TicketBook
-from runtime.links.access.tokens import TokenFile, Unleased
+from runtime.links.access.tokens import TokenFile, Unleased, hash_of
 from runtime.links.http.errors import request_id_of
 
 OPEN = frozenset({"/healthz", "/v2/health/live", "/v2/health/ready"})
@@ -100,6 +100,18 @@ class Admission:
         if looks_like_ticket(token) or self._tokens is None:
             raise FoothillError("unauthorized", f"This is not what this server takes: send `{self._wanted()}`.")
         return self._tokens.grant(token, model)
+
+    def token_of(self, sent: Mapping[str, str]) -> str:
+        """The hash of the static token among these headers; "" where there is none that could be one."""
+        token = bearer(sent.get("Authorization"))
+        return hash_of(token) if token and not looks_like_ticket(token) else ""
+
+    def token_grant(self, token_hash: str, model: str) -> Grant | None:
+        """As `check_now`, for a caller with this static token, whose requests are all alike."""
+        try:
+            return self._tokens.known(token_hash, model) if token_hash and self._tokens is not None else None
+        except Unleased:
+            return None
 
     def _passes(self, hop: str | None, request_id: str) -> bool:
         if hop is None or self._hop_key is None:

@@ -71,6 +71,14 @@ class Limit(Protocol):
         ...
 
 
+class _Known(msgspec.Struct, frozen=True):
+    """What a token is good for. `limit` None: no limit, otherwise `per_s` a second."""
+
+    grant: Grant
+    limit: Limit | None
+    per_s: float
+
+
 LimitOf = Callable[[str, float], Limit]
 """Of a tenant, for so many requests a second."""
 
@@ -81,7 +89,6 @@ def _own_limit(_: str, per_s: float) -> Limit:
 
 class TokenFile:
     """The tokens of `path`. `clock` is monotonic, in seconds. Raises SettingsError when it cannot be read at first.
-    `version` grows with every change.
 
     A change counts within a second. A file that breaks later, or goes away, is told once in the log, and what it said
     before holds on: a slip of an editor shuts nobody out. To shut somebody out, take the token from the file.
@@ -91,11 +98,9 @@ class TokenFile:
         self._path = path
         self._clock = clock
         self._limit_of = limit_of
-        self.version = 0
         self._stamp = _stamp(path)
         self._look_at_s = clock() + LOOK_AGAIN_S
-        self._by_hash: dict[str, Token] = {}
-        self._limits: dict[str, Limit] = {}
+        self._by_hash: dict[str, _Known] = {}
         self._take(_read(path))
 
     def grant(self, token: str, model: str | None) -> Grant:
@@ -106,27 +111,26 @@ class TokenFile:
         return self.known(hash_of(token), model)
 
     def known(self, token_hash: str, model: str | None) -> Grant:
-        """As `grant`, for who has the token's `hash_of` at hand."""
-        self.follow()
+        """As `grant`, for who has the token's `hash_of` at hand. It is always the same one, until the file changes."""
+        self._follow()
         found = self._by_hash.get(token_hash)
         if found is None:
             raise FoothillError(
                 "unauthorized", "This server does not know the token. Ask its operator for one, or check for a slip."
             )
-        grant = Grant(found.name, found.models, found.residency)
+        grant = found.grant
         if model:
             grant.check_model(model)
-        limit = self._limits.get(found.name)
-        wait_s = limit.take(self._clock()) if limit is not None else 0.0
+        wait_s = found.limit.take(self._clock()) if found.limit is not None else 0.0
         if wait_s:
             raise FoothillError(
                 "rate_limited",
-                f"{found.name} may ask this server {found.requests_per_s:g} times a second. Wait, or spread the load.",
+                f"{grant.tenant} may ask this server {found.per_s:g} times a second. Wait, or spread the load.",
                 retry_after_s=wait_s,
             )
         return grant
 
-    def follow(self) -> None:
+    def _follow(self) -> None:
         """Looks, now and then, whether the file has changed."""
         now_s = self._clock()
         if now_s < self._look_at_s:
@@ -144,10 +148,14 @@ class TokenFile:
             log.info("tokens_file %s changed: %d tokens", self._path, len(self._by_hash))
 
     def _take(self, tokens: Tokens) -> None:
-        self._by_hash = {token.sha256: token for token in tokens.tokens}
         per_s = {token.name: token.requests_per_s for token in tokens.tokens if token.requests_per_s}
-        self._limits = {name: self._limit_of(name, each) for name, each in per_s.items()}
-        self.version += 1
+        limits = {name: self._limit_of(name, each) for name, each in per_s.items()}
+        self._by_hash = {
+            token.sha256: _Known(
+                Grant(token.name, token.models, token.residency), limits.get(token.name), token.requests_per_s
+            )
+            for token in tokens.tokens
+        }
 
 
 def hash_of(token: str) -> str:

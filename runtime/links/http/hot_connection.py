@@ -298,6 +298,7 @@ class HotConnection(asyncio.BufferedProtocol):
     def _begin_story(self, last: _Last, turn: Turn, body: Body | None = None, *, waited_s: float = 0.0) -> None:
         head = Head(last.alike, turn.varied)
         request = HotRequest(head, last.hot.params, turn.request_id, remote=self._remote, waited_s=waited_s)
+        request.grant = turn.grant
         if body is not None:
             request.came(body)
         else:
