@@ -18,7 +18,7 @@ from contracts.escalation import NO_CLOUD, Verdict
 from contracts.headers import Terms
 from contracts.timing import TOTAL
 from router.answers import settled_answer
-from router.calls import Calls
+from router.calls import SPOOLED_BYTES, Calls
 from router.fields import Field, Fields
 from router.flights import OWN, Begun, Flight, Lane, Way
 from router.node import Ending, Node
@@ -133,7 +133,7 @@ class Ways:
         self._late: Alarm[Flight] = Alarm(Flight.late, clock)
         self.awaited: Alarm[Coming] = Alarm(Coming.late, clock)
         self.accounts = accounts
-        self.max_body_bytes = max_body_bytes
+        self.max_body_bytes = min(max_body_bytes, SPOOLED_BYTES)
         self.clock = clock
 
     def prepare(self, request: Known) -> _Short | None:

@@ -156,7 +156,7 @@ class Tries:
         return picked
 
     def _best(self, call: Call, trail: Trail, now_s: float) -> Picked | None:
-        left_ms, size_bytes = call.deadline.left_ms(now_s), len(call.request.body)
+        left_ms, size_bytes = call.deadline.left_ms(now_s), call.request.size
         if left_ms <= 0:
             return None
         return self.field(call).pick(now_s, left_ms=left_ms, size_bytes=size_bytes, tried=trail.tried)
@@ -213,7 +213,7 @@ class Tries:
             judgement = judge(answer.status)
             ending = judgement.ending
             if judgement.final:
-                node.note_answer(answer, self._clock(), sent_bytes=len(call.request.body), expected_ms=expected_ms)
+                node.note_answer(answer, self._clock(), sent_bytes=call.request.size, expected_ms=expected_ms)
                 return answer
             trail.fail(answer)
         except UpstreamUnreachable as error:

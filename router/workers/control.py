@@ -119,7 +119,7 @@ class Control:
     def _promised(self, worker: Worker, said: Promised) -> None:
         """The worker has room for it again as soon as it does not wait here any more."""
         call = Call(said.request, said.terms, Deadline(0.0), said.model, said.tenant)
-        kept = Kept(len(said.request.body))
+        kept = Kept(said.request.size)
         promised = self._results is not None and self._results.promise(call, done=lambda: worker.channel.send(kept))
         if not promised:
             worker.channel.send(kept)

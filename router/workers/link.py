@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 
+import msgspec
 from aiohttp import web
 
 from contracts.messages import Audit
@@ -70,6 +71,7 @@ class Link:
         self._asked: dict[int, asyncio.Future[Leased]] = {}
         self._most, self._most_bytes = max(1, MOST // setup.workers), MOST_BYTES // setup.workers
         self._promised = self._promised_bytes = 0
+        self._sending: set[asyncio.Task[None]] = set()
         self._note_round_trips: NoteRoundTrips | None = None
         self._broker_connected: bool | None = None
 
@@ -81,13 +83,15 @@ class Link:
         return [web.get(path, self._relay.handle) for path in self.asks]
 
     def promise(self, call: Call) -> bool:
-        size = len(call.request.body)
+        size = call.request.size
         fits = self._promised < self._most and self._promised_bytes + size <= self._most_bytes
         if call.terms.escalation == "never" or not fits:
             return False
         self._promised += 1
         self._promised_bytes += size
-        self._channel.send(Promised(call.request, call.terms, call.model, call.tenant))
+        sending = asyncio.create_task(self._send_promised(call))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
         return True
 
     def publish_audit(self, audit: Audit) -> None:
@@ -139,6 +143,14 @@ class Link:
         self._asked[question] = asked
         self._channel.send(Lease(question, name, per_s, count))
         return await asked
+
+    async def _send_promised(self, call: Call) -> None:
+        """A body that lies on disk goes over the socket too: the other side has its own."""
+        request = call.request
+        if request.spool is not None:
+            body = b"".join([piece async for piece in request.spool.pieces()])
+            request = msgspec.structs.replace(request, body=body, spool=None)
+        self._channel.send(Promised(request, call.terms, call.model, call.tenant))
 
     async def close(self) -> None:
         await self._relay.close()

@@ -11,6 +11,7 @@ from multidict import CIMultiDictProxy
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.links.access.grants import Grant
+from runtime.links.http.spool import Spool
 
 Clock = Callable[[], float]
 Body = bytes | bytearray
@@ -58,6 +59,10 @@ class Incoming(Protocol):
 
     async def read(self, limit: int, deadline: Deadline, clock: Clock) -> Body:
         """The whole body, decompressed. Raises as `runtime.links.http.bodies.read_body`."""
+        ...
+
+    async def store(self, limit: int, above: int, deadline: Deadline, clock: Clock) -> Body | Spool:
+        """As `read`, but what is longer than `above` bytes goes to disk. Raises FoothillError `unavailable` too."""
         ...
 
 

@@ -20,6 +20,7 @@ from runtime.links.http.heads import Alike, Head
 from runtime.links.http.hot_request import Deliver, HotRequest
 from runtime.links.http.hot_routes import Coming, GiveUp, Hot, HotRoutes, Shortcut, Turn
 from runtime.links.http.request_ids import RequestIds
+from runtime.links.http.spool import Spool, Spooling
 from runtime.links.process.alarm import Alarm
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,8 @@ class HotConnection(asyncio.BufferedProtocol):
         self._answered = True
         self._blocked = self._paused = False
         self._deliver: Deliver | None = None
-        self._bulk: Bulk | None = None
+        self._bulk: Bulk | Spooling | None = None
+        self._to_disk = False
         self._give_up: GiveUp | None = None
         self._advancing = False
         self._last: _Last | None = None
@@ -135,7 +137,7 @@ class HotConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         self._theirs.eof_received()
 
-    def _fill(self, bulk: Bulk, count: int) -> None:
+    def _fill(self, bulk: Bulk | Spooling, count: int) -> None:
         bulk.fill(count)
         self._left = bulk.left
         if not self._left:
@@ -306,8 +308,8 @@ class HotConnection(asyncio.BufferedProtocol):
         task = self._loop.create_task(self._tell(last.hot, request))
         self._give_up = partial(_cancel, task)
 
-    def _want(self, deliver: Deliver) -> None:
-        self._deliver = deliver
+    def _want(self, deliver: Deliver, to_disk: bool) -> None:
+        self._deliver, self._to_disk = deliver, to_disk
         self._advance()
 
     def _pass_body(self) -> bool:
@@ -328,13 +330,27 @@ class HotConnection(asyncio.BufferedProtocol):
         first = self._framing.take(self._left)
         self._left -= len(first)
         self._release()
-        if self._left:
-            self._bulk = Bulk(first, self._left, self._buffer, wanted=self._deliver is not None)
-        else:
+        if not self._left:
             self._hand_on(first)
+        elif self._to_disk and self._deliver is not None:
+            self._bulk = Spooling(first, self._left, self._buffer, hold=self._hold_back, failed=self._disk_failed)
+        else:
+            self._bulk = Bulk(first, self._left, self._buffer, wanted=self._deliver is not None)
 
-    def _hand_on(self, body: Body) -> None:
-        deliver, self._deliver = self._deliver, None
+    def _hold_back(self, hold: bool) -> None:
+        """The caller, while the disk is behind."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading() if hold else self._transport.resume_reading()
+
+    def _disk_failed(self) -> None:
+        """Whoever waits for the body is told now: the rest of it is read for nothing."""
+        bulk, deliver = self._bulk, self._deliver
+        if isinstance(bulk, Spooling) and deliver is not None:
+            self._deliver = None
+            deliver(bulk.body)
+
+    def _hand_on(self, body: Body | Spool) -> None:
+        deliver, self._deliver, self._to_disk = self._deliver, None, False
         if deliver is not None:
             deliver(body)
         else:

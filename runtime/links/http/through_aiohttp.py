@@ -8,9 +8,10 @@ from aiohttp import web
 
 from contracts.deadlines import Deadline
 from runtime.links.access.grants import GRANT, Grant
-from runtime.links.http.bodies import read_body
+from runtime.links.http.bodies import read_body, store_body
 from runtime.links.http.errors import request_id_of
-from runtime.links.http.exchanges import Clock, Story
+from runtime.links.http.exchanges import Body, Clock, Story
+from runtime.links.http.spool import Spool
 
 
 class Through:
@@ -34,6 +35,12 @@ class Through:
 
     async def read(self, limit: int, deadline: Deadline, clock: Clock) -> bytes:
         return await read_body(self._request, limit, deadline, clock)
+
+    async def store(self, limit: int, above: int, deadline: Deadline, clock: Clock) -> Body | Spool:
+        declared = self._request.content_length
+        if declared is not None and declared <= above:
+            return await self.read(limit, deadline, clock)
+        return await store_body(self._request, limit, above, deadline, clock)
 
 
 def handler(story: Story) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -19,6 +19,7 @@ from contracts.errors import FoothillError
 from runtime.links.http.exchanges import header_lines
 from runtime.links.http.replies import Reply
 from runtime.links.http.reply_forms import KnownReply
+from runtime.links.http.spool import Spool
 from runtime.links.http.wires import BUFFER_BYTES, TOO_LARGE, Origin, Pool, Wire
 from runtime.links.process.alarm import Alarm
 
@@ -34,12 +35,19 @@ _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", 
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One HTTP request. `path` starts with '/' and carries the query, both already percent-encoded."""
+    """One HTTP request. `path` starts with '/' and carries the query, both already percent-encoded. A body that lies on
+    disk is its `spool`, and `body` is empty."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes = b""
+    spool: Spool | None = None
+
+    @property
+    def size(self) -> int:
+        """Of the body, in bytes."""
+        return len(self.body) if self.spool is None else len(self.spool)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -148,7 +156,7 @@ class Upstreams:
         head = sending.head + f"{headers.DEADLINE_MS}: {milliseconds(left_s * 1000.0)}\r\n\r\n".encode()
         try:
             self._deadlines.set(asking, time.monotonic() + left_s)
-            wire.ask(sending.request.method, head, sending.request.body, asking)
+            wire.ask(sending.request.method, head, sending.request.spool or sending.request.body, asking)
             return await asking.reply
         except _Late as error:
             raise sending.late() from error
@@ -283,8 +291,8 @@ def _head(place: Place, request: Request) -> bytes:
     if not _VISIBLE.fullmatch(request.path) or not _TOKEN.fullmatch(request.method):
         raise FoothillError("internal", f"{request.method[:20]!r} {request.path[:80]!r} is no request.")
     sent = {name: value for name, value in request.headers.items() if name.lower() not in _OURS}
-    if request.body or request.method not in ("GET", "HEAD"):
-        sent["Content-Length"] = str(len(request.body))
+    if request.size or request.method not in ("GET", "HEAD"):
+        sent["Content-Length"] = str(request.size)
     first = f"{request.method} {place.prefix}{request.path} HTTP/1.1\r\nHost: {place.host}\r\n"
     return (first + header_lines(sent)).encode("utf-8", "surrogateescape")
 
