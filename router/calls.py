@@ -17,12 +17,10 @@ from router.tries import Call
 from runtime.links.access.grants import ANYBODY
 from runtime.links.access.hop import sign_hop
 from runtime.links.http.exchanges import Body, Incoming
-from runtime.links.http.spool import Spool
+from runtime.links.http.spool import SPOOLED_BYTES, Spool
 from runtime.links.http.upstream import Request
 
 MAX_QUESTION_BYTES = 65_536
-SPOOLED_BYTES = 1 << 20
-"""What is longer lies on disk while it is on its way."""
 
 
 class Calls:

@@ -18,7 +18,7 @@ from contracts.escalation import NO_CLOUD, Verdict
 from contracts.headers import Terms
 from contracts.timing import TOTAL
 from router.answers import settled_answer
-from router.calls import SPOOLED_BYTES, Calls
+from router.calls import Calls
 from router.fields import Field, Fields
 from router.flights import OWN, Begun, Flight, Lane, Way
 from router.node import Ending, Node
@@ -35,7 +35,8 @@ from runtime.links.http.exchanges import Body, Clock, Known, Outgoing, Varied
 from runtime.links.http.hot_routes import GiveUp, Turn
 from runtime.links.http.replies import Reply
 from runtime.links.http.reply_forms import KnownReply
-from runtime.links.http.upstream import Answer, Upstreams, UpstreamUnreachable, milliseconds
+from runtime.links.http.spool import SPOOLED_BYTES
+from runtime.links.http.upstream import Answer, Upstreams, UpstreamUnreachable, answer_of, milliseconds
 from runtime.links.process.alarm import Alarm
 
 _MOST_TALLIES = 64
@@ -198,7 +199,7 @@ class Ways:
         self.accounts.in_flight.count += 1
         self._late.set(flight, now_s + allowed_ms / 1000.0)
         flight.sent_s = self.clock()
-        wire.ask("POST", head, body, flight)
+        wire.ask("POST", head, body, flight, spools=not way.predicts)
         return flight.give_up
 
     def answered(self, flight: Flight, reply: Reply | KnownReply) -> None:
@@ -245,7 +246,7 @@ class Ways:
 
     def _weigh(self, flight: Flight, reply: Reply | KnownReply, now_s: float) -> None:
         """Any other answer."""
-        answer = Answer(reply.status, reply.headers, bytes(reply.body), (now_s - flight.sent_s) * 1000.0)
+        answer = answer_of(reply, (now_s - flight.sent_s) * 1000.0)
         judgement = judge(answer.status)
         try:
             if judgement.final:

@@ -37,6 +37,11 @@ class Call(msgspec.Struct, frozen=True):
     model: str
     tenant: str = ""
 
+    @property
+    def spools(self) -> bool:
+        """Whether a large answer may lie on disk: nobody has to look into it."""
+        return self.request.path.endswith("/infer")
+
 
 class Judgement(NamedTuple):
     """What an upstream's status means: whether its caller gets the answer, and what it says of the upstream."""
@@ -209,7 +214,9 @@ class Tries:
         share = self._share(call, expected_ms, trail, started_s)
         ending: Ending = "abandoned"
         try:
-            answer = await self._upstreams.send(node.identity.url, call.request, deadline=share, clock=self._clock)
+            answer = await self._upstreams.send(
+                node.identity.url, call.request, deadline=share, clock=self._clock, spools=call.spools
+            )
             judgement = judge(answer.status)
             ending = judgement.ending
             if judgement.final:

@@ -7,14 +7,15 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
 import pytest
 
 from contracts import headers
-from router.calls import SPOOLED_BYTES
+from runtime.links.http import hot_connection
+from runtime.links.http.spool import SPOOLED_BYTES
 from tests.router.rig import Server, Start, static
 from tests.router.test_app import Client, Route, cloud, edge, refusal_of, router
 from tests.runtime.raw_caller import RawCaller, post, until
@@ -155,3 +156,99 @@ async def test_a_full_disk_refuses_the_large_ones_alone(
         assert (await caller.answer()).status == 200
         await caller.close()
     assert (await large(client))[0].status == 200
+
+
+INFER = "/v2/models/digits/infer"
+
+
+async def infer(client: Client, *, chunked: bool = False) -> bytes:
+    data = _one_chunk() if chunked else b"{}"
+    async with client.session.post(client.url + INFER, data=data) as response:
+        assert response.status == 200
+        assert response.headers[headers.NODE] == "edge-fra"
+        return await response.read()
+
+
+async def _one_chunk() -> AsyncIterator[bytes]:
+    yield b"{}"
+
+
+@pytest.fixture
+async def generous(edge: Server) -> Server:
+    """A node with large answers."""
+    edge.output = LARGE
+    return edge
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_large_answers_come_whole(router: Route, generous: Server, *, chunked: bool) -> None:
+    """However the request came: on the short way, and through aiohttp."""
+    client = await router([static("edge-fra", generous.url)], [])
+    for _ in range(3):
+        assert digest(await infer(client, chunked=chunked)) == digest(LARGE)
+
+
+async def test_a_caller_that_reads_slowly_keeps_no_node_waiting(router: Route, generous: Server) -> None:
+    client = await router([static("edge-fra", generous.url)], [])
+    await infer(client)
+    slow = await RawCaller.connect(client.url, limit=1 << 12)
+    await slow.send(post(INFER, b"{}") * 3)
+    assert (await slow.head()).status == 200
+    for _ in range(3):
+        assert digest(await infer(client)) == digest(LARGE)
+    assert len(generous.seen) == 5  # what is pipelined behind an answer waits until that was taken
+    assert digest(await slow.exactly(len(LARGE))) == digest(LARGE)
+    for _ in range(2):
+        told = await slow.answer()
+        assert digest(told.body) == digest(LARGE)
+    await slow.close()
+
+
+async def test_a_caller_that_reads_nothing_is_left(
+    router: Route, generous: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot_connection, "STALLED_S", 0.2)
+    client = await router([static("edge-fra", generous.url)], [])
+    dead = await RawCaller.connect(client.url, limit=1 << 12)
+    await dead.send(post(INFER, b"{}"))
+    assert (await dead.head()).status == 200
+    await asyncio.sleep(0.5)
+    assert len(await dead.rest()) < len(LARGE)
+    await dead.close()
+    in_flight = "foothill_in_flight"
+    await until_async(client, lambda text: f'{in_flight}{{part="router"}} 0.0' in text)
+
+
+async def test_a_head_that_comes_drop_by_drop_does_not_hold_a_connection(
+    router: Route, edge: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot_connection, "HEAD_S", 0.3)
+    client = await router([static("edge-fra", edge.url)], [])
+    silent, dripping, good = [await RawCaller.connect(client.url) for _ in range(3)]
+    await good.send(post("/v1/predict/digits", b"x"))
+    assert (await good.answer()).status == 200
+    await good.send(post("/v1/predict/digits", b"x")[:20])
+
+    async def drip() -> None:
+        for byte in post("/v1/predict/digits", b"x"):
+            await dripping.send(bytes([byte]))
+            await asyncio.sleep(0.02)
+
+    dropping = asyncio.create_task(drip())
+    for caller in (silent, dripping, good):
+        assert await caller.rest() == b""
+    dropping.cancel()
+    for caller in (silent, dripping, good):
+        await caller.close()
+    assert len(edge.seen) == 1
+
+
+async def until_async(client: Client, true: Callable[[str], bool]) -> None:
+    async def poll() -> None:
+        while True:
+            _, text = await client.ask("GET", "/metrics")
+            if true(text.decode()):
+                return
+            await asyncio.sleep(0.02)
+
+    await asyncio.wait_for(poll(), 20)

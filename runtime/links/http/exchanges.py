@@ -99,7 +99,7 @@ class Outgoing(msgspec.Struct):
     """One answer; its protocol adds length and date.
 
     Its headers are the `fixed` ones, those in `lines` as they go over the wire, which must come from nobody else, and
-    `headers`.
+    `headers`. A body that lies on disk is its `spool`, and `body` is empty.
     """
 
     status: int
@@ -107,6 +107,12 @@ class Outgoing(msgspec.Struct):
     body: bytes
     fixed: Fixed = _NONE
     lines: str = ""
+    spool: Spool | None = None
+
+    @property
+    def size(self) -> int:
+        """Of the body, in bytes."""
+        return len(self.body) if self.spool is None else len(self.spool)
 
     def all_headers(self) -> dict[str, str]:
         named = dict(line.split(": ", 1) for line in self.lines.splitlines())

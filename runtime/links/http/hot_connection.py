@@ -10,6 +10,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Literal, NamedTuple, Protocol, cast
 
+from contracts.errors import FoothillError
 from contracts.headers import REQUEST_ID
 from runtime.links.http.bulk import Bulk
 from runtime.links.http.date import HttpDate
@@ -27,6 +28,10 @@ log = logging.getLogger(__name__)
 
 LINGER_S = 10.0
 """For so long the rest of a body is read that nobody wants any more: a caller that still writes would not see why."""
+HEAD_S = 30.0
+"""Within so long the head of a request comes, and the first one of a connection."""
+STALLED_S = 30.0
+"""For so long a caller may leave what is sent to it."""
 _HELD_BYTES = 1 << 18
 _BUFFER_BYTES = 1 << 18
 _AT_ONCE = 16
@@ -74,13 +79,17 @@ class Theirs(Protocol):
 
 
 class Common:
-    """What the connections of one server share. Bytes are read into `buffer`."""
+    """What the connections of one server share. Bytes are read into `buffer`. Some wait, and not for ever: `lingering`
+    for the end of a body that nobody wants, `headless` for that of a head, `stalled` for a caller that takes its
+    answer."""
 
     def __init__(self) -> None:
         self.date = HttpDate()
         self.ids = RequestIds()
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
         self.lingering: Alarm[asyncio.Transport] = Alarm(lambda transport: transport.close())
+        self.headless: Alarm[asyncio.Transport] = Alarm(lambda transport: transport.abort())
+        self.stalled: Alarm[asyncio.Transport] = Alarm(lambda transport: transport.abort())
 
 
 class HotConnection(asyncio.BufferedProtocol):
@@ -105,6 +114,9 @@ class HotConnection(asyncio.BufferedProtocol):
         self._left = 0
         self._answered = True
         self._blocked = self._paused = False
+        self._headless = False
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._deliver: Deliver | None = None
         self._bulk: Bulk | Spooling | None = None
         self._to_disk = False
@@ -121,6 +133,7 @@ class HotConnection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._remote = _address(self._transport)
         self._theirs.connection_made(transport)
+        self._await_head()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer if self._bulk is None else self._bulk.room()
@@ -151,6 +164,9 @@ class HotConnection(asyncio.BufferedProtocol):
         varied = last.alike.varied(bytes(self._buffer[:size]))
         if varied is None:
             return False
+        if self._headless:
+            self._headless = False
+            self._common.headless.clear(self._transport)
         self._start(last, varied, bytes(self._buffer[size : last.whole_bytes]))
         return True
 
@@ -172,19 +188,24 @@ class HotConnection(asyncio.BufferedProtocol):
             self._advance()
 
     def pause_writing(self) -> None:
-        """The caller does not take what is written; until it does, nothing more is answered."""
+        """The caller does not take what is written; until it does, nothing more is answered, and not for ever."""
         self._theirs.pause_writing()
         self._blocked = True
+        self._writable.clear()
+        self._common.stalled.set(self._transport, time.monotonic() + STALLED_S)
 
     def resume_writing(self) -> None:
         self._theirs.resume_writing()
         self._blocked = False
+        self._writable.set()
+        self._common.stalled.clear(self._transport)
         if self._owner:
             self._advance()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone: whatever is done for it is given up."""
-        self._lingering.clear(self._transport)
+        for alarm in (self._lingering, self._common.stalled, self._common.headless):
+            alarm.clear(self._transport)
         self._bulk = self._deliver = None
         if self._give_up is not None:
             self._give_up()
@@ -227,7 +248,12 @@ class HotConnection(asyncio.BufferedProtocol):
         """The next request goes to whom it belongs. Whether there was one."""
         head = self._framing.head()
         if head is None:
+            if self._framing.held:
+                self._await_head()
             return False
+        if self._headless:
+            self._headless = False
+            self._common.headless.clear(self._transport)
         if isinstance(head, bytes):
             self._owner = "theirs for good"
             self._release()
@@ -245,6 +271,12 @@ class HotConnection(asyncio.BufferedProtocol):
         body = self._framing.take(self._left) if self._left <= self._framing.held else None
         self._start(last, varied, body)
         return True
+
+    def _await_head(self) -> None:
+        """All of it, from its first byte on: who sends it drop by drop gains no time by that."""
+        if not self._headless:
+            self._headless = True
+            self._common.headless.set(self._transport, time.monotonic() + HEAD_S)
 
     def _met(self, head: Head) -> _Last | None:
         """What there is to know of requests with such heads; None where they are not for a hot route."""
@@ -369,14 +401,31 @@ class HotConnection(asyncio.BufferedProtocol):
         self._theirs.note_busy(False)
 
     def _done(self, answer: Outgoing) -> None:
-        self._give_up, self._answered = None, True
         try:
             self._write(answer)
         except Exception:
             log.exception("an answer of %d cannot be written", answer.status)
             self._transport.close()
-        finally:
-            self._theirs.note_busy(False)
+        if answer.spool is None or self._transport.is_closing():
+            self._written()
+        else:
+            self._give_up = partial(_cancel, self._loop.create_task(self._pour(answer.spool)))
+
+    async def _pour(self, body: Spool) -> None:
+        """As fast as the caller takes it."""
+        try:
+            async for piece in body.pieces():
+                self._transport.write(piece)
+                await self._writable.wait()
+        except (OSError, FoothillError):
+            log.exception("an answer of %d bytes breaks off", len(body))
+            self._transport.abort()
+        self._written()
+
+    def _written(self) -> None:
+        """The whole answer is, and this request is over."""
+        self._give_up, self._answered = None, True
+        self._theirs.note_busy(False)
         if self._left:
             self._forget_body()
         if self._left or self._blocked or self._advancing or self._framing.held:
@@ -389,7 +438,9 @@ class HotConnection(asyncio.BufferedProtocol):
         if self._transport.is_closing():
             return
         head = rendered(answer, self._common.date.now())
-        if len(answer.body) <= _SMALL_BYTES:
+        if answer.spool is not None:
+            self._transport.write(head)
+        elif len(answer.body) <= _SMALL_BYTES:
             self._transport.write(head + answer.body)
         else:
             self._transport.writelines((head, answer.body))
@@ -430,7 +481,8 @@ def _cancel(task: asyncio.Task[None]) -> None:
 
 def rendered(answer: Outgoing, date: str) -> bytes:
     """The head of an answer. Raises FoothillError `internal`, as `header_lines`."""
-    length = f"Date: {date}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
+    size = len(answer.body) if answer.spool is None else len(answer.spool)
+    length = f"Date: {date}\r\nContent-Length: {size}\r\n\r\n"
     own = header_lines(answer.headers) if answer.headers else ""
     first = _FIRST_LINES.get(answer.status) or f"HTTP/1.1 {answer.status} \r\n"
     lines = f"{first}{answer.fixed.lines}{answer.lines}{own}{length}"

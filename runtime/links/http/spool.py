@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from contracts.errors import FoothillError
 
+SPOOLED_BYTES = 1 << 20
+"""What is longer lies on disk."""
 PIECE_BYTES = 1 << 18
 MOST_WAITING = 4
 """Pieces that wait for the disk; then the caller waits too."""
@@ -44,7 +46,8 @@ class Spool:
         await asyncio.shield(self._end)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """From its beginning, each time. Raises OSError."""
+        """From its beginning, each time, once it is stored. Raises OSError, and as `stored`."""
+        await self.stored()
         loop, at, file = asyncio.get_running_loop(), 0, self._opened()
         while at < self._size:
             piece = await loop.run_in_executor(_THREADS, os.pread, file, PIECE_BYTES, at)

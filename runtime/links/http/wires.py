@@ -13,15 +13,17 @@ from typing import NamedTuple, Protocol, cast
 
 from aiohappyeyeballs import start_connection
 
+from runtime.links.http.bulk import Bulk
 from runtime.links.http.exchanges import Body
 from runtime.links.http.replies import BrokenReply, LargeReply, Reply
 from runtime.links.http.reply_forms import Forms, KnownReply
-from runtime.links.http.spool import Spool
+from runtime.links.http.spool import SPOOLED_BYTES, Spool, Spooling
 from runtime.links.process.alarm import Alarm
 
 BUFFER_BYTES = 1 << 18
 TOO_LARGE, ENDED = "too large", "the connection ended before the answer did"
 """Reasons: an answer has more bytes than are taken; there is none, or not all of it."""
+NO_ROOM = "this server's disk does not take its answer"
 _SMALL_BYTES = 1 << 16
 _IDLE_S = 30.0
 _STAGGER_S = 0.25
@@ -50,7 +52,17 @@ class Wire(asyncio.BufferedProtocol):
     before. What comes unasked closes it."""
 
     __slots__ = (
-        "_large", "_method", "_pool", "_pumping", "_reply", "_transport", "_waits", "_writable", "idle_since_s", "over",
+        "_large",
+        "_method",
+        "_pool",
+        "_pumping",
+        "_reply",
+        "_spools",
+        "_transport",
+        "_waits",
+        "_writable",
+        "idle_since_s",
+        "over",
         "used",
     )  # fmt: skip
 
@@ -60,15 +72,17 @@ class Wire(asyncio.BufferedProtocol):
         self._method = ""
         self._reply: Reply | None = None
         self._waits: Waits | None = None
-        self._large = self.used = False
+        self._large = self._spools = self.used = False
         self._pumping: asyncio.Task[None] | None = None
         self._writable: asyncio.Event | None = None
         self.over = True
         self.idle_since_s = 0.0
 
-    def ask(self, method: str, head: bytes, body: Body | Spool, waits: Waits) -> None:
-        """Sends a request. The wire comes back to its pool by itself, when it is good for another one."""
+    def ask(self, method: str, head: bytes, body: Body | Spool, waits: Waits, *, spools: bool = False) -> None:
+        """Sends a request. The wire comes back to its pool by itself, when it is good for another one. With `spools` a
+        large answer lies on disk."""
         self._method, self._waits, transport = method, waits, self._transport
+        self._spools = spools
         self._large = len(body) > _SMALL_BYTES
         if transport is None or self.over:
             self._fail(ENDED)
@@ -174,7 +188,18 @@ class Wire(asyncio.BufferedProtocol):
         self._pool.lost(self)
 
     def _new_reply(self) -> Reply:
-        return Reply(self._method, self._pool.buffer, max_body_bytes=self._pool.max_body_bytes)
+        place = self._place if self._spools else None
+        return Reply(self._method, self._pool.buffer, max_body_bytes=self._pool.max_body_bytes, place=place)
+
+    def _place(self, first: bytes, left: int) -> Bulk | Spooling:
+        if len(first) + left <= SPOOLED_BYTES:
+            return Bulk(first, left, self._pool.buffer, wanted=True)
+        return Spooling(first, left, self._pool.buffer, hold=self._hold, failed=partial(self._fail, NO_ROOM))
+
+    def _hold(self, hold: bool) -> None:
+        """The upstream, while the disk is behind."""
+        if self._transport is not None and not self.over:
+            self._transport.pause_reading() if hold else self._transport.resume_reading()
 
     def _answer(self, reply: Reply | KnownReply, *, stays: bool) -> None:
         waits, self._reply, self._waits, self.used = self._waits, None, None, True
