@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from contracts import headers
-from runtime.links.http import hot_connection
+from runtime.links.http import patience
 from runtime.links.http.spool import SPOOLED_BYTES
 from tests.router.rig import Server, Start, static
 from tests.router.test_app import Client, Route, cloud, edge, refusal_of, router
@@ -207,7 +207,7 @@ async def test_a_caller_that_reads_slowly_keeps_no_node_waiting(router: Route, g
 async def test_a_caller_that_reads_nothing_is_left(
     router: Route, generous: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hot_connection, "STALLED_S", 0.2)
+    monkeypatch.setattr(patience, "STALLED_S", 0.2)
     client = await router([static("edge-fra", generous.url)], [])
     dead = await RawCaller.connect(client.url, limit=1 << 12)
     await dead.send(post(INFER, b"{}"))
@@ -222,7 +222,7 @@ async def test_a_caller_that_reads_nothing_is_left(
 async def test_a_head_that_comes_drop_by_drop_does_not_hold_a_connection(
     router: Route, edge: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hot_connection, "HEAD_S", 0.3)
+    monkeypatch.setattr(patience, "HEAD_S", 0.3)
     client = await router([static("edge-fra", edge.url)], [])
     silent, dripping, good = [await RawCaller.connect(client.url) for _ in range(3)]
     await good.send(post("/v1/predict/digits", b"x"))

@@ -4,40 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
-from http import HTTPStatus
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, cast
 
 from contracts.errors import FoothillError
 from contracts.headers import REQUEST_ID
 from runtime.links.http.bulk import Bulk
 from runtime.links.http.date import HttpDate
 from runtime.links.http.errors import callers_id
-from runtime.links.http.exchanges import Body, Outgoing, Varied, header_lines
+from runtime.links.http.exchanges import Body, Outgoing, Varied
 from runtime.links.http.framing import Framing
 from runtime.links.http.heads import Alike, Head
 from runtime.links.http.hot_request import Deliver, HotRequest
 from runtime.links.http.hot_routes import Coming, GiveUp, Hot, HotRoutes, Shortcut, Turn
+from runtime.links.http.patience import Patience, Waiting
+from runtime.links.http.rendering import rendered
 from runtime.links.http.request_ids import RequestIds
 from runtime.links.http.spool import Spool, Spooling
-from runtime.links.process.alarm import Alarm
+from runtime.links.http.theirs import Theirs
 
 log = logging.getLogger(__name__)
 
-LINGER_S = 10.0
-"""For so long the rest of a body is read that nobody wants any more: a caller that still writes would not see why."""
-HEAD_S = 30.0
-"""Within so long the head of a request comes, and the first one of a connection."""
-STALLED_S = 30.0
-"""For so long a caller may leave what is sent to it."""
 _HELD_BYTES = 1 << 18
 _BUFFER_BYTES = 1 << 18
 _AT_ONCE = 16
 _SMALL_BYTES = 1 << 16
 Start = Callable[[Body, Turn], GiveUp | None]
-_FIRST_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus}
 
 
 class _Last(NamedTuple):
@@ -50,46 +43,14 @@ class _Last(NamedTuple):
     whole_bytes: int
 
 
-class Theirs(Protocol):
-    """The same connection as another protocol sees it, which answers the requests for all other routes. It calls
-    `their_answer_ended` behind each of its answers."""
-
-    @property
-    def ends(self) -> bool:
-        """Nothing more is to be answered."""
-        ...
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes of such requests."""
-        ...
-
-    def note_busy(self, busy: bool) -> None:
-        """An answer of ours begins, or has ended."""
-        ...
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
-
-    def connection_lost(self, exc: Exception | None) -> None: ...
-
-    def eof_received(self) -> None: ...
-
-    def pause_writing(self) -> None: ...
-
-    def resume_writing(self) -> None: ...
-
-
-class Common:
-    """What the connections of one server share. Bytes are read into `buffer`. Some wait, and not for ever: `lingering`
-    for the end of a body that nobody wants, `headless` for that of a head, `stalled` for a caller that takes its
-    answer."""
+class Shared:
+    """What the connections of one server share. Bytes are read into `buffer`."""
 
     def __init__(self) -> None:
         self.date = HttpDate()
         self.ids = RequestIds()
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
-        self.lingering: Alarm[asyncio.Transport] = Alarm(lambda transport: transport.close())
-        self.headless: Alarm[asyncio.Transport] = Alarm(lambda transport: transport.abort())
-        self.stalled: Alarm[asyncio.Transport] = Alarm(lambda transport: transport.abort())
+        self.patience = Patience()
 
 
 class HotConnection(asyncio.BufferedProtocol):
@@ -100,21 +61,20 @@ class HotConnection(asyncio.BufferedProtocol):
     would get each piece as an object of its own, to be copied once more.
     """
 
-    def __init__(self, routes: HotRoutes, common: Common, theirs: Theirs, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, routes: HotRoutes, shared: Shared, theirs: Theirs, loop: asyncio.AbstractEventLoop) -> None:
         self._routes = routes
-        self._common = common
+        self._shared = shared
         self._theirs = theirs
         self._loop = loop
         self._transport: asyncio.Transport = _UNMADE
-        self._buffer = common.buffer
+        self._buffer = shared.buffer
         self._remote = ""
-        self._lingering = common.lingering
+        self._waiting = Waiting(shared.patience, _UNMADE)
         self._framing = Framing()
         self._owner: Literal["", "ours", "theirs", "theirs for good"] = ""
         self._left = 0
         self._answered = True
         self._blocked = self._paused = False
-        self._headless = False
         self._writable = asyncio.Event()
         self._writable.set()
         self._deliver: Deliver | None = None
@@ -133,7 +93,8 @@ class HotConnection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._remote = _address(self._transport)
         self._theirs.connection_made(transport)
-        self._await_head()
+        self._waiting = Waiting(self._shared.patience, self._transport)
+        self._waiting.head()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer if self._bulk is None else self._bulk.room()
@@ -164,9 +125,8 @@ class HotConnection(asyncio.BufferedProtocol):
         varied = last.alike.varied(bytes(self._buffer[:size]))
         if varied is None:
             return False
-        if self._headless:
-            self._headless = False
-            self._common.headless.clear(self._transport)
+        if self._waiting.headless:
+            self._waiting.head_came()
         self._start(last, varied, bytes(self._buffer[size : last.whole_bytes]))
         return True
 
@@ -192,20 +152,19 @@ class HotConnection(asyncio.BufferedProtocol):
         self._theirs.pause_writing()
         self._blocked = True
         self._writable.clear()
-        self._common.stalled.set(self._transport, time.monotonic() + STALLED_S)
+        self._waiting.reader()
 
     def resume_writing(self) -> None:
         self._theirs.resume_writing()
         self._blocked = False
         self._writable.set()
-        self._common.stalled.clear(self._transport)
+        self._waiting.reader_reads()
         if self._owner:
             self._advance()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone: whatever is done for it is given up."""
-        for alarm in (self._lingering, self._common.stalled, self._common.headless):
-            alarm.clear(self._transport)
+        self._waiting.end()
         self._bulk = self._deliver = None
         if self._give_up is not None:
             self._give_up()
@@ -249,11 +208,10 @@ class HotConnection(asyncio.BufferedProtocol):
         head = self._framing.head()
         if head is None:
             if self._framing.held:
-                self._await_head()
+                self._waiting.head()
             return False
-        if self._headless:
-            self._headless = False
-            self._common.headless.clear(self._transport)
+        if self._waiting.headless:
+            self._waiting.head_came()
         if isinstance(head, bytes):
             self._owner = "theirs for good"
             self._release()
@@ -272,12 +230,6 @@ class HotConnection(asyncio.BufferedProtocol):
         self._start(last, varied, body)
         return True
 
-    def _await_head(self) -> None:
-        """All of it, from its first byte on: who sends it drop by drop gains no time by that."""
-        if not self._headless:
-            self._headless = True
-            self._common.headless.set(self._transport, time.monotonic() + HEAD_S)
-
     def _met(self, head: Head) -> _Last | None:
         """What there is to know of requests with such heads; None where they are not for a hot route."""
         alike, varied = head
@@ -293,7 +245,7 @@ class HotConnection(asyncio.BufferedProtocol):
         self._owner, self._answered, self._left = "ours", False, 0 if body is not None else last.alike.content_length
         self._theirs.note_busy(True)
         sent_id = callers_id(varied) if REQUEST_ID in varied else last.sent_id
-        turn, shortcut = Turn(sent_id or self._common.ids.new(), varied, self._done), last.shortcut
+        turn, shortcut = Turn(sent_id or self._shared.ids.new(), varied, self._done), last.shortcut
         if body is None:
             self._expect(last, turn)
         elif shortcut is None or not self._at_once(last, shortcut.start, body, turn):
@@ -386,7 +338,7 @@ class HotConnection(asyncio.BufferedProtocol):
         if deliver is not None:
             deliver(body)
         else:
-            self._lingering.clear(self._transport)
+            self._waiting.rest_came()
 
     async def _tell(self, hot: Hot, request: HotRequest) -> None:
         try:
@@ -437,7 +389,7 @@ class HotConnection(asyncio.BufferedProtocol):
     def _write(self, answer: Outgoing) -> None:
         if self._transport.is_closing():
             return
-        head = rendered(answer, self._common.date.now())
+        head = rendered(answer, self._shared.date.now())
         if answer.spool is not None:
             self._transport.write(head)
         elif len(answer.body) <= _SMALL_BYTES:
@@ -450,7 +402,7 @@ class HotConnection(asyncio.BufferedProtocol):
         self._deliver = None
         if self._bulk is not None:
             self._bulk.drop()
-        self._lingering.set(self._transport, time.monotonic() + LINGER_S)
+        self._waiting.rest()
 
     def _hold(self) -> None:
         if self._framing.held > _HELD_BYTES and not self._paused:
@@ -477,13 +429,3 @@ def _address(transport: asyncio.Transport) -> str:
 
 def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
-
-
-def rendered(answer: Outgoing, date: str) -> bytes:
-    """The head of an answer. Raises FoothillError `internal`, as `header_lines`."""
-    size = len(answer.body) if answer.spool is None else len(answer.spool)
-    length = f"Date: {date}\r\nContent-Length: {size}\r\n\r\n"
-    own = header_lines(answer.headers) if answer.headers else ""
-    first = _FIRST_LINES.get(answer.status) or f"HTTP/1.1 {answer.status} \r\n"
-    lines = f"{first}{answer.fixed.lines}{answer.lines}{own}{length}"
-    return lines.encode("utf-8", "surrogateescape")
