@@ -26,6 +26,8 @@ from runtime.links.http.theirs import Theirs
 
 log = logging.getLogger(__name__)
 
+PROBE_S = 0.1
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HELD_BYTES = 1 << 18
 _BUFFER_BYTES = 1 << 18
 _AT_ONCE = 16
@@ -74,7 +76,7 @@ class HotConnection(asyncio.BufferedProtocol):
         self._owner: Literal["", "ours", "theirs", "theirs for good"] = ""
         self._left = 0
         self._answered = True
-        self._blocked = self._paused = False
+        self._blocked = self._paused = self._ended = self._pouring = False
         self._writable = asyncio.Event()
         self._writable.set()
         self._deliver: Deliver | None = None
@@ -108,8 +110,22 @@ class HotConnection(asyncio.BufferedProtocol):
         elif last is None or nbytes != last.whole_bytes or not (self._free and self._again(last)):
             self._receive(bytes(self._buffer[:nbytes]))
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:
+        """The caller sends no more: it waits for what it has asked, or it is gone. Whether it may still be there."""
         self._theirs.eof_received()
+        self._ended = True
+        waits = (self.answering and not self._left) or (self._owner.startswith("theirs") and self._theirs.answering)
+        if not waits or self._transport.get_extra_info("sslcontext") is not None:
+            return False  # of TLS no half stays open
+        self._probe()
+        return True
+
+    def _probe(self) -> None:
+        """To a caller that is gone the second one of these cannot be sent: its kernel has refused the first. One that
+        waits passes over them (RFC 9110, section 15.2)."""
+        if self.answering and not self._pouring and not self._transport.is_closing():
+            self._transport.write(CONTINUE)
+            self._loop.call_later(PROBE_S, self._probe)
 
     def _fill(self, bulk: Bulk | Spooling, count: int) -> None:
         bulk.fill(count)
@@ -146,6 +162,8 @@ class HotConnection(asyncio.BufferedProtocol):
         if self._owner == "theirs":
             self._answered = True
             self._advance()
+        elif self._ended and not self._theirs.answering:
+            self._transport.close()
 
     def pause_writing(self) -> None:
         """The caller does not take what is written; until it does, nothing more is answered, and not for ever."""
@@ -207,7 +225,9 @@ class HotConnection(asyncio.BufferedProtocol):
         """The next request goes to whom it belongs. Whether there was one."""
         head = self._framing.head()
         if head is None:
-            if self._framing.held:
+            if self._ended:
+                self._transport.close()
+            elif self._framing.held:
                 self._waiting.head()
             return False
         if self._waiting.headless:
@@ -365,6 +385,7 @@ class HotConnection(asyncio.BufferedProtocol):
 
     async def _pour(self, body: Spool) -> None:
         """As fast as the caller takes it."""
+        self._pouring = True
         try:
             async for piece in body.pieces():
                 self._transport.write(piece)
@@ -372,6 +393,7 @@ class HotConnection(asyncio.BufferedProtocol):
         except (OSError, FoothillError):
             log.exception("an answer of %d bytes breaks off", len(body))
             self._transport.abort()
+        self._pouring = False
         self._written()
 
     def _written(self) -> None:
@@ -385,6 +407,8 @@ class HotConnection(asyncio.BufferedProtocol):
         else:
             self._owner = ""
             self._release()
+            if self._ended:
+                self._transport.close()
 
     def _write(self, answer: Outgoing) -> None:
         if self._transport.is_closing():

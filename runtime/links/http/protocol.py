@@ -75,6 +75,11 @@ class _Protocol(web.RequestHandler):
     def ends(self) -> bool:
         return self._force_close or self._close
 
+    @property
+    def answering(self) -> bool:
+        asked = self._current_request
+        return bool(self._messages) or (asked is not None and asked.content.is_eof())
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:

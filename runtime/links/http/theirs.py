@@ -14,6 +14,11 @@ class Theirs(Protocol):
         """Nothing more is to be answered."""
         ...
 
+    @property
+    def answering(self) -> bool:
+        """A whole request is, or will be without another byte."""
+        ...
+
     def data_received(self, data: bytes) -> None:
         """Bytes of such requests."""
         ...

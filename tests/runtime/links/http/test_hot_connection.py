@@ -432,24 +432,52 @@ async def test_who_never_sends_the_rest_of_a_refused_body_is_left(call: Call, mo
         (post("/hot/wait-1", b"1") + post("/hot/b", b"1"), "wait-1"),
     ],
 )
-@pytest.mark.parametrize("how", ["vanishes", "closes", "half-closes"])
+@pytest.mark.parametrize("how", ["vanishes", "closes"])
 async def test_what_is_done_for_a_caller_that_is_gone_is_given_up_once(
     call: Call, echo: Echo, runner: web.AppRunner, sent: bytes, named: str, how: str
 ) -> None:
-    """aiohttp takes the end of a caller's bytes for the end of its interest, and so do hot routes."""
+    """Also where its kernel tells only that no more bytes come: a word to it is refused."""
     caller = await call()
     await caller.send(sent)
     await until(lambda: bool(echo.begun or echo.awaited))
     if how == "vanishes":
         caller.vanish()
-    elif how == "closes":
-        await caller.close()
     else:
-        caller.writer.write_eof()
+        await caller.close()
     await until(lambda: bool(echo.gone))
     assert runner.server is not None
     await until(lambda: not runner.server.connections)  # type: ignore[union-attr]
     assert (echo.begun + echo.awaited, echo.gone, echo.answered) == ([named], [named], [])
+
+
+@pytest.mark.parametrize("name", ["hot/wait", "hot/slow-wait", "cold/wait"])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_caller_that_says_that_no_more_comes_gets_all_its_answers(
+    call: Call, echo: Echo, runner: web.AppRunner, name: str, *, chunked: bool
+) -> None:
+    caller = await call()
+    await caller.send(post(f"/{name}-1", b"1", chunked=chunked) + post("/hot/2", b"2") + post("/hot/3", b"3"))
+    caller.writer.write_eof()
+    await asyncio.sleep(0.25)
+    echo.go.set()
+    told = await caller.rest()
+    assert told.count(b"HTTP/1.1 200 OK") == 3
+    assert told.replace(hot_connection.CONTINUE, b"").startswith(b"HTTP/1.1 200 OK")
+    assert runner.server is not None
+    await until(lambda: not runner.server.connections)  # type: ignore[union-attr]
+    await caller.close()
+
+
+async def test_a_caller_that_says_so_in_the_midst_of_a_request_is_left(
+    call: Call, echo: Echo, runner: web.AppRunner
+) -> None:
+    for chunked in (False, True):
+        caller = await call()
+        await caller.send(post("/hot/1", b"12345", chunked=chunked)[:-3])
+        caller.writer.write_eof()
+        assert b"200 OK" not in await caller.rest()
+        await caller.close()
+    assert echo.answered == []
 
 
 async def test_an_answer_under_way_is_given_while_the_server_stops_and_no_other(
