@@ -114,7 +114,8 @@ class HotConnection(asyncio.BufferedProtocol):
         """The caller sends no more: it waits for what it has asked, or it is gone. Whether it may still be there."""
         self._theirs.eof_received()
         self._ended = True
-        waits = (self.answering and not self._left) or (self._owner.startswith("theirs") and self._theirs.answering)
+        more = self.answering or self._theirs.answering or self._framing.held
+        waits = bool(self._owner and more) and not self._left
         if not waits or self._transport.get_extra_info("sslcontext") is not None:
             return False  # of TLS no half stays open
         self._probe()
