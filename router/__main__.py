@@ -33,6 +33,8 @@ from router.places.client_address import parse_networks
 from router.places.geo import Geo
 from router.proxy import Proxy
 from router.results import Results
+from router.seeing.opening import opened
+from router.seeing.witness import Witness
 from router.shortcut import Ways
 from router.stories import PART, Stories
 from router.tickets import Tickets
@@ -94,9 +96,10 @@ async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Appl
             clock=time.monotonic,
             wall=time.time,
         )
+        witness = await closing.enter_async_context(opened(config, calls.address, parts.telemetry.registry, rng))
         results = Results(holder, clock=time.monotonic, wall=time.time)
         closing.push_async_callback(results.close)
-        app = _app(config, parts, calls, holder, results, upstreams, discovery)
+        app = _app(config, parts, calls, holder, results, upstreams, discovery, witness)
         app.cleanup_ctx.append(_following(geo))
         if discovery is not None:
             app.cleanup_ctx.append(_discovering(discovery))
@@ -151,6 +154,7 @@ def _app(
     results: Results,
     upstreams: Upstreams,
     discovery: Discovery | None,
+    witness: Witness,
 ) -> web.Application:
     metrics = RouterMetrics(parts.telemetry.registry, parts.nodes)
     fields = Fields(parts.nodes, parts.rng)
@@ -183,11 +187,13 @@ def _app(
         telemetry=parts.telemetry,
         broker_connected=lambda: discovery.connected if discovery else None,
     )
-    rim = Rim(PART, config.name, "none", {}, parts.telemetry, time.monotonic)
-    ways = _ways(config, parts, calls, proxy, fields, holder, upstreams, tries)
+    rim = Rim(PART, config.name, "none", {}, parts.telemetry, time.monotonic, witness=witness)
+    ways = _ways(config, parts, calls, proxy, fields, holder, upstreams, tries, witness)
     stories = Stories(calls, proxy, parts.nodes, routes.node_for, rim, admission, ways)
     late = LateResults(results)
-    return create_app(routes, facts, stories, late, name=config.name, clock=time.monotonic, admission=admission)
+    return create_app(
+        routes, facts, stories, late, name=config.name, clock=time.monotonic, witness=witness, admission=admission
+    )
 
 
 def _ways(
@@ -199,6 +205,7 @@ def _ways(
     holder: Holder,
     upstreams: Upstreams,
     tries: Tries,
+    witness: Witness,
 ) -> Callable[[Accounts], Ways]:
     return partial(
         Ways,
@@ -209,6 +216,7 @@ def _ways(
         holder,
         upstreams,
         tries,
+        witness,
         hop_key=parts.hop_key,
         max_body_bytes=config.max_body_bytes,
         default_deadline_ms=config.default_deadline_ms,

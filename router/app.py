@@ -24,6 +24,7 @@ from router.places.client_address import parse_address
 from router.places.located import Caller
 from router.places.round_trips import RoundTrips
 from router.places.surroundings import Surroundings
+from router.seeing.witness import Witness, seeing_middleware, tell_trace
 from router.stories import ASKING, Stories
 from router.tickets import Tickets
 from runtime.links.access.admission import Admission, admission_middleware
@@ -45,11 +46,14 @@ def create_app(
     *,
     name: str,
     clock: Callable[[], float],
+    witness: Witness,
     admission: Admission | None = None,
 ) -> web.Application:
     """Without `admission` nobody is asked who he is."""
     asking = [admission_middleware(admission, asking=ASKING)] if admission is not None else []
-    app = web.Application(middlewares=[timing_middleware(clock), oip_error_middleware, error_middleware(name), *asking])
+    around = [seeing_middleware(witness, ASKING, clock), timing_middleware(clock)]
+    app = web.Application(middlewares=[*around, oip_error_middleware, error_middleware(name), *asking])
+    app.on_response_prepare.append(tell_trace)
     hot = stories.routes()
     app[HOT_ROUTES] = HotRoutes(hot)
     app.add_routes([web.post(route.pattern, handler(route.story)) for route in hot])

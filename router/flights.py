@@ -15,6 +15,7 @@ from contracts.headers import Terms
 from router.fields import Field
 from router.node import Ending, Node
 from router.readings import Told
+from router.seeing.access_log import Kind
 from runtime.links.http.accounts import Tally
 from runtime.links.http.exchanges import Body, Known, header_lines
 from runtime.links.http.hot_routes import Turn
@@ -31,10 +32,11 @@ _MOST_LANES = 1024
 class Way:
     """What all requests with one head have in common.
 
-    `lines` are the headers that all of them are sent on with, as they go over the wire.
+    `lines` are the headers that all of them are sent on with, as they go over the wire. `names_itself`: their callers
+    give them ids.
     """
 
-    __slots__ = ("field", "lanes", "lines", "model", "predicts", "request", "tallies", "terms")
+    __slots__ = ("field", "kinds", "lanes", "lines", "model", "names_itself", "predicts", "request", "tallies", "terms")
 
     def __init__(self, request: Known, terms: Terms, field: Field) -> None:
         self.field = field
@@ -45,7 +47,9 @@ class Way:
         sent = headers.relayed(request.headers, headers.RELAYED_IN) | terms.claim()
         self.lines = header_lines({name: value for name, value in sent.items() if name.lower() not in OWN})
         self.lanes: dict[Node, Lane] = {}
+        self.names_itself = headers.REQUEST_ID in request.headers
         self.tallies: dict[Told, Tally] = {}
+        self.kinds: dict[Told, Kind] = {}
 
     def lane(self, node: Node, place: Place) -> Lane:
         """To a node that these requests did not go to before."""

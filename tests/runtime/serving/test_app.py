@@ -438,9 +438,9 @@ async def test_metrics_count_requests_and_phases_with_bounded_labels(
         text = await answer.text()
     assert 'route="predict",status="200",tier="edge"' in text
     assert 'model="other",part="edge",reason="model_not_found",route="predict",status="404"' in text
-    assert 'foothill_phase_seconds_count{model="digits",part="edge",phase="infer",tier="edge"} 1.0' in text
-    assert 'foothill_phase_seconds_count{model="digits",part="edge",phase="total",tier="edge"} 1.0' in text
-    assert 'foothill_phase_seconds_count{model="other",part="edge",phase="total",tier="edge"} 2.0' in text
+    assert 'foothill_phase_seconds_count{model="digits",part="edge",phase="infer",region="",tier="edge"} 1.0' in text
+    assert 'foothill_phase_seconds_count{model="digits",part="edge",phase="total",region="",tier="edge"} 1.0' in text
+    assert 'foothill_phase_seconds_count{model="other",part="edge",phase="total",region="",tier="edge"} 2.0' in text
     assert "made-up" not in text
 
 
