@@ -391,7 +391,7 @@ class Ways:
         trail.route_ms = (flight.sent_s - flight.begun.began_s) * 1000.0
         if first is not None:
             trail.tried.add(flight.node.name)
-            trail.answered = flight.node if isinstance(first, Answer) else None
+            trail.answered = flight.node if isinstance(first, Answer) and judge(first.status).final else None
         call = Call(sent, terms, flight.begun.deadline, way.model)
         settled = await self._proxy.go_on(call, trail, first, flight.sent_s, drawn=drawn)
         phases_ms = {**settled.phases, TOTAL: (self.clock() - flight.begun.began_s) * 1000.0}

@@ -24,7 +24,7 @@ _V4_BITS, _V6_BITS = 24, 48
 
 class Line(msgspec.Struct, frozen=True):
     """One request. `time` is when its answer was ready, ISO 8601 in UTC; bytes are those of bodies; `phases_ms` are
-    those of Server-Timing without the total. What nobody knows is empty, and so is `client` where it is not to be told."""
+    those of Server-Timing without the total. What nobody knows is empty, and so is `client` where it is not told."""
 
     time: str
     request_id: str
