@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 
 from aiohttp import web
@@ -36,6 +37,8 @@ from runtime.links.http.hot_routes import HOT_ROUTES, HotRoutes
 from runtime.links.http.oip_errors import oip_error_middleware
 from runtime.links.http.through_aiohttp import Through, handler
 from runtime.links.http.timed import timing_middleware
+
+_COUNT = re.compile(r"[0-9]{1,12}")
 
 
 def create_app(
@@ -133,14 +136,15 @@ class Routes:
         return ranked[0].node.identity.url
 
     async def explain(self, request: web.Request) -> web.Response:
-        """Why a caller would go where: `?model=M[&ip=ADDRESS][&lat=LAT&lon=LON][&residency=REGION,…]`."""
+        """Why a caller would go where:
+        `?model=M[&ip=ADDRESS][&lat=LAT&lon=LON][&residency=REGION,…][&deadline_ms=MS][&bytes=COUNT]`."""
         model = request.query.get("model", "")
         if not model:
             raise FoothillError("bad_request", "Name a model: GET /v1/explain?model=digits&ip=192.0.2.7.")
         grant_of(request).check_model(model)
-        asked = request.query.get("residency", "")
-        residency = headers.parse_terms({headers.RESIDENCY: asked}).residency if asked else ()
+        asked = _asked(request, model)
         caller = self._asked_caller(request)
+        found = explain.candidates(self._nodes, asked, caller, self._round_trips, self._clock())
         located = caller.located
         return json_answer(
             explain.Explanation(
@@ -151,10 +155,14 @@ class Routes:
                 place=caller.place,
                 place_error_km=located.error_km if located else None,
                 place_source=located.source if located else "",
-                residency=residency,
-                cloud=self._holder.may_ask_cloud(Terms(residency=residency)),
+                residency=asked.residency,
+                deadline_ms=asked.deadline_ms,
+                size_bytes=asked.size_bytes,
+                cloud=self._holder.may_ask_cloud(Terms(residency=asked.residency)),
                 cloud_region=self._config.cloud_region,
-                candidates=explain.candidates(self._nodes, model, residency, caller, self._round_trips, self._clock()),
+                leased_to=explain.best_leased(found),
+                proxied_to=explain.best_proxied(found),
+                candidates=found,
                 unidentified=tuple(self._nodes.unidentified()),
             )
         )
@@ -174,6 +182,16 @@ class Routes:
                 raise FoothillError("bad_request", f"ip={request.query['ip'][:80]!r} is not an IP address.")
             return self._calls.caller(address, place)
         return self._calls.caller(None if place else self._calls.address(Through(request)), place)
+
+
+def _asked(request: web.Request, model: str) -> explain.Asked:
+    """In the words and within the bounds of the headers that a request would have."""
+    told = {headers.RESIDENCY: "residency", headers.DEADLINE_MS: "deadline_ms"}
+    sent = {name: request.query[key] for name, key in told.items() if request.query.get(key)}
+    terms, size = headers.parse_terms(sent), request.query.get("bytes", "0")
+    if not _COUNT.fullmatch(size):
+        raise FoothillError("bad_request", f"bytes={size[:40]!r} is no number of bytes: write bytes=600000.")
+    return explain.Asked(model, terms.residency, terms.deadline_ms, int(size))
 
 
 def _asked_place(request: web.Request) -> Place | None:
