@@ -352,10 +352,12 @@ class Ways:
         request = way.request
         name = told.fixed.headers.get(headers.NODE, "")
         kind = way.kinds[told] = Kind(
-            request.method,
-            self.accounts.pattern,
-            way.model,
-            self._witness.client(request),
+            method=request.method,
+            route=self.accounts.pattern,
+            model=way.model,
+            tenant="",
+            client=self._witness.client(request),
+            status=200,
             tier="edge",
             node=name,
             reason=reason,

@@ -22,13 +22,9 @@ Shown = Literal["none", "network", "full"]
 _V4_BITS, _V6_BITS = 24, 48
 
 
-class Line(msgspec.Struct, frozen=True):
-    """One request. `time` is when its answer was ready, ISO 8601 in UTC; bytes are those of bodies; `phases_ms` are
-    those of Server-Timing without the total. What nobody knows is empty, and so is `client` where it is not told."""
+class Kind(msgspec.Struct):
+    """What lines have in common, in their order: of the request, and of its answer."""
 
-    time: str
-    request_id: str
-    trace_id: str
     method: str
     route: str
     model: str
@@ -39,25 +35,6 @@ class Line(msgspec.Struct, frozen=True):
     node: str
     reason: str
     region: str
-    bytes_in: int
-    bytes_out: int
-    phases_ms: dict[str, float]
-    total_ms: float
-
-
-class Kind(NamedTuple):
-    """What lines have in common. `tier`, `node`, `reason` and `region` are of the answer."""
-
-    method: str
-    route: str
-    model: str
-    client: str
-    tenant: str = ""
-    status: int = 200
-    tier: str = "none"
-    node: str = ""
-    reason: str = ""
-    region: str = ""
 
 
 class Noted(NamedTuple):
@@ -79,7 +56,7 @@ class AccessLog:
 
     def __init__(self, config: AccessLogConfig, rng: random.Random, wall: Clock) -> None:
         try:
-            self.lines: LineFile[Noted] = LineFile(config.path, rendered)
+            self.lines: LineFile[Noted] = LineFile(config.path, Renderer())
         except OSError as error:
             raise SettingsError(
                 f"access_log.path {config.path} cannot be written ({error.strerror}). Correct it, or its permissions."
@@ -113,35 +90,40 @@ def shown(address: Address | None, how: Shown) -> str:
     return str(IPv6Network((int(address), _V6_BITS), strict=False))
 
 
-def rendered(noted: Noted) -> bytes:
-    kind, phases_ms = noted.kind, {**noted.phases_ms, **parse_server_timing(noted.written)}
-    total_ms = phases_ms.pop(TOTAL, 0.0)
-    span = parse_traceparent(noted.traceparent)
-    line = Line(
-        time=_iso(noted.at_s),
-        request_id=noted.request_id,
-        trace_id=span.trace_id if span is not None else trace_id_of(noted.request_id),
-        method=kind.method,
-        route=kind.route,
-        model=kind.model,
-        tenant=kind.tenant,
-        client=kind.client,
-        status=kind.status,
-        tier=kind.tier,
-        node=kind.node,
-        reason=kind.reason,
-        region=kind.region,
-        bytes_in=noted.bytes_in,
-        bytes_out=noted.bytes_out,
-        phases_ms=_rounded(phases_ms),
-        total_ms=round(total_ms, 3),
-    )
-    return msgspec.json.encode(line) + b"\n"
+class Renderer:
+    """Makes lines, in one thread. What came before with the same kind, or in the same second, is written already.
 
+    A line is one JSON object: `time` (when the answer was ready, ISO 8601 in UTC), `request_id`, `trace_id`, the fields
+    of Kind, `bytes_in` and `bytes_out` (of bodies), `phases_ms` (as in Server-Timing, without the total), `total_ms`.
+    What nobody knows is empty, and so is `client` where it is not told.
+    """
 
-def _rounded(phases_ms: Mapping[str, float]) -> dict[str, float]:
-    return {phase: round(ms, 3) for phase, ms in phases_ms.items()}
+    def __init__(self) -> None:
+        self._kind: Kind | None = None
+        self._alike = ""
+        self._second = -1
+        self._date = ""
 
+    def __call__(self, noted: Noted) -> bytes:
+        phases_ms = {**noted.phases_ms, **parse_server_timing(noted.written)}
+        total_ms = phases_ms.pop(TOTAL, 0.0)
+        phases = ",".join([f'"{phase}":{ms:.3f}' for phase, ms in phases_ms.items()])
+        span = parse_traceparent(noted.traceparent) if noted.traceparent else None
+        trace_id = span.trace_id if span is not None else trace_id_of(noted.request_id)
+        return (
+            f'{{"time":"{self._time(noted.at_s)}","request_id":"{noted.request_id}","trace_id":"{trace_id}",'
+            f'{self._alike_of(noted.kind)},"bytes_in":{noted.bytes_in},"bytes_out":{noted.bytes_out},'
+            f'"phases_ms":{{{phases}}},"total_ms":{total_ms:.3f}}}\n'
+        ).encode()
 
-def _iso(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    def _alike_of(self, kind: Kind) -> str:
+        if kind is not self._kind:
+            self._kind, self._alike = kind, msgspec.json.encode(kind)[1:-1].decode()
+        return self._alike
+
+    def _time(self, at_s: float) -> str:
+        second, milliseconds = divmod(int(at_s * 1000.0), 1000)
+        if second != self._second:
+            self._second = second
+            self._date = datetime.fromtimestamp(second, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._date}.{milliseconds:03d}Z"

@@ -80,7 +80,7 @@ class Spans:
             },
             start_time=int((now_s - request.waited_s + wall_s) * _NS),
         )
-        return Recorded(span, wall_s)
+        return Recorded(span, wall_s) if span.is_recording() else None  # OTEL_SDK_DISABLED
 
     def end(self, recorded: Recorded, account: Account, request: Incoming, answer: Outgoing | None) -> None:
         span, told = recorded.span, answer.all_headers() if answer is not None else {}

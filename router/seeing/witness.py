@@ -76,8 +76,10 @@ class Witness:
             client=self.client(incoming),
             tenant=grant_of(request).tenant,
             status=status,
+            tier="none",
             node=told.get(headers.NODE, ""),
             reason=told.get(headers.REASON, ""),
+            region="",
         )
         phases_ms = {"total": took_ms} | parse_server_timing(told.get(headers.SERVER_TIMING))
         sent, own = request.content_length or 0, (answered.content_length or 0) if answered is not None else 0
