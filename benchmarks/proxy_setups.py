@@ -143,6 +143,7 @@ def _router(program: str, site: Site) -> list[str]:
     places = {"region": "eu-west", "lat": 53.35, "lon": -6.26, "models": [MODEL]}
     config: dict[str, Any] = {
         "port": site.port,
+        "workers": 1,
         "broker_url": "",
         "cloud_urls": [],
         "hop_key_file": site.file("hop.key", "11" * 32),

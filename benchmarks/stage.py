@@ -82,7 +82,7 @@ class Stage:
 
     def start_router(self, config: dict[str, Any], *, core: int) -> Server:
         ready, path = self.work / "router.url", self.work / "router.toml"
-        path.write_text(toml.dumps({**config, "port": 0}))
+        path.write_text(toml.dumps({**config, "port": 0, "workers": 1}))
         return self._started("router", ["benchmarks.router_process", str(path), str(ready)], ready, core)
 
     @asynccontextmanager

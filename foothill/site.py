@@ -242,6 +242,7 @@ class Machine:
             "trusted_proxies": ["127.0.0.0/8"],
             "geoip_database": self._geoip_database,
             "connect_to": self.connect_to(HOME),
+            "workers": 1,
         }
 
     def _edge_config(self, name: str) -> dict[str, Any]:

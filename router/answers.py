@@ -29,6 +29,7 @@ def settled_answer(settled: Settled, phases_ms: dict[str, float], request_id: st
         answer.headers[headers.REASON] = settled.reason
     else:
         answer = Outgoing(settled.answer.status, outward_headers(settled), settled.answer.body)
+        answer.spool = settled.answer.spool
         answer.headers[headers.REQUEST_ID] = request_id
     answer.headers[headers.SERVER_TIMING] = format_server_timing(phases_ms)
     return answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
@@ -18,10 +18,10 @@ from router.answers import decoded, json_answer
 from router.calls import Calls
 from router.config import Config
 from router.facts import Facts
-from router.late_results import LateResults
+from router.hub import Hub
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
-from router.places.client_address import parse_address
+from router.places.client_address import Address, parse_address
 from router.places.located import Caller
 from router.places.round_trips import RoundTrips
 from router.places.surroundings import Surroundings
@@ -45,7 +45,7 @@ def create_app(
     routes: Routes,
     facts: Facts,
     stories: Stories,
-    late: LateResults,
+    hub: Hub,
     *,
     name: str,
     clock: Callable[[], float],
@@ -53,7 +53,7 @@ def create_app(
     admission: Admission | None = None,
 ) -> web.Application:
     """Without `admission` nobody is asked who he is."""
-    asking = [admission_middleware(admission, asking=ASKING)] if admission is not None else []
+    asking = [admission_middleware(admission, asking=(*ASKING, *hub.asks))] if admission is not None else []
     around = [seeing_middleware(witness, ASKING, clock), timing_middleware(clock)]
     app = web.Application(middlewares=[*around, oip_error_middleware, error_middleware(name), *asking])
     app.on_response_prepare.append(tell_trace)
@@ -62,7 +62,7 @@ def create_app(
     app.add_routes([web.post(route.pattern, handler(route.story)) for route in hot])
     app.add_routes(routes.routes())
     app.add_routes(facts.routes())
-    app.add_routes(late.routes())
+    app.add_routes(hub.routes())
     return app
 
 
@@ -79,10 +79,12 @@ class Routes:
         metrics: RouterMetrics,
         rng: random.Random,
         clock: Callable[[], float],
+        hub: Hub,
         tickets: Tickets | None = None,
     ) -> None:
         self._config = config
         self._tickets = tickets
+        self._hub = hub
         self._calls = calls
         self._holder = holder
         self._nodes = nodes
@@ -168,9 +170,13 @@ class Routes:
         )
 
     def _note(self, caller: Caller, asked: RouteRequest) -> None:
-        if asked.measured_ms:
-            known = (node.name for node in self._nodes.all())
-            self._round_trips.note(caller.address, asked.measured_ms, known)
+        if asked.measured_ms and caller.address is not None:
+            self.note_round_trips(caller.address, asked.measured_ms)
+            self._hub.share_round_trips(caller.address, asked.measured_ms)
+
+    def note_round_trips(self, address: Address, measured_ms: Mapping[str, float]) -> None:
+        """What a caller has measured: to nodes that are known."""
+        self._round_trips.note(address, measured_ms, (node.name for node in self._nodes.all()))
 
     def _asked_caller(self, request: web.Request) -> Caller:
         """Who is asked about: the address and the place that are named, else whoever asks. At a named place without an

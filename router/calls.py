@@ -17,6 +17,7 @@ from router.tries import Call
 from runtime.links.access.grants import ANYBODY
 from runtime.links.access.hop import sign_hop
 from runtime.links.http.exchanges import Body, Incoming
+from runtime.links.http.spool import SPOOLED_BYTES, Spool
 from runtime.links.http.upstream import Request
 
 MAX_QUESTION_BYTES = 65_536
@@ -55,8 +56,8 @@ class Calls:
         return msgspec.structs.replace(terms, request_id=request.request_id), deadline
 
     async def read(self, request: Incoming, terms: Terms, deadline: Deadline) -> Call:
-        """The call with its whole body."""
-        body = await request.read(self._max_body_bytes, deadline, self._clock)
+        """The call with its whole body: a node never waits for a caller that sends slowly."""
+        body = await request.store(self._max_body_bytes, SPOOLED_BYTES, deadline, self._clock)
         tenant = request.grant.tenant if request.grant is not None else ""
         return Call(self.marked(request, terms, request.target, body), terms, deadline, request.params["model"], tenant)
 
@@ -70,14 +71,18 @@ class Calls:
         asked = msgspec.structs.replace(self.marked(request, terms, path, b""), method="GET")
         return Call(asked, terms, deadline, model)
 
-    def marked(self, request: Incoming, terms: Terms, path: str, body: Body) -> Request:
+    def marked(self, request: Incoming, terms: Terms, path: str, body: Body | Spool) -> Request:
         """Few of the caller's headers, the request's id, and the router's mark."""
         sent = headers.relayed(request.headers, headers.RELAYED_IN) | terms.claim()
         sent[headers.REQUEST_ID] = terms.request_id
         if terms.traceparent:
             sent[headers.TRACEPARENT] = terms.traceparent
         sent[headers.HOP] = sign_hop(self._hop_key, "router", terms.request_id, self._wall())
-        return Request(request.method, path, sent, bytes(body))
+        return (
+            Request(request.method, path, sent, spool=body)
+            if isinstance(body, Spool)
+            else Request(request.method, path, sent, bytes(body))
+        )
 
     def address(self, request: Incoming) -> Address | None:
         told, told_too = (request.headers.getall(name, ()) for name in ("X-Forwarded-For", "Forwarded"))

@@ -7,7 +7,7 @@ import os
 import time
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 from urllib.parse import urlencode
 
 import msgspec
@@ -19,7 +19,7 @@ from contracts.deadlines import Deadline
 from contracts.decoding import UNREADABLE
 from contracts.errors import ErrorBody, FoothillError
 from router.__main__ import run as run_router
-from router.config import Config
+from router.config import MOST_WORKERS, Config
 from router.explain import Explanation
 from router.explained import show
 from router.simulation.campaign import simulate as run_seeds
@@ -55,6 +55,9 @@ def run(
         Path | None, typer.Argument(help="TOML file; without one the defaults of docs/config.md.")
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help=INSECURE)] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer requests; 0: one for each core.", min=0, max=MOST_WORKERS)
+    ] = None,
 ) -> None:
     """Run a router until Ctrl-C."""
     configure_logging()
@@ -62,7 +65,8 @@ def run(
         settings = load(config, Config)
     except SettingsError as error:
         _fail(str(error), 2)
-    run_loop(run_router(msgspec.structs.replace(settings, insecure=settings.insecure or insecure)))
+    changed: dict[str, Any] = {"workers": workers} if workers is not None else {}
+    run_loop(run_router(msgspec.structs.replace(settings, insecure=settings.insecure or insecure, **changed)))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from contracts.topics import NODE_NAME
 from runtime.links.http.https import HttpsConfig
 from runtime.links.trust.tls import TlsConfig
 
+MOST_WORKERS = 256
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -77,7 +78,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     `region` and `cloud_region` are the regions of this router and of the cloud tier; "" lies in no residency claim.
     `geoip_database` is the path of a City database (MaxMind format), `hop_key_file` that of the key in hex (empty: that
     of a fleet manager which runs from this directory with its defaults, if there is one). `tokens_file` names who may
-    call (empty: everybody); without it, this router listens beyond this machine only when `insecure`.
+    call (empty: everybody); without it, this router listens beyond this machine only when `insecure`. `workers` 0: one
+    for each core that this process may run on; with 1 all is done in one process.
     """
 
     host: str = "127.0.0.1"
@@ -101,6 +103,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     lease_ttl_s: Positive = 30.0
     max_body_bytes: Annotated[int, msgspec.Meta(gt=0)] = 16 << 20
     insecure: bool = False
+    workers: Annotated[int, msgspec.Meta(ge=0, le=MOST_WORKERS)] = 0
     tokens_file: str = ""
     access_log: AccessLogConfig = AccessLogConfig()
     tracing: TracingConfig = TracingConfig()

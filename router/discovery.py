@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from contracts import topics
 from contracts.errors import FoothillError
 from contracts.messages import Audit, Certificate, Identity, Load, Reported, Signed, Status, decode, encode
-from router.nodes import Nodes
 from runtime.links.escalation.certificate_reader import CertificateReader, Keys
-from runtime.links.escalation.holder import Certificates
 from runtime.links.mqtt.port import MqttPort
 from runtime.links.trust.signatures import seal, verify
 
@@ -21,6 +19,26 @@ log = logging.getLogger(__name__)
 
 VERIFY_PAUSE_S = 2.0
 T = TypeVar("T", Status, Reported, Load)
+
+
+class NodeTable(Protocol):
+    """Takes what is said of nodes, in the order in which it was said. Times are monotonic, in seconds."""
+
+    def put_identity(self, identity: Identity) -> None:
+        """A verified one."""
+        ...
+
+    def put_status(self, status: Status, now_s: float) -> None: ...
+
+    def put_reported(self, reported: Reported) -> None: ...
+
+    def put_load(self, load: Load, now_s: float) -> None: ...
+
+
+class CertificateTable(Protocol):
+    def put(self, certificate: Certificate) -> None:
+        """A verified one."""
+        ...
 
 
 class Discovery:
@@ -33,8 +51,8 @@ class Discovery:
         self,
         mqtt: MqttPort,
         keys: Keys,
-        nodes: Nodes,
-        certificates: Certificates,
+        nodes: NodeTable,
+        certificates: CertificateTable,
         clock: Callable[[], float],
         *,
         hop_key: bytes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
@@ -16,12 +16,12 @@ from contracts.errors import FoothillError
 from contracts.headers import Terms
 from router.answers import decoded, json_answer, relayed_answer, understood
 from router.calls import Calls
+from router.hub import Hub
 from router.nodes import Nodes
 from router.proxy import Proxy
 from runtime.links.escalation.holder import Holder
 from runtime.links.http.errors import request_id_of
 from runtime.links.http.through_aiohttp import Through
-from runtime.links.process.telemetry import Telemetry
 
 READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
@@ -57,21 +57,18 @@ class Facts:
         proxy: Proxy,
         holder: Holder,
         nodes: Nodes,
-        telemetry: Telemetry,
-        broker_connected: Callable[[], bool | None],
+        hub: Hub,
     ) -> None:
         self._name = name
         self._calls = calls
         self._proxy = proxy
         self._holder = holder
         self._nodes = nodes
-        self._telemetry = telemetry
-        self._broker_connected = broker_connected
+        self._hub = hub
 
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/healthz", self.health),
-            web.get("/metrics", self.metrics),
             web.get("/v2", self.server),
             web.get("/v2/health/live", self.live),
             web.get("/v2/health/ready", self.ready),
@@ -91,10 +88,7 @@ class Facts:
         for node in self._nodes.all():
             states[node.state] = states.get(node.state, 0) + 1
         models = tuple(sorted(self._nodes.models()))
-        return json_answer(Health("ok", self._name, "router", states, models, self._broker_connected()))
-
-    async def metrics(self, _: web.Request) -> web.Response:
-        return self._telemetry.metrics_response()
+        return json_answer(Health("ok", self._name, "router", states, models, self._hub.broker_connected))
 
     async def server(self, _: web.Request) -> web.Response:
         return json_answer(oip.ServerMetadata("foothill-router", _version(), EXTENSIONS))

@@ -16,6 +16,7 @@ from router.fields import Field
 from router.node import Ending, Node
 from router.readings import Told
 from router.seeing.access_log import Kind
+from runtime.links.access.grants import ANYBODY, Grant
 from runtime.links.http.accounts import Tally
 from runtime.links.http.exchanges import Body, Known, header_lines
 from runtime.links.http.hot_routes import Turn
@@ -30,25 +31,35 @@ _MOST_LANES = 1024
 
 
 class Way:
-    """What all requests with one head have in common.
+    """What all requests with one head have in common: they ask on the terms `asked`, and are granted `terms`.
 
-    `lines` are the headers that all of them are sent on with, as they go over the wire. `names_itself`: their callers
-    give them ids.
+    `token` is the hash of the caller's; `lines` are the headers that all of them are sent on with, as they go over the
+    wire. `names_itself`: their callers give them ids.
     """
 
-    __slots__ = ("field", "kinds", "lanes", "lines", "model", "names_itself", "predicts", "request", "tallies", "terms")
+    __slots__ = (
+        "asked", "field", "grant", "kinds", "lanes", "lines", "model", "names_itself", "predicts", "request", "tallies",
+        "terms", "token",
+    )  # fmt: skip
 
-    def __init__(self, request: Known, terms: Terms, field: Field) -> None:
-        self.field = field
+    def __init__(self, request: Known, asked: Terms, field: Field, token: str) -> None:
+        self.asked = asked
         self.request = request
-        self.terms = terms
         self.model = request.params["model"]
         self.predicts = request.target.startswith("/v1/predict/")
-        sent = headers.relayed(request.headers, headers.RELAYED_IN) | terms.claim()
-        self.lines = header_lines({name: value for name, value in sent.items() if name.lower() not in OWN})
-        self.lanes: dict[Node, Lane] = {}
+        self.token = token
         self.names_itself = headers.REQUEST_ID in request.headers
         self.tallies: dict[Told, Tally] = {}
+        self.take(ANYBODY, asked, field)
+
+    def take(self, grant: Grant, terms: Terms, field: Field) -> None:
+        """From now on they are granted this."""
+        self.grant = grant
+        self.terms = terms
+        self.field = field
+        sent = headers.relayed(self.request.headers, headers.RELAYED_IN) | terms.claim()
+        self.lines = header_lines({name: value for name, value in sent.items() if name.lower() not in OWN})
+        self.lanes: dict[Node, Lane] = {}
         self.kinds: dict[Told, Kind] = {}
 
     def lane(self, node: Node, place: Place) -> Lane:

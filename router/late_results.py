@@ -27,9 +27,6 @@ class LateResults:
         self._results = results
         self._beat_s = beat_s
 
-    def routes(self) -> list[web.RouteDef]:
-        return [web.get("/v1/results/{request_id}", self.result)]
-
     async def result(self, request: web.Request) -> web.StreamResponse:
         grant, request_id = grant_of(request), request.match_info["request_id"]
         found = self._results.find(grant.tenant, request_id)

@@ -134,7 +134,7 @@ class Node:
         told = answer.headers
         total_ms = parse_server_timing(told.get(headers.SERVER_TIMING)).get(TOTAL)
         load = told.get(headers.LOAD, "")
-        self.learn(answer.hop_ms, total_ms, load, now_s, sent_bytes + len(answer.body), expected_ms)
+        self.learn(answer.hop_ms, total_ms, load, now_s, sent_bytes + answer.size, expected_ms)
 
     def may_learn(self, now_s: float) -> bool:
         """Of very many answers some teach as much as all."""

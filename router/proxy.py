@@ -15,7 +15,6 @@ from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
 from router.nodes import Nodes
-from router.results import Results
 from router.tries import ASK_CLOUD, ESCALATE, Call, Trail, Tries, judge
 from runtime.links.escalation.holder import CLOUD_FAILED, Holder, Settled
 from runtime.links.http.accounts import Hop
@@ -32,7 +31,8 @@ _SECONDS = re.compile(r"[0-9]{1,6}")
 
 
 class Proxy:
-    """Answers requests through edge nodes and the cloud. `clock` is monotonic, in seconds."""
+    """Answers requests through edge nodes and the cloud. `promise` as `router.results.Results.promise`; `clock` is
+    monotonic, in seconds."""
 
     def __init__(
         self,
@@ -40,14 +40,14 @@ class Proxy:
         nodes: Nodes,
         holder: Holder,
         tries: Tries,
-        results: Results,
+        promise: Callable[[Call], bool],
         rng: random.Random,
         clock: Callable[[], float],
     ) -> None:
         self._nodes = nodes
         self._holder = holder
         self._tries = tries
-        self._results = results
+        self._promise = promise
         self._rng = rng
         self._clock = clock
         self._unmarked: set[str] = set()
@@ -100,7 +100,7 @@ class Proxy:
             return _give_up(trail)
         if edge.status >= 400:
             return _refused(edge)
-        return self._holder.keep(call.request, edge, reason=CLOUD_FAILED, degraded=True)
+        return self._promised(call, self._holder.keep(call.request, edge, reason=CLOUD_FAILED, degraded=True))
 
     async def _without_nodes(self, call: Call, trail: Trail) -> Settled:
         """No node answered: the cloud does, else nodes that were left alone because they kept failing."""
@@ -159,11 +159,14 @@ class Proxy:
                 failed = "" if settled.tier == "cloud" else settled.reason
                 status = settled.answer.status if settled.tier == "cloud" else 0
                 self._note(trail, ESCALATE, self._clock() - settled.phases[ESCALATE] / 1000.0, status, failed)
-            late = settled.open and self._results.promise(call)
-            return msgspec.structs.replace(settled, late=True) if late else settled
+            return self._promised(call, settled) if settled.open else settled
         if call.request.method == "POST":
             self._note_unmarked(edge.headers.get(headers.NODE, ""))
         return settled
+
+    def _promised(self, call: Call, settled: Settled) -> Settled:
+        """The edge's answer; the cloud's comes later where there is room."""
+        return msgspec.structs.replace(settled, late=True) if self._promise(call) else settled
 
     async def _pause(self, call: Call, trail: Trail) -> bool:
         """Gives upstreams that have all failed some time; whether they are to be asked again.

@@ -54,9 +54,10 @@ class Results:
         self._asking: set[asyncio.Task[None]] = set()
         self._promised_bytes = self._kept_bytes = 0
 
-    def promise(self, call: Call) -> bool:
-        """Whether the cloud's answer to a request, whose caller gets the edge's, will be here under its id."""
-        key, size = Key(call.tenant, call.terms.request_id), len(call.request.body)
+    def promise(self, call: Call, done: Callable[[], None] | None = None) -> bool:
+        """Whether the cloud's answer to a request, whose caller gets the edge's, will be here under its id. If so,
+        `done` is called when it is, or is given up."""
+        key, size = Key(call.tenant, call.terms.request_id), call.request.size
         fits = len(self._promised) < MOST and self._promised_bytes + size <= MOST_BYTES
         if call.terms.escalation == "never" or not fits or self.find(*key) is not None:
             return False
@@ -66,6 +67,8 @@ class Results:
         task = asyncio.create_task(self._bring(key, result, call.request, call.terms))
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
+        if done is not None:
+            task.add_done_callback(lambda _: done())
         return True
 
     def find(self, tenant: str, request_id: str) -> Result | None:
@@ -86,7 +89,7 @@ class Results:
             log.exception("the late answer to %s was lost", key.request_id)
         finally:
             del self._promised[key]
-            self._promised_bytes -= len(request.body)
+            self._promised_bytes -= request.size
             if result.answer is not None:
                 result.ends_at_s = self._clock() + KEEP_S
                 self._kept[key] = result

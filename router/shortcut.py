@@ -29,6 +29,7 @@ from router.readings import Reading, Times, Told, phases_ms, settled
 from router.seeing.access_log import Kind, Noted
 from router.seeing.witness import Witness
 from router.tries import Call, Trail, Tries, judge, share_ms
+from runtime.links.access.admission import Admission
 from runtime.links.access.hop import HopSigner
 from runtime.links.escalation.holder import Evidence, Holder
 from runtime.links.http.accounts import CLIENT_GONE, Account, Accounts, Tally
@@ -37,7 +38,8 @@ from runtime.links.http.exchanges import Body, Clock, Known, Outgoing, Varied
 from runtime.links.http.hot_routes import GiveUp, Turn
 from runtime.links.http.replies import Reply
 from runtime.links.http.reply_forms import KnownReply
-from runtime.links.http.upstream import Answer, Upstreams, UpstreamUnreachable, milliseconds
+from runtime.links.http.spool import SPOOLED_BYTES
+from runtime.links.http.upstream import Answer, Upstreams, UpstreamUnreachable, answer_of, milliseconds
 from runtime.links.process.alarm import Alarm
 
 _MOST_TALLIES = 64
@@ -50,8 +52,8 @@ class _Short(Way):
 
     __slots__ = ("_ways",)
 
-    def __init__(self, ways: Ways, request: Known, terms: Terms, field: Field) -> None:
-        super().__init__(request, terms, field)
+    def __init__(self, ways: Ways, request: Known, terms: Terms, field: Field, token: str) -> None:
+        super().__init__(request, terms, field, token)
         self._ways = ways
 
     def start(self, body: Body, turn: Turn, begun: Begun | None = None) -> GiveUp | None:
@@ -101,8 +103,19 @@ def _own_lines(varied: Varied) -> str:
     return "".join([f"{name}: {value}\r\n" for name, value in varied.items() if name.lower() in OWN])
 
 
+def _again(way: Way, turn: Turn) -> Known:
+    """The request as those see it who tell of it."""
+    request = way.request.again(turn.request_id, turn.varied)
+    request.grant = turn.grant
+    return request
+
+
+def _trace(way: Way, turn: Turn) -> str:
+    return turn.varied.get(_TRACE, way.asked.traceparent)
+
+
 class Ways:
-    """One route's. `clock` is monotonic, `wall` unix time, both in seconds."""
+    """One route's. Without `admission` nobody is asked. `clock` is monotonic, `wall` unix time, both in seconds."""
 
     def __init__(
         self,
@@ -114,6 +127,7 @@ class Ways:
         upstreams: Upstreams,
         tries: Tries,
         witness: Witness,
+        admission: Admission | None,
         accounts: Accounts,
         *,
         hop_key: bytes,
@@ -129,6 +143,7 @@ class Ways:
         self._holder = holder
         self._upstreams = upstreams
         self._tries = tries
+        self._admission = admission
         self._signer = HopSigner(hop_key, "router")
         self._default_deadline_ms = default_deadline_ms
         self._wall = wall
@@ -136,7 +151,7 @@ class Ways:
         self._late: Alarm[Flight] = Alarm(Flight.late, clock)
         self.awaited: Alarm[Coming] = Alarm(Coming.late, clock)
         self.accounts = accounts
-        self.max_body_bytes = max_body_bytes
+        self.max_body_bytes = min(max_body_bytes, SPOOLED_BYTES)
         self.clock = clock
 
     def prepare(self, request: Known) -> _Short | None:
@@ -146,21 +161,41 @@ class Ways:
         except FoothillError:
             return None
         plain = terms.escalation != "always" and not terms.idempotency_key and "Prefer" not in request.headers
-        return (
-            _Short(self, request, terms, self._fields.of(request.params["model"], terms.residency)) if plain else None
-        )
+        if not plain:
+            return None
+        token = self._admission.token_of(request.headers) if self._admission is not None else ""
+        return _Short(self, request, terms, self._fields.of(request.params["model"], terms.residency), token)
 
     def begin(self, way: Way, turn: Turn) -> Begun | None:
-        """None for terms that are none: the story says so. It records spans, too."""
+        """None where it is left to the story, which records spans too, and where it was refused."""
         arrived_s = self.clock()
+        if self._spans is not None and self._spans.wants(_trace(way, turn), turn.request_id):
+            return None
+        if self._admission is not None and not self._admitted(way, turn, arrived_s):
+            return None
         try:
             terms = headers.renewed(way.terms, turn.varied) if turn.varied else way.terms
         except FoothillError:
             return None
-        if self._spans is not None and self._spans.wants(terms.traceparent, turn.request_id):
-            return None
         deadline_s = (terms.deadline_ms or self._default_deadline_ms) / 1000.0
         return Begun(arrived_s, terms, Deadline(arrived_s + deadline_s), arrived_s)
+
+    def _admitted(self, way: Way, turn: Turn, arrived_s: float) -> bool:
+        """False where the story has to ask, and where the caller was refused."""
+        assert self._admission is not None
+        try:
+            grant = self._admission.token_grant(way.token, way.model)
+            if grant is None:
+                return False
+            if grant is not way.grant:
+                terms = grant.narrow(way.asked)
+                way.take(grant, terms, self._fields.of(way.model, terms.residency))
+        except FoothillError as error:
+            self.accounts.in_flight.count += 1
+            turn.done(self.refusal(way, turn, error, arrived_s, admitted=False))
+            return False
+        turn.grant = grant
+        return True
 
     def send(self, way: Way, body: Body, turn: Turn, begun: Begun) -> GiveUp | None:
         """None where no node can be asked just so: the story says what is to be done."""
@@ -183,7 +218,7 @@ class Ways:
         self.accounts.in_flight.count += 1
         self._late.set(flight, now_s + allowed_ms / 1000.0)
         flight.sent_s = self.clock()
-        wire.ask("POST", head, body, flight)
+        wire.ask("POST", head, body, flight, spools=not way.predicts)
         return flight.give_up
 
     def answered(self, flight: Flight, reply: Reply | KnownReply) -> None:
@@ -230,7 +265,7 @@ class Ways:
 
     def _weigh(self, flight: Flight, reply: Reply | KnownReply, now_s: float) -> None:
         """Any other answer."""
-        answer = Answer(reply.status, reply.headers, bytes(reply.body), (now_s - flight.sent_s) * 1000.0)
+        answer = answer_of(reply, (now_s - flight.sent_s) * 1000.0)
         judgement = judge(answer.status)
         try:
             if judgement.final:
@@ -266,11 +301,21 @@ class Ways:
         account = self._account(began_s, way, body_bytes)
         account.failed("client-gone", CLIENT_GONE)
         self.accounts.close(account)
-        self.accounts.seen(way.request.again(turn.request_id, turn.varied), account, None)
+        self.accounts.seen(_again(way, turn), account, None)
 
-    def refusal(self, way: Way, turn: Turn, error: Exception, began_s: float, body_bytes: int = 0) -> Outgoing:
+    def refusal(
+        self,
+        way: Way,
+        turn: Turn,
+        error: Exception,
+        began_s: float,
+        body_bytes: int = 0,
+        *,
+        admitted: bool = True,
+    ) -> Outgoing:
         """The last of a request that was counted among those in flight."""
-        account, request = self._account(began_s, way, body_bytes), way.request.again(turn.request_id, turn.varied)
+        account = self._account(began_s, way, body_bytes) if admitted else self.accounts.account(began_s, "", {})
+        request = _again(way, turn)
         answer = self.accounts.refusal(error, request, account)
         self.accounts.close(account)
         self.accounts.seen(request, account, answer)
@@ -355,7 +400,7 @@ class Ways:
             method=request.method,
             route=self.accounts.pattern,
             model=way.model,
-            tenant="",
+            tenant=way.grant.tenant,
             client=self._witness.client(request),
             status=200,
             tier="edge",
@@ -378,8 +423,7 @@ class Ways:
             return
         if not flight.ended:
             self.accounts.close(account)
-            turn = flight.turn
-            self.accounts.seen(flight.way.request.again(turn.request_id, turn.varied), account, answer)
+            self.accounts.seen(_again(flight.way, flight.turn), account, answer)
             self._end(flight, answer)
 
     async def _settled(
@@ -394,7 +438,8 @@ class Ways:
         if first is not None:
             trail.tried.add(flight.node.name)
             trail.answered = flight.node if isinstance(first, Answer) and judge(first.status).final else None
-        call = Call(sent, terms, flight.begun.deadline, way.model)
+        tenant = turn.grant.tenant if turn.grant is not None else ""
+        call = Call(sent, terms, flight.begun.deadline, way.model, tenant)
         settled = await self._proxy.go_on(call, trail, first, flight.sent_s, drawn=drawn)
         phases_ms = {**settled.phases, TOTAL: (self.clock() - flight.begun.began_s) * 1000.0}
         account.answered(settled.tier, settled.reason, phases_ms, settled.answer.status, region=settled.region)

@@ -65,12 +65,7 @@ class Stories:
         async def story(request: Incoming) -> Outgoing:
             return await accounts.tell(self._answer, request)
 
-        # Who is asked who he is takes the long way, as long as the short one does not ask.
-        return (
-            Route("POST", pattern, story)
-            if self._admission
-            else Route("POST", pattern, story, self._ways(accounts).prepare)
-        )
+        return Route("POST", pattern, story, self._ways(accounts).prepare)
 
     async def _answer(self, request: Incoming, account: Account) -> Outgoing:
         """The request's own time starts when its body is there: what came before was the network's."""
@@ -89,7 +84,7 @@ class Stories:
             redirect.headers[headers.SERVER_TIMING] = format_server_timing(total_ms)
             return redirect
         call = await self._calls.read(request, terms, deadline)
-        account.body_bytes = len(call.request.body)
+        account.body_bytes = call.request.size
         account.started_s = clock()
         settled = await self._proxy.answer(call, Trail(account.hops))
         phases_ms = {**settled.phases, TOTAL: (clock() - account.started_s) * 1000.0}

@@ -40,6 +40,11 @@ class Call(msgspec.Struct, frozen=True):
     model: str
     tenant: str = ""
 
+    @property
+    def spools(self) -> bool:
+        """Whether a large answer may lie on disk: nobody has to look into it."""
+        return self.request.path.endswith("/infer")
+
 
 class Judgement(NamedTuple):
     """What an upstream's status means: whether its caller gets the answer, and what it says of the upstream."""
@@ -164,7 +169,7 @@ class Tries:
         return picked
 
     def _best(self, call: Call, trail: Trail, now_s: float) -> Picked | None:
-        left_ms, size_bytes = call.deadline.left_ms(now_s), len(call.request.body)
+        left_ms, size_bytes = call.deadline.left_ms(now_s), call.request.size
         if left_ms <= 0:
             return None
         return self.field(call).pick(now_s, left_ms=left_ms, size_bytes=size_bytes, tried=trail.tried)
@@ -220,12 +225,14 @@ class Tries:
         ending: Ending = "abandoned"
         status, failed = 0, "abandoned"
         try:
-            answer = await self._upstreams.send(node.identity.url, call.request, deadline=share, clock=self._clock)
+            answer = await self._upstreams.send(
+                node.identity.url, call.request, deadline=share, clock=self._clock, spools=call.spools
+            )
             judgement, status, failed = judge(answer.status), answer.status, ""
             ending = judgement.ending
             if judgement.final:
                 trail.answered = node
-                node.note_answer(answer, self._clock(), sent_bytes=len(call.request.body), expected_ms=expected_ms)
+                node.note_answer(answer, self._clock(), sent_bytes=call.request.size, expected_ms=expected_ms)
                 return answer
             trail.fail(answer)
         except UpstreamUnreachable as error:

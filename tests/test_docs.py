@@ -39,8 +39,8 @@ from model_compiler.learning.ways import PAPERS
 from model_compiler.quantizing.causes import CAUSES
 from model_compiler.quantizing.ranges import METHODS
 from model_compiler.recipe import Recipe
-from router.__main__ import wired
 from router.proxy import EDGE_BUSY, NO_EDGE, REFUSED
+from router.wiring import wired
 from runtime.links.escalation.holder import CLOUD_FAILED
 from runtime.links.escalation.late import LATE
 from runtime.links.process.settings import load

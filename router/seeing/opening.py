@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from router.config import Config
@@ -21,26 +23,36 @@ from router.seeing.witness import Losses, Witness
 from runtime.links.http.exchanges import Incoming
 
 
-@asynccontextmanager
-async def opened(
-    config: Config, address: Callable[[Incoming], Address | None], registry: CollectorRegistry, rng: random.Random
-) -> AsyncIterator[Witness]:
+class Seeing:
     """Raises SettingsError where the file cannot be written, or the library for spans is missing."""
-    access_log = AccessLog(config.access_log, rng, time.time) if config.access_log.path else None
-    collector = Collector(config.tracing, name=config.name) if config.tracing.endpoint else None
-    Losses(
-        lambda: access_log.lines.dropped if access_log is not None else 0,
-        lambda: collector.dropped if collector is not None else 0,
-        registry,
-    )
-    try:
-        with _reopened(access_log):
-            yield Witness(access_log, _spans(config, collector), address)
-    finally:
-        if access_log is not None:
-            await asyncio.to_thread(access_log.lines.close)
-        if collector is not None:
-            await collector.close()
+
+    def __init__(
+        self,
+        config: Config,
+        address: Callable[[Incoming], Address | None],
+        registry: CollectorRegistry,
+        rng: random.Random,
+    ) -> None:
+        self._log = AccessLog(config.access_log, rng, time.time) if config.access_log.path else None
+        name = f"{config.name}-{os.getpid()}"
+        self._collector = Collector(config.tracing, name=name) if config.tracing.endpoint else None
+        Losses(self._lost_lines, self._lost_spans, registry)
+        self.witness = Witness(self._log, _spans(config, self._collector), address)
+
+    async def life(self, _: web.Application) -> AsyncIterator[None]:
+        """As long as the application's: what waits is written in the end."""
+        with _reopened(self._log):
+            yield
+        if self._log is not None:
+            await asyncio.to_thread(self._log.lines.close)
+        if self._collector is not None:
+            await self._collector.close()
+
+    def _lost_lines(self) -> int:
+        return self._log.lines.dropped if self._log is not None else 0
+
+    def _lost_spans(self) -> int:
+        return self._collector.dropped if self._collector is not None else 0
 
 
 def _spans(config: Config, collector: Collector | None) -> Spans | None:

@@ -97,7 +97,7 @@ class Spans:
         span.set_attributes({name: value for name, value in known.items() if value != ""})
         if answer is not None:
             span.set_attribute("http.response.status_code", answer.status)
-            span.set_attribute("http.response.body.size", len(answer.body))
+            span.set_attribute("http.response.body.size", answer.size)
         if account.status >= _SERVER_ERROR or answer is None:
             span.set_attribute("error.type", account.reason)
         if account.status >= _SERVER_ERROR:

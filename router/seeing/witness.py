@@ -108,7 +108,7 @@ class Witness:
             request.request_id,
             account.recording.traceparent if account.recording else request.headers.get(headers.TRACEPARENT, ""),
             account.body_bytes,
-            len(answer.body) if answer is not None else 0,
+            answer.size if answer is not None else 0,
             account.phases_ms,
         )
         access_log.note(noted)

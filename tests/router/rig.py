@@ -35,7 +35,8 @@ FRANKFURT, ASHBURN, TOKYO = Place(50.11, 8.68), Place(39.04, -77.49), Place(35.6
 
 
 class Server:
-    """One upstream. `status`, `confidence`, `hold` and `raw` steer its next answers; `seen` are the requests it got."""
+    """One upstream. `status`, `confidence`, `hold`, `raw` and `output` steer its next answers; `seen` are the requests
+    it got."""
 
     def __init__(self, name: str, tier: str, answer: str) -> None:
         self.name = name
@@ -45,7 +46,7 @@ class Server:
         self.status = 200
         self.confidence: float | None = 0.99
         self.marked = True
-        self.raw = b""
+        self.raw = self.output = b""
         self.hold: asyncio.Event | None = None
         self.arrived = asyncio.Event()
         self.cancelled = asyncio.Event()
@@ -120,6 +121,8 @@ class Server:
             "tier": self.tier,
             "node": self.name,
         }
+        if self.output and request.method == "POST":
+            return web.Response(body=self.output, content_type="application/octet-stream", headers=told)
         return web.json_response(body, headers=told)
 
 
@@ -204,7 +207,7 @@ class Rig:
             nodes=self.nodes,
             holder=self.holder,
             tries=tries,
-            results=self.results,
+            promise=self.results.promise,
             rng=random.Random(1),
             clock=time.monotonic,
         )

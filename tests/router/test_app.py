@@ -23,9 +23,9 @@ from contracts.errors import KINDS, ErrorBody
 from contracts.leases import Lease
 from contracts.oip import IndexEntry
 from contracts.timing import parse_server_timing
-from router.__main__ import wired
 from router.config import Config, StaticNode
 from router.facts import united
+from router.wiring import wired
 from runtime.links.http.serve import start_app
 from tests.router.places import databases
 from tests.router.rig import DUBLIN, HOP_KEY, TOKYO, Server, Start, static

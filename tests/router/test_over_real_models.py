@@ -20,8 +20,8 @@ from tritonclient.utils import InferenceServerException
 
 from contracts import headers
 from contracts.predictions import Classification
-from router.__main__ import wired
 from router.config import Config
+from router.wiring import wired
 from runtime.links.http.serve import start_app
 from runtime.links.process.telemetry import Telemetry
 from runtime.serving.answering.settings import ServingSettings

@@ -9,8 +9,7 @@ import aiohttp
 import pytest
 
 from contracts import headers
-from router import __main__ as wiring
-from router import results
+from router import results, wiring
 from runtime.links.escalation.holder import Certificates
 from tests.router.rig import Server, Start, certificate, static
 from tests.router.test_app import Client, Route, cloud, edge, refusal_of, router

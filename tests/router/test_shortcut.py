@@ -13,7 +13,7 @@ import pytest
 
 from contracts import headers
 from contracts.timing import parse_server_timing
-from router import __main__ as wiring
+from router import wiring
 from router.node import Node
 from router.shortcut import Ways
 from runtime.links.escalation.holder import Certificates

@@ -27,9 +27,9 @@ class RawCaller:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, url: str, trust: ssl.SSLContext | None = None) -> RawCaller:
-        """With TLS where there is a context to trust."""
-        return cls(*await asyncio.open_connection("127.0.0.1", urlsplit(url).port, ssl=trust))
+    async def connect(cls, url: str, trust: ssl.SSLContext | None = None, limit: int = 1 << 16) -> RawCaller:
+        """With TLS where there is a context to trust. Of what nobody reads yet it takes twice the `limit`, in bytes."""
+        return cls(*await asyncio.open_connection("127.0.0.1", urlsplit(url).port, ssl=trust, limit=limit))
 
     async def send(self, data: bytes, *, pieces: int = 0) -> None:
         """In pieces of so many bytes, each given time to arrive by itself; 0: at once."""
@@ -51,6 +51,9 @@ class RawCaller:
         told = await self.head()
         length = 0 if method == "HEAD" else int(told.headers["Content-Length"])
         return told._replace(body=await self._in_time(self._reader.readexactly(length)))
+
+    async def exactly(self, count: int) -> bytes:
+        return await self._in_time(self._reader.readexactly(count))
 
     async def rest(self) -> bytes:
         """All that still comes before the server closes."""

@@ -18,7 +18,7 @@ from runtime.links.access.grants import ANYBODY, GRANT, Grant
 from runtime.links.access.hop import verify_hop
 from runtime.links.access.ticket_keys import TicketKeys
 from runtime.links.access.tickets import TicketBook
-from runtime.links.access.tokens import TokenFile
+from runtime.links.access.tokens import TokenFile, Unleased, hash_of
 from runtime.links.http.errors import request_id_of
 
 OPEN = frozenset({"/healthz", "/v2/health/live", "/v2/health/ready"})
@@ -68,14 +68,26 @@ class Admission:
 
         Raises FoothillError `unauthorized`, `ticket_expired`, `forbidden`, `rate_limited` or `unavailable`.
         """
-        known = self.check_now(sent, request_id, model)
-        if known is not None:
-            return known
-        assert self._tickets is not None
-        return await self._tickets.grant(bearer(sent.get("Authorization")), model)
+        while True:
+            try:
+                known = self._known(sent, request_id, model)
+            except Unleased as error:
+                await error.ask()
+                continue
+            if known is not None:
+                return known
+            assert self._tickets is not None
+            return await self._tickets.grant(bearer(sent.get("Authorization")), model)
 
     def check_now(self, sent: Mapping[str, str], request_id: str, model: str | None) -> Grant | None:
-        """As `check`, where nothing has to be waited for; None for a ticket that was not seen before."""
+        """As `check`, where nothing has to be waited for; None where something has."""
+        try:
+            return self._known(sent, request_id, model)
+        except Unleased:
+            return None
+
+    def _known(self, sent: Mapping[str, str], request_id: str, model: str | None) -> Grant | None:
+        """None for a ticket that was not seen before."""
         if self._passes(sent.get(headers.HOP), request_id):
             return ANYBODY
         token = bearer(sent.get("Authorization"))
@@ -88,6 +100,18 @@ class Admission:
         if looks_like_ticket(token) or self._tokens is None:
             raise FoothillError("unauthorized", f"This is not what this server takes: send `{self._wanted()}`.")
         return self._tokens.grant(token, model)
+
+    def token_of(self, sent: Mapping[str, str]) -> str:
+        """The hash of the static token among these headers; "" where there is none that could be one."""
+        token = bearer(sent.get("Authorization"))
+        return hash_of(token) if token and not looks_like_ticket(token) else ""
+
+    def token_grant(self, token_hash: str, model: str) -> Grant | None:
+        """As `check_now`, for a caller with this static token, whose requests are all alike."""
+        try:
+            return self._tokens.known(token_hash, model) if token_hash and self._tokens is not None else None
+        except Unleased:
+            return None
 
     def _passes(self, hop: str | None, request_id: str) -> bool:
         if hop is None or self._hop_key is None:

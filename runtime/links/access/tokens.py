@@ -6,8 +6,9 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -54,6 +55,38 @@ class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokens: tuple[Token, ...] = ()
 
 
+class Unleased(Exception):  # noqa: N818 - it names a state of the world, not a mistake
+    """Whether one more may happen, another process has to be asked: try again when `ask` has."""
+
+    def __init__(self, ask: Callable[[], Awaitable[None]]) -> None:
+        super().__init__("another process has to be asked first")
+        self.ask = ask
+
+
+class Limit(Protocol):
+    """How often something may happen."""
+
+    def take(self, now_s: float) -> float:
+        """As `contracts.rates.Rate.take`. Raises Unleased where this process cannot say."""
+        ...
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What a token is good for. `limit` None: no limit, otherwise `per_s` a second."""
+
+    grant: Grant
+    limit: Limit | None
+    per_s: float
+
+
+LimitOf = Callable[[str, float], Limit]
+"""Of a tenant, for so many requests a second."""
+
+
+def _own_limit(_: str, per_s: float) -> Limit:
+    return Rate(per_s)
+
+
 class TokenFile:
     """The tokens of `path`. `clock` is monotonic, in seconds. Raises SettingsError when it cannot be read at first.
 
@@ -61,40 +94,44 @@ class TokenFile:
     before holds on: a slip of an editor shuts nobody out. To shut somebody out, take the token from the file.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float], limit_of: LimitOf = _own_limit) -> None:
         self._path = path
         self._clock = clock
+        self._limit_of = limit_of
         self._stamp = _stamp(path)
         self._look_at_s = clock() + LOOK_AGAIN_S
-        self._by_hash: dict[str, Token] = {}
-        self._rates: dict[str, Rate] = {}
+        self._by_hash: dict[str, _Known] = {}
         self._take(_read(path))
 
     def grant(self, token: str, model: str | None) -> Grant:
         """For a request about `model`: "" is the server itself, None leaves the check to the route.
 
-        Raises FoothillError `unauthorized`, `forbidden` or `rate_limited`.
+        Raises FoothillError `unauthorized`, `forbidden` or `rate_limited`, and Unleased.
         """
+        return self.known(hash_of(token), model)
+
+    def known(self, token_hash: str, model: str | None) -> Grant:
+        """As `grant`, for who has the token's `hash_of` at hand. It is always the same one, until the file changes."""
         self._follow()
-        found = self._by_hash.get(hash_of(token))
+        found = self._by_hash.get(token_hash)
         if found is None:
             raise FoothillError(
                 "unauthorized", "This server does not know the token. Ask its operator for one, or check for a slip."
             )
-        grant = Grant(found.name, found.models, found.residency)
+        grant = found.grant
         if model:
             grant.check_model(model)
-        rate = self._rates.get(found.name)
-        wait_s = rate.take(self._clock()) if rate is not None else 0.0
+        wait_s = found.limit.take(self._clock()) if found.limit is not None else 0.0
         if wait_s:
             raise FoothillError(
                 "rate_limited",
-                f"{found.name} may ask this server {found.requests_per_s:g} times a second. Wait, or spread the load.",
+                f"{grant.tenant} may ask this server {found.per_s:g} times a second. Wait, or spread the load.",
                 retry_after_s=wait_s,
             )
         return grant
 
     def _follow(self) -> None:
+        """Looks, now and then, whether the file has changed."""
         now_s = self._clock()
         if now_s < self._look_at_s:
             return
@@ -111,9 +148,14 @@ class TokenFile:
             log.info("tokens_file %s changed: %d tokens", self._path, len(self._by_hash))
 
     def _take(self, tokens: Tokens) -> None:
-        self._by_hash = {token.sha256: token for token in tokens.tokens}
-        limits = {token.name: token.requests_per_s for token in tokens.tokens if token.requests_per_s}
-        self._rates = {name: Rate(per_s) for name, per_s in limits.items()}
+        per_s = {token.name: token.requests_per_s for token in tokens.tokens if token.requests_per_s}
+        limits = {name: self._limit_of(name, each) for name, each in per_s.items()}
+        self._by_hash = {
+            token.sha256: _Known(
+                Grant(token.name, token.models, token.residency), limits.get(token.name), token.requests_per_s
+            )
+            for token in tokens.tokens
+        }
 
 
 def hash_of(token: str) -> str:

@@ -128,7 +128,7 @@ class Clouds:
         cloud.circuit.on("started", started_s)
         try:
             answer = await self._upstreams.send(cloud.url, request, deadline=deadline, clock=self._clock)
-            received = _wire_bytes(answer.headers, answer.body)
+            received = _wire_bytes(answer.headers, len(answer.body))
             _check_origin(cloud.url, request, answer)
             event = "failed" if _failed(answer) else "succeeded"
             if event == "succeeded":
@@ -143,7 +143,7 @@ class Clouds:
             raise
         finally:
             cloud.circuit.on(event, self._clock())
-            sent = len(request.method) + len(request.path) + _wire_bytes(request.headers, request.body)
+            sent = len(request.method) + len(request.path) + _wire_bytes(request.headers, request.size)
             self._telemetry.cloud_bytes(purpose, sent=sent, received=received)
 
     def _marked(self, request: Request, terms: Terms) -> Request:
@@ -156,7 +156,7 @@ class Clouds:
         sent = headers.relayed(given, headers.RELAYED_IN) | terms.claim()
         sent[headers.REQUEST_ID] = request_id
         sent[headers.HOP] = sign_hop(self._hop_key, self._hop_name, request_id, self._wall())
-        return Request(request.method, _VERSIONED.sub(r"\1", request.path, count=1), sent, request.body)
+        return Request(request.method, _VERSIONED.sub(r"\1", request.path, count=1), sent, request.body, request.spool)
 
 
 def _check_origin(url: str, request: Request, answer: Answer) -> None:
@@ -173,6 +173,6 @@ def _failed(answer: Answer) -> bool:
     return answer.status >= 500 or answer.status == 429
 
 
-def _wire_bytes(head: Mapping[str, str], body: bytes) -> int:
+def _wire_bytes(head: Mapping[str, str], body_bytes: int) -> int:
     """About what HTTP/1.1 puts on the wire: `name: value` lines, a first line and an empty one, and the body."""
-    return sum(len(name) + len(value) + 4 for name, value in head.items()) + len(body) + 14
+    return sum(len(name) + len(value) + 4 for name, value in head.items()) + body_bytes + 14

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
+from runtime.links.http.spool import Spool
 
 
 async def read_body(request: web.Request, limit: int, deadline: Deadline, clock: Callable[[], float]) -> bytes:
@@ -16,9 +17,7 @@ async def read_body(request: web.Request, limit: int, deadline: Deadline, clock:
 
     Raises FoothillError `body_too_large`, `bad_request` for one that breaks off, or `deadline_exceeded`.
     """
-    declared = request.content_length
-    if declared is not None and declared > limit:
-        raise too_large(limit)
+    _check_declared(request, limit)
     if request.content.is_eof():
         return await _read(request, limit)
     try:
@@ -27,8 +26,49 @@ async def read_body(request: web.Request, limit: int, deadline: Deadline, clock:
         raise too_slow() from None
 
 
+async def store_body(
+    request: web.Request, limit: int, above: int, deadline: Deadline, clock: Callable[[], float]
+) -> bytes | Spool:
+    """As `read_body`, but a body of more than `above` bytes is written to disk as it comes.
+
+    Raises FoothillError `unavailable` too, where the disk does not take it.
+    """
+    _check_declared(request, limit)
+    try:
+        return await asyncio.wait_for(_store(request, limit, above), deadline.left_s(clock()))
+    except asyncio.TimeoutError:
+        raise too_slow() from None
+
+
+def _check_declared(request: web.Request, limit: int) -> None:
+    if request.content_length is not None and request.content_length > limit:
+        raise too_large(limit)
+
+
 async def _read(request: web.Request, limit: int) -> bytes:
-    parts: list[bytes] = []
+    parts = [part async for part in _parts(request, limit)]
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _store(request: web.Request, limit: int, above: int) -> bytes | Spool:
+    kept: list[bytes] = []
+    size, spool = 0, None
+    async for part in _parts(request, limit):
+        size += len(part)
+        if spool is None and size > above:
+            spool = Spool(0)
+            await spool.append(b"".join(kept))
+        if spool is None:
+            kept.append(part)
+        else:
+            await spool.append(part)
+    if spool is None:
+        return b"".join(kept)
+    spool.end()
+    return spool
+
+
+async def _parts(request: web.Request, limit: int) -> AsyncIterator[bytes]:
     size = 0
     try:
         # Not `async for`: it would ask once more for the end, which is known.
@@ -37,12 +77,11 @@ async def _read(request: web.Request, limit: int) -> bytes:
             size += len(part)
             if size > limit:
                 raise too_large(limit)
-            parts.append(part)
+            yield part
     except (web.RequestPayloadError, ConnectionError) as error:
         raise FoothillError(
             "bad_request", f"The body breaks off or is encoded wrongly ({error}). Send it again."
         ) from error
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def too_large(limit: int) -> FoothillError:

@@ -11,6 +11,7 @@ from multidict import CIMultiDictProxy
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.links.access.grants import Grant
+from runtime.links.http.spool import Spool
 
 Clock = Callable[[], float]
 Body = bytes | bytearray
@@ -60,6 +61,10 @@ class Incoming(Protocol):
         """The whole body, decompressed. Raises as `runtime.links.http.bodies.read_body`."""
         ...
 
+    async def store(self, limit: int, above: int, deadline: Deadline, clock: Clock) -> Body | Spool:
+        """As `read`, but what is longer than `above` bytes goes to disk. Raises FoothillError `unavailable` too."""
+        ...
+
 
 class Known(Incoming, Protocol):
     """One whose head others may have too, but for what is `varied`."""
@@ -94,7 +99,7 @@ class Outgoing(msgspec.Struct):
     """One answer; its protocol adds length and date.
 
     Its headers are the `fixed` ones, those in `lines` as they go over the wire, which must come from nobody else, and
-    `headers`.
+    `headers`. A body that lies on disk is its `spool`, and `body` is empty.
     """
 
     status: int
@@ -102,6 +107,12 @@ class Outgoing(msgspec.Struct):
     body: bytes
     fixed: Fixed = _NONE
     lines: str = ""
+    spool: Spool | None = None
+
+    @property
+    def size(self) -> int:
+        """Of the body, in bytes."""
+        return len(self.body) if self.spool is None else len(self.spool)
 
     def all_headers(self) -> dict[str, str]:
         named = dict(line.split(": ", 1) for line in self.lines.splitlines())

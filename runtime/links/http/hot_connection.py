@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
-from http import HTTPStatus
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, cast
 
+from contracts.errors import FoothillError
 from contracts.headers import REQUEST_ID
 from runtime.links.http.bulk import Bulk
 from runtime.links.http.date import HttpDate
 from runtime.links.http.errors import callers_id
-from runtime.links.http.exchanges import Body, Outgoing, Varied, header_lines
+from runtime.links.http.exchanges import Body, Outgoing, Varied
 from runtime.links.http.framing import Framing
 from runtime.links.http.heads import Alike, Head
 from runtime.links.http.hot_request import Deliver, HotRequest
 from runtime.links.http.hot_routes import Coming, GiveUp, Hot, HotRoutes, Shortcut, Turn
+from runtime.links.http.patience import Patience, Waiting
+from runtime.links.http.rendering import rendered
 from runtime.links.http.request_ids import RequestIds
-from runtime.links.process.alarm import Alarm
+from runtime.links.http.spool import Spool, Spooling
+from runtime.links.http.theirs import Theirs
 
 log = logging.getLogger(__name__)
 
-LINGER_S = 10.0
-"""For so long the rest of a body is read that nobody wants any more: a caller that still writes would not see why."""
 _HELD_BYTES = 1 << 18
 _BUFFER_BYTES = 1 << 18
 _AT_ONCE = 16
 _SMALL_BYTES = 1 << 16
 Start = Callable[[Body, Turn], GiveUp | None]
-_FIRST_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus}
 
 
 class _Last(NamedTuple):
@@ -44,42 +43,14 @@ class _Last(NamedTuple):
     whole_bytes: int
 
 
-class Theirs(Protocol):
-    """The same connection as another protocol sees it, which answers the requests for all other routes. It calls
-    `their_answer_ended` behind each of its answers."""
-
-    @property
-    def ends(self) -> bool:
-        """Nothing more is to be answered."""
-        ...
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes of such requests."""
-        ...
-
-    def note_busy(self, busy: bool) -> None:
-        """An answer of ours begins, or has ended."""
-        ...
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
-
-    def connection_lost(self, exc: Exception | None) -> None: ...
-
-    def eof_received(self) -> None: ...
-
-    def pause_writing(self) -> None: ...
-
-    def resume_writing(self) -> None: ...
-
-
-class Common:
+class Shared:
     """What the connections of one server share. Bytes are read into `buffer`."""
 
     def __init__(self) -> None:
         self.date = HttpDate()
         self.ids = RequestIds()
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
-        self.lingering: Alarm[asyncio.Transport] = Alarm(lambda transport: transport.close())
+        self.patience = Patience()
 
 
 class HotConnection(asyncio.BufferedProtocol):
@@ -90,22 +61,25 @@ class HotConnection(asyncio.BufferedProtocol):
     would get each piece as an object of its own, to be copied once more.
     """
 
-    def __init__(self, routes: HotRoutes, common: Common, theirs: Theirs, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, routes: HotRoutes, shared: Shared, theirs: Theirs, loop: asyncio.AbstractEventLoop) -> None:
         self._routes = routes
-        self._common = common
+        self._shared = shared
         self._theirs = theirs
         self._loop = loop
         self._transport: asyncio.Transport = _UNMADE
-        self._buffer = common.buffer
+        self._buffer = shared.buffer
         self._remote = ""
-        self._lingering = common.lingering
+        self._waiting = Waiting(shared.patience, _UNMADE)
         self._framing = Framing()
         self._owner: Literal["", "ours", "theirs", "theirs for good"] = ""
         self._left = 0
         self._answered = True
         self._blocked = self._paused = False
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._deliver: Deliver | None = None
-        self._bulk: Bulk | None = None
+        self._bulk: Bulk | Spooling | None = None
+        self._to_disk = False
         self._give_up: GiveUp | None = None
         self._advancing = False
         self._last: _Last | None = None
@@ -119,6 +93,8 @@ class HotConnection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._remote = _address(self._transport)
         self._theirs.connection_made(transport)
+        self._waiting = Waiting(self._shared.patience, self._transport)
+        self._waiting.head()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer if self._bulk is None else self._bulk.room()
@@ -135,7 +111,7 @@ class HotConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         self._theirs.eof_received()
 
-    def _fill(self, bulk: Bulk, count: int) -> None:
+    def _fill(self, bulk: Bulk | Spooling, count: int) -> None:
         bulk.fill(count)
         self._left = bulk.left
         if not self._left:
@@ -149,6 +125,8 @@ class HotConnection(asyncio.BufferedProtocol):
         varied = last.alike.varied(bytes(self._buffer[:size]))
         if varied is None:
             return False
+        if self._waiting.headless:
+            self._waiting.head_came()
         self._start(last, varied, bytes(self._buffer[size : last.whole_bytes]))
         return True
 
@@ -170,19 +148,23 @@ class HotConnection(asyncio.BufferedProtocol):
             self._advance()
 
     def pause_writing(self) -> None:
-        """The caller does not take what is written; until it does, nothing more is answered."""
+        """The caller does not take what is written; until it does, nothing more is answered, and not for ever."""
         self._theirs.pause_writing()
         self._blocked = True
+        self._writable.clear()
+        self._waiting.reader()
 
     def resume_writing(self) -> None:
         self._theirs.resume_writing()
         self._blocked = False
+        self._writable.set()
+        self._waiting.reader_reads()
         if self._owner:
             self._advance()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone: whatever is done for it is given up."""
-        self._lingering.clear(self._transport)
+        self._waiting.end()
         self._bulk = self._deliver = None
         if self._give_up is not None:
             self._give_up()
@@ -225,7 +207,11 @@ class HotConnection(asyncio.BufferedProtocol):
         """The next request goes to whom it belongs. Whether there was one."""
         head = self._framing.head()
         if head is None:
+            if self._framing.held:
+                self._waiting.head()
             return False
+        if self._waiting.headless:
+            self._waiting.head_came()
         if isinstance(head, bytes):
             self._owner = "theirs for good"
             self._release()
@@ -259,7 +245,7 @@ class HotConnection(asyncio.BufferedProtocol):
         self._owner, self._answered, self._left = "ours", False, 0 if body is not None else last.alike.content_length
         self._theirs.note_busy(True)
         sent_id = callers_id(varied) if REQUEST_ID in varied else last.sent_id
-        turn, shortcut = Turn(sent_id or self._common.ids.new(), varied, self._done), last.shortcut
+        turn, shortcut = Turn(sent_id or self._shared.ids.new(), varied, self._done), last.shortcut
         if body is None:
             self._expect(last, turn)
         elif shortcut is None or not self._at_once(last, shortcut.start, body, turn):
@@ -298,6 +284,7 @@ class HotConnection(asyncio.BufferedProtocol):
     def _begin_story(self, last: _Last, turn: Turn, body: Body | None = None, *, waited_s: float = 0.0) -> None:
         head = Head(last.alike, turn.varied)
         request = HotRequest(head, last.hot.params, turn.request_id, remote=self._remote, waited_s=waited_s)
+        request.grant = turn.grant
         if body is not None:
             request.came(body)
         else:
@@ -305,8 +292,8 @@ class HotConnection(asyncio.BufferedProtocol):
         task = self._loop.create_task(self._tell(last.hot, request))
         self._give_up = partial(_cancel, task)
 
-    def _want(self, deliver: Deliver) -> None:
-        self._deliver = deliver
+    def _want(self, deliver: Deliver, to_disk: bool) -> None:
+        self._deliver, self._to_disk = deliver, to_disk
         self._advance()
 
     def _pass_body(self) -> bool:
@@ -327,17 +314,31 @@ class HotConnection(asyncio.BufferedProtocol):
         first = self._framing.take(self._left)
         self._left -= len(first)
         self._release()
-        if self._left:
-            self._bulk = Bulk(first, self._left, self._buffer, wanted=self._deliver is not None)
-        else:
+        if not self._left:
             self._hand_on(first)
+        elif self._to_disk and self._deliver is not None:
+            self._bulk = Spooling(first, self._left, self._buffer, hold=self._hold_back, failed=self._disk_failed)
+        else:
+            self._bulk = Bulk(first, self._left, self._buffer, wanted=self._deliver is not None)
 
-    def _hand_on(self, body: Body) -> None:
-        deliver, self._deliver = self._deliver, None
+    def _hold_back(self, hold: bool) -> None:
+        """The caller, while the disk is behind."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading() if hold else self._transport.resume_reading()
+
+    def _disk_failed(self) -> None:
+        """Whoever waits for the body is told now: the rest of it is read for nothing."""
+        bulk, deliver = self._bulk, self._deliver
+        if isinstance(bulk, Spooling) and deliver is not None:
+            self._deliver = None
+            deliver(bulk.body)
+
+    def _hand_on(self, body: Body | Spool) -> None:
+        deliver, self._deliver, self._to_disk = self._deliver, None, False
         if deliver is not None:
             deliver(body)
         else:
-            self._lingering.clear(self._transport)
+            self._waiting.rest_came()
 
     async def _tell(self, hot: Hot, request: HotRequest) -> None:
         try:
@@ -352,14 +353,31 @@ class HotConnection(asyncio.BufferedProtocol):
         self._theirs.note_busy(False)
 
     def _done(self, answer: Outgoing) -> None:
-        self._give_up, self._answered = None, True
         try:
             self._write(answer)
         except Exception:
             log.exception("an answer of %d cannot be written", answer.status)
             self._transport.close()
-        finally:
-            self._theirs.note_busy(False)
+        if answer.spool is None or self._transport.is_closing():
+            self._written()
+        else:
+            self._give_up = partial(_cancel, self._loop.create_task(self._pour(answer.spool)))
+
+    async def _pour(self, body: Spool) -> None:
+        """As fast as the caller takes it."""
+        try:
+            async for piece in body.pieces():
+                self._transport.write(piece)
+                await self._writable.wait()
+        except (OSError, FoothillError):
+            log.exception("an answer of %d bytes breaks off", len(body))
+            self._transport.abort()
+        self._written()
+
+    def _written(self) -> None:
+        """The whole answer is, and this request is over."""
+        self._give_up, self._answered = None, True
+        self._theirs.note_busy(False)
         if self._left:
             self._forget_body()
         if self._left or self._blocked or self._advancing or self._framing.held:
@@ -371,8 +389,10 @@ class HotConnection(asyncio.BufferedProtocol):
     def _write(self, answer: Outgoing) -> None:
         if self._transport.is_closing():
             return
-        head = rendered(answer, self._common.date.now())
-        if len(answer.body) <= _SMALL_BYTES:
+        head = rendered(answer, self._shared.date.now())
+        if answer.spool is not None:
+            self._transport.write(head)
+        elif len(answer.body) <= _SMALL_BYTES:
             self._transport.write(head + answer.body)
         else:
             self._transport.writelines((head, answer.body))
@@ -382,7 +402,7 @@ class HotConnection(asyncio.BufferedProtocol):
         self._deliver = None
         if self._bulk is not None:
             self._bulk.drop()
-        self._lingering.set(self._transport, time.monotonic() + LINGER_S)
+        self._waiting.rest()
 
     def _hold(self) -> None:
         if self._framing.held > _HELD_BYTES and not self._paused:
@@ -409,12 +429,3 @@ def _address(transport: asyncio.Transport) -> str:
 
 def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
-
-
-def rendered(answer: Outgoing, date: str) -> bytes:
-    """The head of an answer. Raises FoothillError `internal`, as `header_lines`."""
-    length = f"Date: {date}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
-    own = header_lines(answer.headers) if answer.headers else ""
-    first = _FIRST_LINES.get(answer.status) or f"HTTP/1.1 {answer.status} \r\n"
-    lines = f"{first}{answer.fixed.lines}{answer.lines}{own}{length}"
-    return lines.encode("utf-8", "surrogateescape")

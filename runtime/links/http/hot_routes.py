@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 from aiohttp import web
 
+from runtime.links.access.grants import Grant
 from runtime.links.http.exchanges import Body, Known, Outgoing, Story, Varied
 from runtime.links.http.heads import Alike
 
@@ -21,11 +22,13 @@ GiveUp = Callable[[], None]
 
 
 class Turn(msgspec.Struct):
-    """One request's turn on its connection: what is its own of its head, and who gets its answer."""
+    """One request's turn on its connection: what is its own of its head, and who gets its answer. `grant` is what its
+    caller may do, once somebody has asked."""
 
     request_id: str
     varied: Varied
     done: Done
+    grant: Grant | None = None
 
 
 class Coming(Protocol):

@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from contracts.errors import FoothillError
 from runtime.links.http.errors import error_response
-from runtime.links.http.hot_connection import Common, HotConnection
+from runtime.links.http.hot_connection import HotConnection, Shared
 from runtime.links.http.hot_routes import HOT_ROUTES, HotRoutes
 
 _SHOWN = 200
@@ -47,13 +47,13 @@ class _Server(web.Server):
         )
         self.source = source
         self._hot = hot
-        self._common = Common()
+        self._shared = Shared()
 
     def __call__(self) -> Any:
         protocol = _Protocol(self, loop=self._loop, **self._kwargs)
         if self._hot is None:
             return protocol
-        protocol.hot = HotConnection(self._hot, self._common, protocol, self._loop)
+        protocol.hot = HotConnection(self._hot, self._shared, protocol, self._loop)
         return protocol.hot
 
 

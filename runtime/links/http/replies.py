@@ -7,6 +7,7 @@ understood in two ways makes one request's answer another's.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Literal
 
 import httptools
@@ -14,6 +15,7 @@ from multidict import CIMultiDict
 
 from runtime.links.http.bulk import Bulk
 from runtime.links.http.exchanges import Body
+from runtime.links.http.spool import Spool, Spooling
 
 MAX_HEAD_BYTES = 1 << 16
 MAX_HEADERS = 128
@@ -24,6 +26,8 @@ _MOST_CHUNKED = 2
 """So many times its body may chunks take."""
 _SWITCHING = 101
 
+Place = Callable[[bytes, int], "Bulk | Spooling"]
+"""Of a body that begins so, and of which so many bytes have still to come."""
 State = Literal["head", "length", "chunked", "to-the-end", "done"]
 
 
@@ -39,22 +43,25 @@ class Reply:
     """One answer under way. `room` says where its next bytes go; `filled` and `ended` tell that some came, or that no
     more do. All three raise BrokenReply and LargeReply.
 
-    `scratch` takes what is not plainly body; it may be everybody's. `reusable`: whether the connection is good for
+    `scratch` takes what is not plainly body; it may be everybody's. `place` says where the rest of a body goes whose
+    length is known: in memory, if nobody says otherwise. `reusable`: whether the connection is good for
     another request, once it is `done`. `head` are the bytes of its head.
     """
 
     __slots__ = (
-        "_body", "_bulk", "_chunked_bytes", "_held", "_max_body_bytes", "_method", "_parser", "_reader", "_scratch",
+        "_body", "_bulk", "_chunked_bytes", "_held", "_max_body_bytes", "_method", "_parser", "_place", "_reader",
+        "_scratch",
         "_tail", "head", "headers", "reusable", "state", "status",
     )  # fmt: skip
 
-    def __init__(self, method: str, scratch: memoryview, *, max_body_bytes: int) -> None:
+    def __init__(self, method: str, scratch: memoryview, *, max_body_bytes: int, place: Place | None = None) -> None:
         self._method = method
         self._scratch = scratch
         self._max_body_bytes = max_body_bytes
+        self._place = place or self._in_memory
         self._held = b""
-        self._bulk: Bulk | None = None
-        self._body: Body = b""
+        self._bulk: Bulk | Spooling | None = None
+        self._body: Body | Spool = b""
         self._chunked_bytes = 0
         self._tail = b""
         self._reader = _Reader()
@@ -80,7 +87,7 @@ class Reply:
         return self.state == "done"
 
     @property
-    def body(self) -> Body:
+    def body(self) -> Body | Spool:
         """All of it, once it is done."""
         return self._body
 
@@ -171,7 +178,7 @@ class Reply:
         if len(data) == length:
             self._body, self.state = data, "done"
         else:
-            self._bulk = Bulk(data, length - len(data), self._scratch, wanted=True)
+            self._bulk = self._place(data, length - len(data))
         return b""
 
     def _feed(self, data: bytes) -> None:
@@ -194,11 +201,14 @@ class Reply:
             # llhttp does not say where it ended: what is behind it may be the beginning of something.
             self.reusable = self.reusable and self._tail == _END
 
+    def _in_memory(self, first: bytes, left: int) -> Bulk:
+        return Bulk(first, left, self._scratch, wanted=True)
+
     def _keep(self, data: bytes) -> None:
-        if not isinstance(self._body, bytearray):
-            self._body = bytearray(self._body)
-        self._body += data
-        if len(self._body) > self._max_body_bytes:
+        body = self._body if isinstance(self._body, bytearray) else bytearray()
+        body += data
+        self._body = body
+        if len(body) > self._max_body_bytes:
             raise LargeReply
 
 

@@ -40,13 +40,15 @@ async def start_app(
     name: str,
     drain_s: float = DRAIN_S,
     tls: ssl.SSLContext | None = None,
+    shared: bool = False,
 ) -> tuple[web.AppRunner, str]:
     """Listens, and returns the runner (its `cleanup()` drains and stops) with the bound URL; port 0 takes a free one.
+    `shared`: other processes of the same user may listen there too, and the kernel deals connections out.
 
     A caller that goes away cancels its handler, and with it whatever the handler waits for upstream.
     Raises SettingsError when the address cannot be bound.
     """
-    listening = _bind(host, port, name)
+    listening = bind(host, port, name, shared=shared)
     runner = Runner(app, source=name, handler_cancellation=True, shutdown_timeout=drain_s, access_log=None)
     try:
         await runner.setup()
@@ -67,13 +69,16 @@ async def serve_app(
     name: str,
     ready: Callable[[str], None] | None = None,
     tls: ssl.SSLContext | None = None,
+    shared: bool = False,
+    stopping: asyncio.Event | None = None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains what is in flight for up to 5 s. Without `tls` in plain HTTP.
+    """Serves until SIGTERM or SIGINT, or until `stopping` is set, then drains what is in flight for up to 5 s. Without
+    `tls` in plain HTTP. `shared` as for `start_app`.
 
     A service manager that asked for it is told when it serves, that it lives, and when it stops.
     """
-    stopping, notifier = stop_on_signals(), Notifier.from_environment()
-    runner, url = await start_app(app, host, port, name=name, tls=tls)
+    stopping, notifier = stop_on_signals(stopping), Notifier.from_environment()
+    runner, url = await start_app(app, host, port, name=name, tls=tls, shared=shared)
     async with notifier.life(f"{name} listening on {url}"):
         try:
             log.info("%s listening on %s", name, url)
@@ -116,9 +121,9 @@ def run_loop(life: Coroutine[Any, Any, None]) -> None:
         raise SystemExit(2) from error
 
 
-def stop_on_signals() -> asyncio.Event:
-    """An event that the first SIGTERM or SIGINT sets."""
-    stopping = asyncio.Event()
+def stop_on_signals(stopping: asyncio.Event | None = None) -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets: `stopping`, or a new one."""
+    stopping = stopping or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
@@ -134,7 +139,8 @@ def _runner() -> Callable[[Coroutine[Any, Any, None]], None]:
     return run
 
 
-def _bind(host: str, port: int, name: str) -> socket.socket:
+def bind(host: str, port: int, name: str, *, shared: bool = False) -> socket.socket:
+    """Bound, and not listening yet. `shared` with others of the same user that say so too. Raises SettingsError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -144,6 +150,8 @@ def _bind(host: str, port: int, name: str) -> socket.socket:
         raise SettingsError(f"{name}: host {host!r} is no address of this machine. Correct `host`.") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind(address)
     except OSError as error:
         listening.close()

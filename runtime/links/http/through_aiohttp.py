@@ -8,9 +8,10 @@ from aiohttp import web
 
 from contracts.deadlines import Deadline
 from runtime.links.access.grants import GRANT, Grant
-from runtime.links.http.bodies import read_body
+from runtime.links.http.bodies import read_body, store_body
 from runtime.links.http.errors import request_id_of
-from runtime.links.http.exchanges import Clock, Story
+from runtime.links.http.exchanges import Body, Clock, Outgoing, Story
+from runtime.links.http.spool import Spool
 
 
 class Through:
@@ -35,10 +36,29 @@ class Through:
     async def read(self, limit: int, deadline: Deadline, clock: Clock) -> bytes:
         return await read_body(self._request, limit, deadline, clock)
 
+    async def store(self, limit: int, above: int, deadline: Deadline, clock: Clock) -> Body | Spool:
+        declared = self._request.content_length
+        if declared is not None and declared <= above:
+            return await self.read(limit, deadline, clock)
+        return await store_body(self._request, limit, above, deadline, clock)
 
-def handler(story: Story) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def handle(request: web.Request) -> web.Response:
+
+def handler(story: Story) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
         answer = await story(Through(request))
+        if answer.spool is not None:
+            return await _pour(request, answer, answer.spool)
         return web.Response(status=answer.status, headers=answer.all_headers(), body=answer.body)
 
     return handle
+
+
+async def _pour(request: web.Request, answer: Outgoing, body: Spool) -> web.StreamResponse:
+    """As fast as the caller takes it."""
+    response = web.StreamResponse(status=answer.status, headers=answer.all_headers())
+    response.content_length = len(body)
+    await response.prepare(request)
+    async for piece in body.pieces():
+        await response.write(piece)
+    await response.write_eof()
+    return response

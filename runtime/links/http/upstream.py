@@ -19,6 +19,7 @@ from contracts.errors import FoothillError
 from runtime.links.http.exchanges import header_lines
 from runtime.links.http.replies import Reply
 from runtime.links.http.reply_forms import KnownReply
+from runtime.links.http.spool import Spool
 from runtime.links.http.wires import BUFFER_BYTES, TOO_LARGE, Origin, Pool, Wire
 from runtime.links.process.alarm import Alarm
 
@@ -34,21 +35,42 @@ _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", 
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One HTTP request. `path` starts with '/' and carries the query, both already percent-encoded."""
+    """One HTTP request. `path` starts with '/' and carries the query, both already percent-encoded. A body that lies on
+    disk is its `spool`, and `body` is empty."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes = b""
+    spool: Spool | None = None
+
+    @property
+    def size(self) -> int:
+        """Of the body, in bytes."""
+        return len(self.body) if self.spool is None else len(self.spool)
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """One HTTP answer. `headers` ignore case; `hop_ms` runs from the first byte sent to the last received."""
+    """One HTTP answer. `headers` ignore case; `hop_ms` runs from the first byte sent to the last received. A body that
+    lies on disk is its `spool`, and `body` is empty."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     hop_ms: float = 0.0
+    spool: Spool | None = None
+
+    @property
+    def size(self) -> int:
+        """Of the body, in bytes."""
+        return len(self.body) if self.spool is None else len(self.spool)
+
+
+def answer_of(reply: Reply | KnownReply, hop_ms: float) -> Answer:
+    body = reply.body
+    if isinstance(body, Spool):
+        return Answer(reply.status, reply.headers, b"", hop_ms, body)
+    return Answer(reply.status, reply.headers, bytes(body), hop_ms)
 
 
 class UpstreamUnreachable(Exception):  # noqa: N818 - it names a state of the world, not a mistake
@@ -98,24 +120,26 @@ class Upstreams:
         *,
         deadline: Deadline,
         clock: Callable[[], float] = time.monotonic,
+        spools: bool = False,
     ) -> Answer:
-        """Any HTTP answer is an Answer. Raises UpstreamUnreachable, or FoothillError `deadline_exceeded` when time is
-        up and `upstream_failed` for an answer over the limit. Cancelling the caller closes the connection.
+        """Any HTTP answer is an Answer; with `spools` a large one lies on disk.
 
-        A pooled connection that the upstream closed meanwhile costs one retry, on a new connection.
+        Raises UpstreamUnreachable, or FoothillError `deadline_exceeded` when time is up and `upstream_failed` for an
+        answer over the limit. Cancelling the caller closes the connection. A pooled connection that the upstream closed
+        meanwhile costs one retry, on a new connection.
         """
         if self._closed:
             raise UpstreamUnreachable(base_url, sent=False, reason="this process stops")
         started_s = clock()
         deadline.check(started_s, f"{base_url} was asked")
         place = self.place(base_url)
-        sending = _Sending(base_url, request, _head(place, request), deadline, clock, started_s)
+        sending = _Sending(base_url, request, _head(place, request), deadline, clock, started_s, spools)
         wire = place.pool.take() or await self._open(place, sending)
         try:
             reply = await self._ask(wire, sending)
         except _Stale:
             reply = await self._ask(await self._open(place, sending, fresh=True), sending)
-        return Answer(reply.status, reply.headers, bytes(reply.body), (clock() - started_s) * 1000.0)
+        return answer_of(reply, (clock() - started_s) * 1000.0)
 
     async def close(self) -> None:
         """Whoever still waits is told that the process stops."""
@@ -148,7 +172,13 @@ class Upstreams:
         head = sending.head + f"{headers.DEADLINE_MS}: {milliseconds(left_s * 1000.0)}\r\n\r\n".encode()
         try:
             self._deadlines.set(asking, time.monotonic() + left_s)
-            wire.ask(sending.request.method, head, sending.request.body, asking)
+            wire.ask(
+                sending.request.method,
+                head,
+                sending.request.spool or sending.request.body,
+                asking,
+                spools=sending.spools,
+            )
             return await asking.reply
         except _Late as error:
             raise sending.late() from error
@@ -239,6 +269,7 @@ class _Sending(NamedTuple):
     deadline: Deadline
     clock: Callable[[], float]
     started_s: float
+    spools: bool
 
     def left_s(self) -> float:
         return self.deadline.left_s(self.clock())
@@ -283,8 +314,8 @@ def _head(place: Place, request: Request) -> bytes:
     if not _VISIBLE.fullmatch(request.path) or not _TOKEN.fullmatch(request.method):
         raise FoothillError("internal", f"{request.method[:20]!r} {request.path[:80]!r} is no request.")
     sent = {name: value for name, value in request.headers.items() if name.lower() not in _OURS}
-    if request.body or request.method not in ("GET", "HEAD"):
-        sent["Content-Length"] = str(len(request.body))
+    if request.size or request.method not in ("GET", "HEAD"):
+        sent["Content-Length"] = str(request.size)
     first = f"{request.method} {place.prefix}{request.path} HTTP/1.1\r\nHost: {place.host}\r\n"
     return (first + header_lines(sent)).encode("utf-8", "surrogateescape")
 

@@ -13,14 +13,17 @@ from typing import NamedTuple, Protocol, cast
 
 from aiohappyeyeballs import start_connection
 
+from runtime.links.http.bulk import Bulk
 from runtime.links.http.exchanges import Body
 from runtime.links.http.replies import BrokenReply, LargeReply, Reply
 from runtime.links.http.reply_forms import Forms, KnownReply
+from runtime.links.http.spool import SPOOLED_BYTES, Spool, Spooling
 from runtime.links.process.alarm import Alarm
 
 BUFFER_BYTES = 1 << 18
 TOO_LARGE, ENDED = "too large", "the connection ended before the answer did"
 """Reasons: an answer has more bytes than are taken; there is none, or not all of it."""
+NO_ROOM = "this server's disk does not take its answer"
 _SMALL_BYTES = 1 << 16
 _IDLE_S = 30.0
 _STAGGER_S = 0.25
@@ -49,7 +52,18 @@ class Wire(asyncio.BufferedProtocol):
     before. What comes unasked closes it."""
 
     __slots__ = (
-        "_large", "_method", "_pool", "_reply", "_transport", "_waits", "idle_since_s", "over", "used",
+        "_large",
+        "_method",
+        "_pool",
+        "_pumping",
+        "_reply",
+        "_spools",
+        "_transport",
+        "_waits",
+        "_writable",
+        "idle_since_s",
+        "over",
+        "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -58,16 +72,23 @@ class Wire(asyncio.BufferedProtocol):
         self._method = ""
         self._reply: Reply | None = None
         self._waits: Waits | None = None
-        self._large = self.used = False
+        self._large = self._spools = self.used = False
+        self._pumping: asyncio.Task[None] | None = None
+        self._writable: asyncio.Event | None = None
         self.over = True
         self.idle_since_s = 0.0
 
-    def ask(self, method: str, head: bytes, body: Body, waits: Waits) -> None:
-        """Sends a request. The wire comes back to its pool by itself, when it is good for another one."""
+    def ask(self, method: str, head: bytes, body: Body | Spool, waits: Waits, *, spools: bool = False) -> None:
+        """Sends a request. The wire comes back to its pool by itself, when it is good for another one. With `spools` a
+        large answer lies on disk."""
         self._method, self._waits, transport = method, waits, self._transport
+        self._spools = spools
         self._large = len(body) > _SMALL_BYTES
         if transport is None or self.over:
             self._fail(ENDED)
+        elif isinstance(body, Spool):
+            transport.write(head)
+            self._pumping = asyncio.create_task(self._pump(transport, body))
         elif not self._large:
             transport.write(head + body)
         else:
@@ -80,13 +101,16 @@ class Wire(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         self.over = True
+        if self._pumping is not None:
+            self._pumping.cancel()
         if self._transport is not None:
             self._transport.abort()
 
     @property
     def _sent(self) -> bool:
         """Whether all of the request is: an upstream may answer before it has read everything."""
-        return self._transport is not None and not self._transport.get_write_buffer_size()
+        written = self._transport is not None and not self._transport.get_write_buffer_size()
+        return written and self._pumping is None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -113,6 +137,25 @@ class Wire(asyncio.BufferedProtocol):
         else:
             self._reply = self._new_reply()
             self._read(self._reply, partial(self._reply.take, data))
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.Event()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
+
+    async def _pump(self, transport: asyncio.Transport, body: Spool) -> None:
+        """As fast as the upstream takes it."""
+        try:
+            async for piece in body.pieces():
+                transport.write(piece)
+                if self._writable is not None:
+                    await self._writable.wait()
+        except OSError as error:
+            self._fail(f"the request cannot be read from disk: {error}")
+        finally:
+            self._pumping = None
 
     def _read(self, reply: Reply, more: Callable[[], None]) -> None:
         try:
@@ -145,7 +188,18 @@ class Wire(asyncio.BufferedProtocol):
         self._pool.lost(self)
 
     def _new_reply(self) -> Reply:
-        return Reply(self._method, self._pool.buffer, max_body_bytes=self._pool.max_body_bytes)
+        place = self._place if self._spools else None
+        return Reply(self._method, self._pool.buffer, max_body_bytes=self._pool.max_body_bytes, place=place)
+
+    def _place(self, first: bytes, left: int) -> Bulk | Spooling:
+        if len(first) + left <= SPOOLED_BYTES:
+            return Bulk(first, left, self._pool.buffer, wanted=True)
+        return Spooling(first, left, self._pool.buffer, hold=self._hold, failed=partial(self._fail, NO_ROOM))
+
+    def _hold(self, hold: bool) -> None:
+        """The upstream, while the disk is behind."""
+        if self._transport is not None and not self.over:
+            self._transport.pause_reading() if hold else self._transport.resume_reading()
 
     def _answer(self, reply: Reply | KnownReply, *, stays: bool) -> None:
         waits, self._reply, self._waits, self.used = self._waits, None, None, True

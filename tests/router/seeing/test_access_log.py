@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from contracts import headers
 from contracts.timing import parse_server_timing
 from contracts.traces import parse_traceparent
-from router import __main__ as wiring
+from router import wiring
 from router.config import AccessLogConfig
 from router.seeing.access_log import Kind, Noted, Renderer, shown
 from runtime.links.escalation.holder import Certificates

@@ -15,7 +15,7 @@ import pytest
 
 from contracts import headers
 from contracts.traces import parse_traceparent, trace_id_of
-from router import __main__ as wiring
+from router import wiring
 from router.config import TracingConfig
 from router.seeing import collector as port
 from router.seeing.collector import endpoint_url

@@ -14,12 +14,13 @@ from aiohttp import web
 
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from runtime.links.http import hot_connection
+from runtime.links.http import hot_connection, patience
 from runtime.links.http.errors import error_middleware, refused
 from runtime.links.http.exchanges import Body, Fixed, Incoming, Known, Outgoing, header_lines
-from runtime.links.http.hot_connection import HotConnection, rendered
+from runtime.links.http.hot_connection import HotConnection
 from runtime.links.http.hot_routes import HOT_ROUTES, Coming, Done, GiveUp, HotRoutes, Route, Shortcut, Turn
 from runtime.links.http.protocol import Runner
+from runtime.links.http.rendering import rendered
 from runtime.links.http.serve import start_app
 from runtime.links.http.through_aiohttp import handler
 from tests.runtime.raw_caller import RawCaller, post, until
@@ -413,7 +414,7 @@ async def test_an_early_refusal_reaches_a_caller_that_still_writes(call: Call) -
 
 
 async def test_who_never_sends_the_rest_of_a_refused_body_is_left(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hot_connection, "LINGER_S", 0.05)
+    monkeypatch.setattr(patience, "LINGER_S", 0.05)
     caller = await call()
     await caller.send(post("/hot/deaf", b"12345")[:-1])
     assert (await caller.answer()).status == 401

@@ -1,0 +1,156 @@
+"""The control process of a router: it hears the fleet, keeps late answers, and counts for all of its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from contracts.deadlines import Deadline
+from contracts.messages import Audit
+from router.results import Results
+from router.tries import Call
+from router.workers.board import Board
+from router.workers.counts import Family, counted, merged
+from router.workers.frames import (
+    Alive,
+    Audited,
+    Channel,
+    Count,
+    Counted,
+    Down,
+    Kept,
+    Lease,
+    Promised,
+    Ready,
+    RoundTrips,
+    Up,
+)
+from router.workers.rates import Rates
+
+log = logging.getLogger(__name__)
+
+COUNT_S = 2.0
+"""For so long metrics of a worker are waited for."""
+
+
+class Worker:
+    """One that runs. `alive_s` is when it was last heard of."""
+
+    def __init__(self, channel: Channel[Down, Up], now_s: float) -> None:
+        self.channel = channel
+        self.url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.alive_s = now_s
+        self.waiting: dict[int, asyncio.Future[tuple[Family, ...]]] = {}
+
+
+class Control:
+    """`board` takes what is known of nodes, `rates` keep what tenants may ask for. `broker` says whether it is
+    connected; None without one. `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self, registry: CollectorRegistry, broker: Callable[[], bool | None], clock: Callable[[], float]
+    ) -> None:
+        self.board = Board(broker, self.tell)
+        self.rates = Rates()
+        self._registry = registry
+        self._clock = clock
+        self._results: Results | None = None
+        self._publish_audit: Callable[[Audit], None] | None = None
+        self._workers: set[Worker] = set()
+        self._questions = itertools.count()
+
+    def keeps(self, results: Results, publish_audit: Callable[[Audit], None] | None) -> None:
+        """Where late answers are kept, and audits go."""
+        self._results, self._publish_audit = results, publish_audit
+
+    def tell(self, message: Down, *, but: Worker | None = None) -> None:
+        """All workers."""
+        payload = msgspec.msgpack.encode(message)
+        for worker in self._workers:
+            if worker is not but:
+                worker.channel.send_encoded(payload)
+
+    def met(self, channel: Channel[Down, Up]) -> Worker:
+        """A worker that was set up: it is told all that is known, and from now on what is new."""
+        worker = Worker(channel, self._clock())
+        self._workers.add(worker)
+        channel.send(self.board.whole())
+        return worker
+
+    async def hear(self, worker: Worker) -> None:
+        """Until it is gone. Raises `router.workers.frames.Broken`."""
+        try:
+            while True:
+                self._take(worker, await worker.channel.receive())
+        finally:
+            self._workers.discard(worker)
+            for waiting in worker.waiting.values():
+                waiting.cancel()
+
+    def _take(self, worker: Worker, said: Up) -> None:
+        worker.alive_s = self._clock()
+        if isinstance(said, Ready):
+            worker.url.set_result(said.url)
+        elif isinstance(said, Audited):
+            if self._publish_audit is not None:
+                self._publish_audit(said.audit)
+        elif isinstance(said, RoundTrips):
+            self.tell(said, but=worker)
+        elif isinstance(said, Lease):
+            worker.channel.send(self.rates.lease(said, self._clock()))
+        elif isinstance(said, Promised):
+            self._promised(worker, said)
+        elif isinstance(said, Counted):
+            waiting = worker.waiting.pop(said.question, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(said.families)
+        else:
+            assert isinstance(said, Alive)
+
+    def _promised(self, worker: Worker, said: Promised) -> None:
+        """The worker has room for it again as soon as it does not wait here any more."""
+        call = Call(said.request, said.terms, Deadline(0.0), said.model, said.tenant)
+        kept = Kept(said.request.size)
+        promised = self._results is not None and self._results.promise(call, done=lambda: worker.channel.send(kept))
+        if not promised:
+            worker.channel.send(kept)
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        """Of all processes, as one. A worker that does not tell its own in time is left out, and counted."""
+        told = await asyncio.gather(*(self._counted(worker) for worker in [*self._workers]))
+        registry = CollectorRegistry()
+        registry.register(_Merged(merged([counted(self._registry), *(each for each in told if each is not None)])))
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _counted(self, worker: Worker) -> tuple[Family, ...] | None:
+        question = next(self._questions)
+        told = worker.waiting[question] = asyncio.get_running_loop().create_future()
+        worker.channel.send(Count(question))
+        try:
+            return await asyncio.wait_for(told, COUNT_S)
+        except asyncio.TimeoutError:
+            log.warning("a worker did not tell its metrics in %.0f s: they are not among those of the router", COUNT_S)
+            return None
+        except asyncio.CancelledError:
+            if told.cancelled() and worker not in self._workers:
+                return None  # it is gone
+            raise
+        finally:
+            worker.waiting.pop(question, None)
+
+
+class _Merged(Collector):
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        return self._metrics

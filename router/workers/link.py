@@ -1,0 +1,171 @@
+"""A worker's end of the link to its control process, which hears the fleet and speaks for the whole router."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import itertools
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+from aiohttp import web
+
+from contracts.messages import Audit
+from router.hub import METRICS, RESULT, NoteRoundTrips
+from router.nodes import Nodes
+from router.places.client_address import Address
+from router.results import MOST, MOST_BYTES
+from router.tries import Call
+from router.workers.counts import counted
+from router.workers.frames import (
+    Alive,
+    Audited,
+    Channel,
+    Count,
+    Counted,
+    Down,
+    Kept,
+    Lease,
+    Leased,
+    Promised,
+    Ready,
+    RoundTrips,
+    Setup,
+    Told,
+    Up,
+)
+from router.workers.rates import LeasedRate
+from router.workers.relay import Relay
+from runtime.links.escalation.holder import Certificates
+from runtime.links.process.telemetry import Telemetry
+
+ALIVE_S = 1.0
+
+
+class Link:
+    """`router.hub.Hub` of a worker: what it is told goes into its own tables. `hear` it until the other side is gone.
+
+    Of what may wait for late answers, each worker has its share.
+    """
+
+    asks = (METRICS, RESULT)
+
+    def __init__(
+        self,
+        channel: Channel[Up, Down],
+        setup: Setup,
+        nodes: Nodes,
+        certificates: Certificates,
+        telemetry: Telemetry,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._channel = channel
+        self._nodes = nodes
+        self._certificates = certificates
+        self._telemetry = telemetry
+        self._clock = clock
+        self._relay = Relay(setup.control)
+        self._workers = setup.workers
+        self._questions = itertools.count()
+        self._asked: dict[int, asyncio.Future[Leased]] = {}
+        self._most, self._most_bytes = max(1, MOST // setup.workers), MOST_BYTES // setup.workers
+        self._promised = self._promised_bytes = 0
+        self._sending: set[asyncio.Task[None]] = set()
+        self._note_round_trips: NoteRoundTrips | None = None
+        self._broker_connected: bool | None = None
+
+    @property
+    def broker_connected(self) -> bool | None:
+        return self._broker_connected
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.get(path, self._relay.handle) for path in self.asks]
+
+    def promise(self, call: Call) -> bool:
+        size = call.request.size
+        fits = self._promised < self._most and self._promised_bytes + size <= self._most_bytes
+        if call.terms.escalation == "never" or not fits:
+            return False
+        self._promised += 1
+        self._promised_bytes += size
+        sending = asyncio.create_task(self._send_promised(call))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+        return True
+
+    def publish_audit(self, audit: Audit) -> None:
+        self._channel.send(Audited(audit))
+
+    def share_round_trips(self, address: Address, measured_ms: Mapping[str, float]) -> None:
+        self._channel.send(RoundTrips(str(address), dict(measured_ms)))
+
+    def hear_round_trips(self, note: NoteRoundTrips) -> None:
+        self._note_round_trips = note
+
+    def limit_of(self, name: str, per_s: float) -> LeasedRate:
+        """What one tenant may ask of the whole router."""
+        return LeasedRate(name, per_s, self._workers, self._lease, self._clock)
+
+    def ready(self, url: str) -> None:
+        self._channel.send(Ready(url))
+
+    async def live(self) -> None:
+        """Signs of life, for ever."""
+        while True:
+            self._channel.send(Alive())
+            await asyncio.sleep(ALIVE_S)
+
+    async def hear(self) -> None:
+        """Raises `router.workers.frames.Broken` once the control process is gone."""
+        while True:
+            self.take(await self._channel.receive())
+
+    def take(self, told: Down) -> None:
+        if isinstance(told, Told):
+            self._learn(told)
+        elif isinstance(told, RoundTrips):
+            if self._note_round_trips is not None:
+                self._note_round_trips(ipaddress.ip_address(told.address), told.measured_ms)
+        elif isinstance(told, Count):
+            self._channel.send(Counted(told.question, counted(self._telemetry.registry)))
+        elif isinstance(told, Leased):
+            asked = self._asked.pop(told.question, None)
+            if asked is not None and not asked.done():
+                asked.set_result(told)
+        elif isinstance(told, Kept):
+            self._promised -= 1
+            self._promised_bytes -= told.body_bytes
+
+    async def _lease(self, name: str, per_s: float, count: int) -> Leased:
+        question = next(self._questions)
+        asked: asyncio.Future[Leased] = asyncio.get_running_loop().create_future()
+        self._asked[question] = asked
+        self._channel.send(Lease(question, name, per_s, count))
+        return await asked
+
+    async def _send_promised(self, call: Call) -> None:
+        """A body that lies on disk goes over the socket too: the other side has its own."""
+        request = call.request
+        if request.spool is not None:
+            body = b"".join([piece async for piece in request.spool.pieces()])
+            request = msgspec.structs.replace(request, body=body, spool=None)
+        self._channel.send(Promised(request, call.terms, call.model, call.tenant))
+
+    async def close(self) -> None:
+        await self._relay.close()
+        await self._channel.close()
+
+    def _learn(self, told: Told) -> None:
+        now_s = self._clock()
+        self._broker_connected = told.broker
+        for identity in told.identities:
+            self._nodes.put_identity(identity)
+        for status in told.statuses:
+            self._nodes.put_status(status, now_s)
+        for reported in told.reports:
+            self._nodes.put_reported(reported)
+        for load in told.loads:
+            self._nodes.put_load(load, now_s)
+        for certificate in told.certificates:
+            self._certificates.put(certificate)

@@ -1,0 +1,33 @@
+"""The other protocol on a connection with hot routes: it answers the requests for all other routes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+
+class Theirs(Protocol):
+    """It calls `their_answer_ended` of the HotConnection behind each of its answers."""
+
+    @property
+    def ends(self) -> bool:
+        """Nothing more is to be answered."""
+        ...
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of such requests."""
+        ...
+
+    def note_busy(self, busy: bool) -> None:
+        """An answer to a hot route begins, or has ended."""
+        ...
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def eof_received(self) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
