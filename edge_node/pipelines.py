@@ -152,7 +152,7 @@ class Pipelines:
             return await settling
         with self._settlements.opened(seen.model) as account:
             settled = await settling
-            account.answered(settled.tier, settled.reason, {})
+            account.answered(settled.tier, settled.reason, {}, region=settled.region)
             if ESCALATE in settled.phases:
                 account.phases_ms = {ESCALATE: settled.phases[ESCALATE]}
             return settled

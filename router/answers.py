@@ -26,6 +26,7 @@ def settled_answer(settled: Settled, phases_ms: dict[str, float], request_id: st
     """A success with all that is to be told of it, or a refusal."""
     if settled.answer.status >= 400:
         answer = relayed(settled.answer, request_id)
+        answer.headers[headers.REASON] = settled.reason
     else:
         answer = Outgoing(settled.answer.status, outward_headers(settled), settled.answer.body)
         answer.spool = settled.answer.spool

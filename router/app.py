@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
@@ -24,6 +25,7 @@ from router.places.client_address import Address, parse_address
 from router.places.located import Caller
 from router.places.round_trips import RoundTrips
 from router.places.surroundings import Surroundings
+from router.seeing.witness import Witness, seeing_middleware, tell_trace
 from router.stories import ASKING, Stories
 from router.tickets import Tickets
 from runtime.links.access.admission import Admission, admission_middleware
@@ -36,6 +38,8 @@ from runtime.links.http.oip_errors import oip_error_middleware
 from runtime.links.http.through_aiohttp import Through, handler
 from runtime.links.http.timed import timing_middleware
 
+_COUNT = re.compile(r"[0-9]{1,12}")
+
 
 def create_app(
     routes: Routes,
@@ -45,11 +49,14 @@ def create_app(
     *,
     name: str,
     clock: Callable[[], float],
+    witness: Witness,
     admission: Admission | None = None,
 ) -> web.Application:
     """Without `admission` nobody is asked who he is."""
     asking = [admission_middleware(admission, asking=(*ASKING, *hub.asks))] if admission is not None else []
-    app = web.Application(middlewares=[timing_middleware(clock), oip_error_middleware, error_middleware(name), *asking])
+    around = [seeing_middleware(witness, ASKING, clock), timing_middleware(clock)]
+    app = web.Application(middlewares=[*around, oip_error_middleware, error_middleware(name), *asking])
+    app.on_response_prepare.append(tell_trace)
     hot = stories.routes()
     app[HOT_ROUTES] = HotRoutes(hot)
     app.add_routes([web.post(route.pattern, handler(route.story)) for route in hot])
@@ -131,14 +138,15 @@ class Routes:
         return ranked[0].node.identity.url
 
     async def explain(self, request: web.Request) -> web.Response:
-        """Why a caller would go where: `?model=M[&ip=ADDRESS][&lat=LAT&lon=LON][&residency=REGION,…]`."""
+        """Why a caller would go where:
+        `?model=M[&ip=ADDRESS][&lat=LAT&lon=LON][&residency=REGION,…][&deadline_ms=MS][&bytes=COUNT]`."""
         model = request.query.get("model", "")
         if not model:
             raise FoothillError("bad_request", "Name a model: GET /v1/explain?model=digits&ip=192.0.2.7.")
         grant_of(request).check_model(model)
-        asked = request.query.get("residency", "")
-        residency = headers.parse_terms({headers.RESIDENCY: asked}).residency if asked else ()
+        asked = _asked(request, model)
         caller = self._asked_caller(request)
+        found = explain.candidates(self._nodes, asked, caller, self._round_trips, self._clock())
         located = caller.located
         return json_answer(
             explain.Explanation(
@@ -149,10 +157,14 @@ class Routes:
                 place=caller.place,
                 place_error_km=located.error_km if located else None,
                 place_source=located.source if located else "",
-                residency=residency,
-                cloud=self._holder.may_ask_cloud(Terms(residency=residency)),
+                residency=asked.residency,
+                deadline_ms=asked.deadline_ms,
+                size_bytes=asked.size_bytes,
+                cloud=self._holder.may_ask_cloud(Terms(residency=asked.residency)),
                 cloud_region=self._config.cloud_region,
-                candidates=explain.candidates(self._nodes, model, residency, caller, self._round_trips, self._clock()),
+                leased_to=explain.best_leased(found),
+                proxied_to=explain.best_proxied(found),
+                candidates=found,
                 unidentified=tuple(self._nodes.unidentified()),
             )
         )
@@ -176,6 +188,16 @@ class Routes:
                 raise FoothillError("bad_request", f"ip={request.query['ip'][:80]!r} is not an IP address.")
             return self._calls.caller(address, place)
         return self._calls.caller(None if place else self._calls.address(Through(request)), place)
+
+
+def _asked(request: web.Request, model: str) -> explain.Asked:
+    """In the words and within the bounds of the headers that a request would have."""
+    told = {headers.RESIDENCY: "residency", headers.DEADLINE_MS: "deadline_ms"}
+    sent = {name: request.query[key] for name, key in told.items() if request.query.get(key)}
+    terms, size = headers.parse_terms(sent), request.query.get("bytes", "0")
+    if not _COUNT.fullmatch(size):
+        raise FoothillError("bad_request", f"bytes={size[:40]!r} is no number of bytes: write bytes=600000.")
+    return explain.Asked(model, terms.residency, terms.deadline_ms, int(size))
 
 
 def _asked_place(request: web.Request) -> Place | None:

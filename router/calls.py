@@ -75,6 +75,8 @@ class Calls:
         """Few of the caller's headers, the request's id, and the router's mark."""
         sent = headers.relayed(request.headers, headers.RELAYED_IN) | terms.claim()
         sent[headers.REQUEST_ID] = terms.request_id
+        if terms.traceparent:
+            sent[headers.TRACEPARENT] = terms.traceparent
         sent[headers.HOP] = sign_hop(self._hop_key, "router", terms.request_id, self._wall())
         return (
             Request(request.method, path, sent, spool=body)

@@ -12,17 +12,16 @@ from urllib.parse import urlencode
 
 import msgspec
 import typer
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from contracts.deadlines import Deadline
 from contracts.decoding import UNREADABLE
 from contracts.errors import ErrorBody, FoothillError
 from router.__main__ import run as run_router
 from router.config import MOST_WORKERS, Config
-from router.explain import Candidate, Explanation
+from router.explain import Explanation
+from router.explained import show
 from router.simulation.campaign import simulate as run_seeds
 from router.simulation.case import Case
 from router.simulation.run import POLICIES
@@ -77,11 +76,14 @@ def explain(
     lat: Annotated[float | None, typer.Option(help="The client's latitude, in degrees; with --lon.")] = None,
     lon: Annotated[float | None, typer.Option(help="The client's longitude, in degrees; with --lat.")] = None,
     residency: Annotated[str, typer.Option(help="Regions the request must stay in, separated by commas.")] = "",
+    deadline_ms: Annotated[float | None, typer.Option(help="In which it must be answered.")] = None,
+    size_bytes: Annotated[int, typer.Option("--bytes", min=0, help="Of its bodies, there and back.")] = 0,
     url: Annotated[str, typer.Option(help="The router.")] = "http://127.0.0.1:8080",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show every node with its score, or with what speaks against it."""
-    wanted = {"model": model, "ip": ip, "lat": lat, "lon": lon, "residency": residency}
+    wanted = {"model": model, "ip": ip, "lat": lat, "lon": lon, "residency": residency, "bytes": size_bytes or ""}
+    wanted["deadline_ms"] = f"{deadline_ms:.9f}".rstrip("0").rstrip(".") if deadline_ms is not None else ""
     query = urlencode({name: value for name, value in wanted.items() if value not in ("", None)})
     answer = asyncio.run(_get(url, f"/v1/explain?{query}"))
     if answer.status != 200:
@@ -89,7 +91,7 @@ def explain(
     if as_json:
         typer.echo(answer.body)
     else:
-        _show(_explanation(answer))
+        show(_explanation(answer), Console())
 
 
 class Area(str, Enum):
@@ -181,50 +183,6 @@ async def _get(url: str, path: str) -> Answer:
         _fail(f"{error} Is the router running there? Name it with --url.", 1)
     finally:
         await upstreams.close()
-
-
-def _show(found: Explanation) -> None:
-    console = Console()
-    console.print(f"{found.model} for {found.address or 'nobody'} ({_place(found)}), asked of {found.router}")
-    table = Table("node", "region", "round trip", "lease ms", "proxied ms", "queue", "against it", box=SIMPLE)
-    table.columns[0].no_wrap = True
-    for each in found.candidates:
-        table.add_row(*_row(each))
-    console.print(table)
-    console.print(
-        f"cloud: {'open' if found.cloud else 'closed'}{f' ({found.cloud_region})' * bool(found.cloud_region)}"
-    )
-    if found.unidentified:
-        console.print(f"without a verified identity: {', '.join(found.unidentified)}")
-
-
-def _place(found: Explanation) -> str:
-    if found.place is None:
-        return "unknown place, so by load alone"
-    near = f"{found.place.lat:.2f}, {found.place.lon:.2f}"
-    if found.place_source == "caller":
-        return f"{near} as told"
-    return f"{near} by GeoIP, give or take {found.place_error_km or 0:.0f} km"
-
-
-def _round_trip(each: Candidate) -> str:
-    expected = f"{each.prior_rtt_ms:.1f} ms" if each.prior_rtt_ms is not None else "unknown"
-    if each.measured_rtt_ms is None:
-        return expected
-    return f"{expected}, {each.samples} measured {each.measured_rtt_ms:.1f} ms"
-
-
-def _row(each: Candidate) -> tuple[str, ...]:
-    against = sorted({reason for reason in (each.leased_refusal, each.proxied_refusal) if reason})
-    return (
-        each.node,
-        each.region,
-        _round_trip(each),
-        f"{each.leased.total_ms:.1f}",
-        f"{each.proxied.total_ms:.1f}",
-        f"{each.leased.waiting:.1f} x {each.leased.service_ms:.1f} ms",
-        ", ".join(against),
-    )
 
 
 def _told(answer: Answer) -> str:

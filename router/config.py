@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -45,6 +45,30 @@ class TicketConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes: Count = 0
 
 
+class AccessLogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The access log: `path` empty keeps none, "-" is standard output. `sample` is the share of successes that are
+    told; failures always are."""
+
+    path: str = ""
+    client: Literal["none", "network", "full"] = "network"
+    sample: Share = 1.0
+
+
+class TracingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Spans for an OpenTelemetry collector at `endpoint` (OTLP over HTTP; empty: none). `sample` is the share of
+    traces; with `follow_callers` those are recorded too whose caller does. `headers_file` has lines `Name: value`."""
+
+    endpoint: str = ""
+    service_name: str = "foothill-router"
+    sample: Share = 0.01
+    follow_callers: bool = False
+    headers_file: str = ""
+
+    def __post_init__(self) -> None:
+        if self.endpoint:
+            _check_url("tracing.endpoint", self.endpoint, ("http", "https"))
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every key has a default; `foothill up` writes them all.
 
@@ -81,6 +105,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     insecure: bool = False
     workers: Annotated[int, msgspec.Meta(ge=0, le=MOST_WORKERS)] = 0
     tokens_file: str = ""
+    access_log: AccessLogConfig = AccessLogConfig()
+    tracing: TracingConfig = TracingConfig()
     tickets: TicketConfig = TicketConfig()
     https: HttpsConfig = HttpsConfig()
     tls: TlsConfig = TlsConfig()

@@ -15,6 +15,7 @@ from contracts.headers import Terms
 from router.fields import Field
 from router.node import Ending, Node
 from router.readings import Told
+from router.seeing.access_log import Kind
 from runtime.links.access.grants import ANYBODY, Grant
 from runtime.links.http.accounts import Tally
 from runtime.links.http.exchanges import Body, Known, header_lines
@@ -33,11 +34,12 @@ class Way:
     """What all requests with one head have in common: they ask on the terms `asked`, and are granted `terms`.
 
     `token` is the hash of the caller's; `lines` are the headers that all of them are sent on with, as they go over the
-    wire.
+    wire. `names_itself`: their callers give them ids.
     """
 
     __slots__ = (
-        "asked", "field", "grant", "lanes", "lines", "model", "predicts", "request", "tallies", "terms", "token",
+        "asked", "field", "grant", "kinds", "lanes", "lines", "model", "names_itself", "predicts", "request", "tallies",
+        "terms", "token",
     )  # fmt: skip
 
     def __init__(self, request: Known, asked: Terms, field: Field, token: str) -> None:
@@ -46,6 +48,7 @@ class Way:
         self.model = request.params["model"]
         self.predicts = request.target.startswith("/v1/predict/")
         self.token = token
+        self.names_itself = headers.REQUEST_ID in request.headers
         self.tallies: dict[Told, Tally] = {}
         self.take(ANYBODY, asked, field)
 
@@ -57,6 +60,7 @@ class Way:
         sent = headers.relayed(self.request.headers, headers.RELAYED_IN) | terms.claim()
         self.lines = header_lines({name: value for name, value in sent.items() if name.lower() not in OWN})
         self.lanes: dict[Node, Lane] = {}
+        self.kinds: dict[Told, Kind] = {}
 
     def lane(self, node: Node, place: Place) -> Lane:
         """To a node that these requests did not go to before."""

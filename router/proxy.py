@@ -15,8 +15,9 @@ from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
 from router.nodes import Nodes
-from router.tries import Call, Trail, Tries, judge
+from router.tries import ASK_CLOUD, ESCALATE, Call, Trail, Tries, judge
 from runtime.links.escalation.holder import CLOUD_FAILED, Holder, Settled
+from runtime.links.http.accounts import Hop
 from runtime.links.http.upstream import Answer
 
 log = logging.getLogger(__name__)
@@ -51,12 +52,13 @@ class Proxy:
         self._clock = clock
         self._unmarked: set[str] = set()
 
-    async def answer(self, call: Call) -> Settled:
-        """The answer for the caller: a settled success, or an upstream's refusal with its own status.
+    async def answer(self, call: Call, trail: Trail | None = None) -> Settled:
+        """The answer for the caller: a settled success, or an upstream's refusal with its own status. `trail` is a new
+        one.
 
         Raises FoothillError when no upstream could answer.
         """
-        trail = Trail()
+        trail = trail or Trail()
         self._tries.begin(self._clock())
         if call.terms.escalation == "always" and self._holder.may_ask_cloud(call.terms):
             return trail.close(await self._cloud_first(call, trail))
@@ -74,7 +76,7 @@ class Proxy:
         """As `answer`, for a request that was sent to a node at `sent_s`, and what came of it: `first`, None where it
         went nowhere. `drawn` as for `Holder.settle`."""
         if isinstance(first, Answer) and judge(first.status).final:
-            return trail.close(await self._settle(call, first, drawn=drawn))
+            return trail.close(await self._settle(call, trail, first, drawn=drawn))
         if first is not None:
             trail.fail(first)
             trail.retry_ms += self._since(sent_s)
@@ -84,7 +86,7 @@ class Proxy:
         edge = await self._tries.ask(call, trail)
         if edge is None:
             return await self._without_nodes(call, trail)
-        return await self._settle(call, edge)
+        return await self._settle(call, trail, edge)
 
     async def _cloud_first(self, call: Call, trail: Trail) -> Settled:
         """An edge answer would be thrown away, so the cloud comes first; it leaves the nodes some of the time."""
@@ -115,7 +117,7 @@ class Proxy:
             trail.fail(self._nodes.nowhere(call.model, call.terms.residency))
         edge = await self._tries.ask(call, trail, last=True)
         if edge is not None:
-            return await self._settle(call, edge)
+            return await self._settle(call, trail, edge)
         return await self._edge_first(call, trail) if await self._pause(call, trail) else _give_up(trail)
 
     def _busy(self, call: Call) -> bool:
@@ -126,22 +128,26 @@ class Proxy:
     async def _ask_cloud(
         self, call: Call, trail: Trail, deadline: Deadline, *, reason: str, certified: bool = False
     ) -> Settled | None:
-        started_s = self._clock()
+        started_s, status, failed = self._clock(), 0, "abandoned"
         trail.asked_cloud = True
         try:
             settled = await self._holder.ask_cloud(
                 call.request, call.terms, deadline, reason=reason, certified=certified
             )
         except FoothillError as error:
+            failed = error.code
             trail.fail(error)
         else:
+            status, failed = settled.answer.status, ""
             if judge(settled.answer.status).final or settled.answer.status == 404:
                 return settled
             trail.fail(settled.answer)
+        finally:
+            self._note(trail, ASK_CLOUD, started_s, status, failed)
         trail.retry_ms += self._since(started_s)
         return None
 
-    async def _settle(self, call: Call, edge: Answer, *, drawn: bool | None = None) -> Settled:
+    async def _settle(self, call: Call, trail: Trail, edge: Answer, *, drawn: bool | None = None) -> Settled:
         if edge.status >= 400:
             return _refused(edge)
         settled = self._holder.settled_by(edge)
@@ -149,6 +155,10 @@ class Proxy:
             settled = await self._holder.settle(
                 call.request, edge, call.terms, call.deadline, model=call.model, drawn=drawn
             )
+            if ESCALATE in settled.phases:
+                failed = "" if settled.tier == "cloud" else settled.reason
+                status = settled.answer.status if settled.tier == "cloud" else 0
+                self._note(trail, ESCALATE, self._clock() - settled.phases[ESCALATE] / 1000.0, status, failed)
             return self._promised(call, settled) if settled.open else settled
         if call.request.method == "POST":
             self._note_unmarked(edge.headers.get(headers.NODE, ""))
@@ -177,6 +187,10 @@ class Proxy:
         if name not in self._unmarked:
             self._unmarked.add(name)
             log.warning("node %s does not take this router's mark and settles by itself: check hop_key_file", name)
+
+    def _note(self, trail: Trail, purpose: str, started_s: float, status: int, failed: str) -> None:
+        """Of a hop to the cloud."""
+        trail.hops.append(Hop(purpose, "", self._holder.cloud_region, started_s, self._clock(), status, failed))
 
     def _since(self, started_s: float) -> float:
         return (self._clock() - started_s) * 1000.0

@@ -17,6 +17,7 @@ from contracts.errors import FoothillError
 from contracts.escalation import NO_CLOUD, Verdict
 from contracts.headers import Terms
 from contracts.timing import TOTAL
+from contracts.traces import own_traceparent, told_traceparent
 from router.answers import settled_answer
 from router.calls import Calls
 from router.fields import Field, Fields
@@ -25,6 +26,8 @@ from router.node import Ending, Node
 from router.nodes import Nodes
 from router.proxy import Proxy
 from router.readings import Reading, Times, Told, phases_ms, settled
+from router.seeing.access_log import Kind, Noted
+from router.seeing.witness import Witness
 from router.tries import Call, Trail, Tries, judge, share_ms
 from runtime.links.access.admission import Admission
 from runtime.links.access.hop import HopSigner
@@ -41,6 +44,7 @@ from runtime.links.process.alarm import Alarm
 
 _MOST_TALLIES = 64
 _ID, _HOP, _DEADLINE, _TIMING = headers.REQUEST_ID, headers.HOP, headers.DEADLINE_MS, headers.SERVER_TIMING
+_TRACE = headers.TRACEPARENT
 
 
 class _Short(Way):
@@ -89,7 +93,7 @@ class Coming:
 
     def give_up(self) -> None:
         self._ways.awaited.clear(self)
-        self._ways.left(self._begun.arrived_s, self._way)
+        self._ways.left(self._begun.arrived_s, self._way, self._turn)
 
     def late(self) -> None:
         self._turn.done(self._ways.refusal(self._way, self._turn, too_slow(), self._begun.arrived_s))
@@ -97,6 +101,17 @@ class Coming:
 
 def _own_lines(varied: Varied) -> str:
     return "".join([f"{name}: {value}\r\n" for name, value in varied.items() if name.lower() in OWN])
+
+
+def _again(way: Way, turn: Turn) -> Known:
+    """The request as those see it who tell of it."""
+    request = way.request.again(turn.request_id, turn.varied)
+    request.grant = turn.grant
+    return request
+
+
+def _trace(way: Way, turn: Turn) -> str:
+    return turn.varied.get(_TRACE, way.asked.traceparent)
 
 
 class Ways:
@@ -111,6 +126,7 @@ class Ways:
         holder: Holder,
         upstreams: Upstreams,
         tries: Tries,
+        witness: Witness,
         admission: Admission | None,
         accounts: Accounts,
         *,
@@ -131,6 +147,7 @@ class Ways:
         self._signer = HopSigner(hop_key, "router")
         self._default_deadline_ms = default_deadline_ms
         self._wall = wall
+        self._witness, self._log, self._spans = witness, witness.access_log, witness.spans
         self._late: Alarm[Flight] = Alarm(Flight.late, clock)
         self.awaited: Alarm[Coming] = Alarm(Coming.late, clock)
         self.accounts = accounts
@@ -150,8 +167,10 @@ class Ways:
         return _Short(self, request, terms, self._fields.of(request.params["model"], terms.residency), token)
 
     def begin(self, way: Way, turn: Turn) -> Begun | None:
-        """None where it is left to the story, and where it was refused."""
+        """None where it is left to the story, which records spans too, and where it was refused."""
         arrived_s = self.clock()
+        if self._spans is not None and self._spans.wants(_trace(way, turn), turn.request_id):
+            return None
         if self._admission is not None and not self._admitted(way, turn, arrived_s):
             return None
         try:
@@ -275,24 +294,38 @@ class Ways:
         else:
             flight.wire.give_up()
             flight.node.release("abandoned", self.clock())
-        self.left(flight.begun.began_s, flight.way)
+        self.left(flight.begun.began_s, flight.way, flight.turn, len(flight.body))
 
-    def left(self, began_s: float, way: Way) -> None:
+    def left(self, began_s: float, way: Way, turn: Turn, body_bytes: int = 0) -> None:
         """A caller that was counted among those in flight is gone."""
-        account = self._account(began_s, way)
+        account = self._account(began_s, way, body_bytes)
         account.failed("client-gone", CLIENT_GONE)
         self.accounts.close(account)
+        self.accounts.seen(_again(way, turn), account, None)
 
-    def refusal(self, way: Way, turn: Turn, error: Exception, began_s: float, *, admitted: bool = True) -> Outgoing:
+    def refusal(
+        self,
+        way: Way,
+        turn: Turn,
+        error: Exception,
+        began_s: float,
+        body_bytes: int = 0,
+        *,
+        admitted: bool = True,
+    ) -> Outgoing:
         """The last of a request that was counted among those in flight."""
-        account = self._account(began_s, way) if admitted else self.accounts.account(began_s, "", {})
-        answer = self.accounts.refusal(error, way.request.again(turn.request_id, turn.varied), account)
+        account = self._account(began_s, way, body_bytes) if admitted else self.accounts.account(began_s, "", {})
+        request = _again(way, turn)
+        answer = self.accounts.refusal(error, request, account)
         self.accounts.close(account)
+        self.accounts.seen(request, account, answer)
         return answer
 
-    def _account(self, began_s: float, way: Way) -> Account:
+    def _account(self, began_s: float, way: Way, body_bytes: int) -> Account:
         """Of a model that nobody serves no name is counted: callers could make up any number."""
-        return self.accounts.account(began_s, way.model if self._nodes.serving(way.model) else "", {})
+        account = self.accounts.account(began_s, way.model if self._nodes.serving(way.model) else "", {})
+        account.body_bytes = body_bytes
+        return account
 
     def _lane(self, way: Way, node: Node) -> Lane | None:
         try:
@@ -327,8 +360,10 @@ class Ways:
         route_ms = (flight.sent_s - began_s) * 1000.0
         network_ms = hop_ms - times.total_ms if hop_ms > times.total_ms else 0.0
         total_ms = (now_s - began_s) * 1000.0
+        request_id, sent = flight.turn.request_id, flight.begun.terms.traceparent
+        trace = told_traceparent(sent, request_id) if sent or way.names_itself else own_traceparent(request_id)
         lines = (
-            f"{reading.confidence_line(reply.values)}{_ID}: {flight.turn.request_id}\r\n"
+            f"{reading.confidence_line(reply.values)}{_ID}: {request_id}\r\n{_TRACE}: {trace}\r\n"
             f"{_TIMING}: route;dur={route_ms:.3f}, {times.written}, network;dur={network_ms:.3f}, "
             f"{TOTAL};dur={total_ms:.3f}\r\n"
         )
@@ -337,22 +372,50 @@ class Ways:
             body = settled(body, reading.content_type, told, verdict)
         flight.ended = True
         flight.turn.done(Outgoing(200, {}, body, told.fixed, lines))
-        tally = way.tallies.get(told) or self._tally(way, told, verdict.reason)
+        tally = way.tallies.get(told) or self._tally(way, told, verdict.reason, flight.node)
         tally.add((route_ms, network_ms, total_ms), times.written)
+        if self._log is not None and self._log.draws:
+            phases = {"route": route_ms, "network": network_ms, TOTAL: total_ms}
+            kind = way.kinds.get(told) or self._kind(way, told, verdict.reason, flight.node)
+            noted = Noted(kind, self._wall(), request_id, sent, len(flight.body), len(body), phases, times.written)
+            self._log.lines.note(noted)
 
-    def _tally(self, way: Way, told: Told, reason: str) -> Tally:
+    def _tally(self, way: Way, told: Told, reason: str, node: Node) -> Tally:
+        """As long as its caller's connection lasts: so long a region that is signed anew is not taken up."""
         phases = ("route", "network", TOTAL, *told.phases)
         if len(way.tallies) >= _MOST_TALLIES:
             way.tallies.clear()
-        tally = way.tallies[told] = self.accounts.tally(way.model, reason, phases, phases_ms, tier="edge")
+        region = node.identity.region
+        tally = self.accounts.tally(way.model, reason, phases, phases_ms, tier="edge", region=region)
+        way.tallies[told] = tally
         return tally
+
+    def _kind(self, way: Way, told: Told, reason: str, node: Node) -> Kind:
+        """What lines of the log have in common, for as long."""
+        if len(way.kinds) >= _MOST_TALLIES:
+            way.kinds.clear()
+        request = way.request
+        name = told.fixed.headers.get(headers.NODE, "")
+        kind = way.kinds[told] = Kind(
+            method=request.method,
+            route=self.accounts.pattern,
+            model=way.model,
+            tenant=way.grant.tenant,
+            client=self._witness.client(request),
+            status=200,
+            tier="edge",
+            node=name,
+            reason=reason,
+            region=node.identity.region,
+        )
+        return kind
 
     def _go_on(self, flight: Flight, first: Answer | FoothillError | None, *, drawn: bool | None = None) -> None:
         flight.task = asyncio.create_task(self._finish(flight, first, drawn=drawn))
 
     async def _finish(self, flight: Flight, first: Answer | FoothillError | None, *, drawn: bool | None) -> None:
         """As the story does, from where the first node has answered, or has not."""
-        account = self._account(flight.begun.began_s, flight.way)
+        account = self._account(flight.begun.began_s, flight.way, len(flight.body))
         try:
             answer = self.accounts.worded(await self._settled(flight, account, first, drawn=drawn))
         except Exception as error:  # noqa: BLE001 - none of them may be lost
@@ -360,6 +423,7 @@ class Ways:
             return
         if not flight.ended:
             self.accounts.close(account)
+            self.accounts.seen(_again(flight.way, flight.turn), account, answer)
             self._end(flight, answer)
 
     async def _settled(
@@ -373,16 +437,18 @@ class Ways:
         trail.route_ms = (flight.sent_s - flight.begun.began_s) * 1000.0
         if first is not None:
             trail.tried.add(flight.node.name)
+            trail.answered = flight.node if isinstance(first, Answer) and judge(first.status).final else None
         tenant = turn.grant.tenant if turn.grant is not None else ""
         call = Call(sent, terms, flight.begun.deadline, way.model, tenant)
         settled = await self._proxy.go_on(call, trail, first, flight.sent_s, drawn=drawn)
         phases_ms = {**settled.phases, TOTAL: (self.clock() - flight.begun.began_s) * 1000.0}
-        account.answered(settled.tier, settled.reason, phases_ms, settled.answer.status)
+        account.answered(settled.tier, settled.reason, phases_ms, settled.answer.status, region=settled.region)
         return settled_answer(settled, phases_ms, terms.request_id)
 
     def _refuse(self, flight: Flight, error: Exception) -> None:
         if not flight.ended:
-            self._end(flight, self.refusal(flight.way, flight.turn, error, flight.begun.began_s))
+            answer = self.refusal(flight.way, flight.turn, error, flight.begun.began_s, len(flight.body))
+            self._end(flight, answer)
 
     @staticmethod
     def _end(flight: Flight, answer: Outgoing) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from contracts import headers
 from contracts.headers import Terms
-from contracts.timing import TOTAL
+from contracts.timing import TOTAL, format_server_timing
 from router.answers import settled_answer
 from router.calls import Calls
 from router.nodes import Nodes
 from router.proxy import Proxy
 from router.shortcut import Ways
+from router.tries import Trail
 from runtime.links.access.admission import Admission
 from runtime.links.http.accounts import Account, Accounts, Rim
 from runtime.links.http.exchanges import Incoming, Outgoing
@@ -23,6 +26,7 @@ PART = "router"
 """Its name in the metrics."""
 ASKING = (PREDICT, INFER, INFER_VERSION)
 """The routes whose story asks by itself who calls."""
+REDIRECTED = "redirected"
 REDIRECT = "foothill-redirect"
 """The preference (RFC 7240) with which a plain client asks to be sent to a node instead of being proxied."""
 
@@ -56,7 +60,7 @@ class Stories:
         return [self._route(PREDICT, "predict"), self._route(INFER, "infer"), self._route(INFER_VERSION, "infer")]
 
     def _route(self, pattern: str, name: str) -> Route:
-        accounts = Accounts(name, self._rim)
+        accounts = Accounts(name, self._rim, pattern)
 
         async def story(request: Incoming) -> Outgoing:
             return await accounts.tell(self._answer, request)
@@ -71,17 +75,22 @@ class Stories:
         if self._nodes.serving(model):
             account.model = model  # of others callers could make up any number
         terms, deadline = self._calls.terms(request)
+        if account.recording is not None:
+            terms = msgspec.structs.replace(terms, traceparent=account.recording.traceparent)
         redirect = self._redirected(request, terms)
         if redirect is not None:
-            account.answered("none", "redirected", {}, redirect.status)
+            total_ms = {TOTAL: (clock() - account.started_s) * 1000.0}
+            account.answered("none", REDIRECTED, total_ms, redirect.status)
+            redirect.headers[headers.SERVER_TIMING] = format_server_timing(total_ms)
             return redirect
         call = await self._calls.read(request, terms, deadline)
+        account.body_bytes = call.request.size
         account.started_s = clock()
-        settled = await self._proxy.answer(call)
+        settled = await self._proxy.answer(call, Trail(account.hops))
         phases_ms = {**settled.phases, TOTAL: (clock() - account.started_s) * 1000.0}
         if settled.answer.status == 200:
             account.model = model
-        account.answered(settled.tier, settled.reason, phases_ms, settled.answer.status)
+        account.answered(settled.tier, settled.reason, phases_ms, settled.answer.status, region=settled.region)
         return settled_answer(settled, phases_ms, terms.request_id)
 
     def _redirected(self, request: Incoming, terms: Terms) -> Outgoing | None:
@@ -94,6 +103,7 @@ class Stories:
         told = {
             "Location": url.rstrip("/") + request.target,
             "Preference-Applied": REDIRECT,
+            headers.REASON: REDIRECTED,
             headers.REQUEST_ID: terms.request_id,
         }
         return Outgoing(307, told, b"")

@@ -16,11 +16,14 @@ from contracts.errors import FoothillError
 from contracts.headers import Terms
 from router.fields import Field, Fields, Picked
 from router.metrics import RouterMetrics
-from router.node import Ending
+from router.node import Ending, Node
 from runtime.links.escalation.holder import Settled
+from runtime.links.http.accounts import Hop
 from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
 
 MAX_NODES = 3
+ASK_EDGE, ASK_CLOUD, ESCALATE = "ask-edge", "ask-cloud", "escalate"
+"""What hops are for."""
 HEDGED_SHARE = 0.02
 _HEDGES_AT_LEAST = 2
 _HEDGE_WINDOW_S = 10.0
@@ -73,11 +76,14 @@ class Trail:
     """What one request has tried so far; `failure` is the first that a caller could be told.
 
     Once the retry budget has refused, `spent` ends all tries: it is asked once for a failure. `pauses` counts how often
-    all upstreams had failed, and were given time.
+    all upstreams had failed, and were given time. `hops` are all upstreams that were asked, and `answered` is the node
+    whose answer it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hops: list[Hop] | None = None) -> None:
         self.tried: set[str] = set()
+        self.hops: list[Hop] = [] if hops is None else hops
+        self.answered: Node | None = None
         self.failure: Answer | FoothillError | None = None
         self.asked_cloud = False
         self.spent = False
@@ -93,7 +99,9 @@ class Trail:
     def close(self, settled: Settled) -> Settled:
         """Puts what the routing cost in front of the phases."""
         own = {"route": self.route_ms} | ({"retry": self.retry_ms} if self.failure is not None else {})
-        return msgspec.structs.replace(settled, phases={**own, **settled.phases})
+        edge = self.answered if settled.tier == "edge" else None
+        region = edge.identity.region if edge is not None else settled.region
+        return msgspec.structs.replace(settled, phases={**own, **settled.phases}, region=region)
 
 
 class Tries:
@@ -182,6 +190,8 @@ class Tries:
             if other is not None:
                 asked.append(asyncio.create_task(self._ask(call, other, trail)))
             at, answer = await _first_answer(asked)
+            if answer is not None:  # the other may have answered at the same moment
+                trail.answered = other.node if at == 1 and other is not None else picked.node
             if other is not None:
                 self._metrics.hedge("won" if at == 1 else "lost")
             return answer
@@ -213,24 +223,29 @@ class Tries:
         started_s, node, expected_ms = self._clock(), picked.node, picked.expected_ms
         share = self._share(call, expected_ms, trail, started_s)
         ending: Ending = "abandoned"
+        status, failed = 0, "abandoned"
         try:
             answer = await self._upstreams.send(
                 node.identity.url, call.request, deadline=share, clock=self._clock, spools=call.spools
             )
-            judgement = judge(answer.status)
+            judgement, status, failed = judge(answer.status), answer.status, ""
             ending = judgement.ending
             if judgement.final:
+                trail.answered = node
                 node.note_answer(answer, self._clock(), sent_bytes=call.request.size, expected_ms=expected_ms)
                 return answer
             trail.fail(answer)
         except UpstreamUnreachable as error:
-            ending = "failed"
+            ending, failed = "failed", "upstream_failed"
             trail.fail(FoothillError("upstream_failed", f"Node {node.name} cannot be reached ({error.reason}). Retry."))
         except FoothillError as error:
             ending = "failed" if blames(share.left_ms(started_s), expected_ms) else "abandoned"
+            failed = error.code
             trail.fail(error)
         finally:
-            node.release(ending, self._clock())
+            ended_s = self._clock()
+            node.release(ending, ended_s)
+            trail.hops.append(Hop(ASK_EDGE, node.name, node.identity.region, started_s, ended_s, status, failed))
         trail.retry_ms += self._since(started_s)
         return None
 

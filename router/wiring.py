@@ -32,6 +32,8 @@ from router.places.client_address import parse_networks
 from router.places.geo import Geo
 from router.proxy import Proxy
 from router.results import Results
+from router.seeing.opening import Seeing
+from router.seeing.witness import Witness
 from router.shortcut import Ways
 from router.stories import PART, Stories
 from router.tickets import Tickets
@@ -163,11 +165,22 @@ def app_of(parts: Parts, holder: Holder, hub: Hub) -> web.Application:
     )
     hub.hear_round_trips(routes.note_round_trips)
     facts = Facts(name=config.name, calls=calls, proxy=proxy, holder=holder, nodes=parts.nodes, hub=hub)
-    rim = Rim(PART, config.name, "none", {}, parts.telemetry, time.monotonic)
-    ways = _ways(parts, calls, proxy, fields, holder, tries, admission)
+    seeing = Seeing(config, calls.address, parts.telemetry.registry, parts.rng)
+    rim = Rim(PART, config.name, "none", {}, parts.telemetry, time.monotonic, witness=seeing.witness)
+    ways = _ways(parts, calls, proxy, fields, holder, tries, seeing.witness, admission)
     stories = Stories(calls, proxy, parts.nodes, routes.node_for, rim, admission, ways)
-    app = create_app(routes, facts, stories, hub, name=config.name, clock=time.monotonic, admission=admission)
+    app = create_app(
+        routes,
+        facts,
+        stories,
+        hub,
+        name=config.name,
+        clock=time.monotonic,
+        witness=seeing.witness,
+        admission=admission,
+    )
     app.cleanup_ctx.append(_following(geo))
+    app.cleanup_ctx.append(seeing.life)
     return app
 
 
@@ -178,6 +191,7 @@ def _ways(
     fields: Fields,
     holder: Holder,
     tries: Tries,
+    witness: Witness,
     admission: Admission | None,
 ) -> Callable[[Accounts], Ways]:
     return partial(
@@ -189,6 +203,7 @@ def _ways(
         holder,
         parts.upstreams,
         tries,
+        witness,
         admission,
         hop_key=parts.hop_key,
         max_body_bytes=parts.config.max_body_bytes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -41,7 +42,10 @@ async def run_workers(config: Config, count: int, *, ready: Callable[[str], None
         parts = await closing.enter_async_context(parts_of(config, rng=random.Random()))
         control = await closing.enter_async_context(_controlling(parts, path))
         setups = [Setup(parts.config, parts.hop_key, number, count, port, path) for number in range(1, count + 1)]
-        url = await closing.enter_async_context(Supervisor(control, setups, time.monotonic).running())
+        supervisor = Supervisor(control, setups, time.monotonic)
+        url = await closing.enter_async_context(supervisor.running())
+        if config.access_log.path:  # each worker has it open
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.pass_on, signal.SIGHUP)
         await closing.enter_async_context(notifier.life(f"{config.name} listening on {url}"))
         log.info("%s, with %d workers, listening on %s", config.name, count, url)
         if ready is not None:

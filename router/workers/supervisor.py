@@ -38,6 +38,7 @@ class Supervisor:
         self._setups = setups
         self._clock = clock
         self._processes: dict[int, Process] = {}
+        self._listening: dict[int, Process] = {}
         self._stopping = False
 
     @asynccontextmanager
@@ -53,6 +54,11 @@ class Supervisor:
             for process in self._processes.values():
                 _signal(process, signal.SIGTERM)
             await asyncio.gather(*keeping, return_exceptions=True)
+
+    def pass_on(self, number: signal.Signals) -> None:
+        """To all workers that listen, and so know what to do with it."""
+        for process in self._listening.values():
+            _signal(process, number)
 
     async def _keep(self, setup: Setup, url: asyncio.Future[str]) -> None:
         pause_s = FIRST_PAUSE_S
@@ -86,6 +92,7 @@ class Supervisor:
         worker = self._control.met(channel)
         watching = asyncio.create_task(self._watch(setup, worker, process))
         worker.url.add_done_callback(lambda told: _pass_on(told, url))
+        worker.url.add_done_callback(lambda _: self._listening.update({setup.number: process}))
         try:
             with suppress(Broken):
                 await self._control.hear(worker)

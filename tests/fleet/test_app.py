@@ -235,7 +235,7 @@ async def test_health_and_metrics_tell_how_it_is(fleet: Fleet) -> None:
     assert "foothill_fleet_mqtt_connected 1.0" in text
     labels = 'model="other",part="fleet",reason="ok",route="/healthz",status="200",tier="none"'
     assert f"foothill_requests_total{{{labels}}} 1.0" in text
-    assert 'foothill_phase_seconds_count{model="other",part="fleet",phase="total",tier="none"}' in text
+    assert 'foothill_phase_seconds_count{model="other",part="fleet",phase="total",region="",tier="none"}' in text
     assert 'foothill_fleet_rollouts{state="completed"} 0.0' in text
     await node.stop()
 

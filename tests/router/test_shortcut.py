@@ -24,7 +24,7 @@ from tests.runtime.raw_caller import until
 __all__ = ["cloud", "edge", "router"]
 
 IMAGE = {"Content-Type": "image/png"}
-OWN = {headers.REQUEST_ID.lower(), headers.SERVER_TIMING.lower(), "date"}
+OWN = {headers.REQUEST_ID.lower(), headers.SERVER_TIMING.lower(), headers.TRACEPARENT, "date"}
 
 
 @pytest.fixture

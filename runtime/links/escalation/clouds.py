@@ -55,7 +55,7 @@ class Clouds:
         wall: Callable[[], float],
     ) -> None:
         self._clouds = [_Cloud(url) for url in urls]
-        self._region = region
+        self.region = region
         self._upstreams = upstreams
         self._budget = budget
         self._hop_key = hop_key
@@ -67,7 +67,7 @@ class Clouds:
 
     def admitted(self, terms: Terms) -> bool:
         """Whether a cloud is configured and, under a residency claim, lies inside it."""
-        return bool(self._clouds) and terms.admit(self._region)
+        return bool(self._clouds) and terms.admit(self.region)
 
     def refusal(self, terms: Terms) -> FoothillError:
         """What to answer when the cloud is not admitted, and nobody else can answer."""

@@ -57,7 +57,7 @@ class Settled(msgspec.Struct, frozen=True):
     """The final answer of one request and why it is that one. `phases` in ms, without the total.
 
     `certified` and `degraded` are those of `contracts.escalation.Verdict`, and never both. `open`: of a degraded
-    answer, whether the cloud could still be asked later.
+    answer, whether the cloud could still be asked later. `region` is that of whoever answered, as far as it is known.
     """
 
     answer: Answer
@@ -68,6 +68,7 @@ class Settled(msgspec.Struct, frozen=True):
     phases: dict[str, float]
     open: bool = False
     late: bool = False
+    region: str = ""
 
 
 def may_change(status: int) -> bool:
@@ -212,7 +213,7 @@ class Holder:
             return msgspec.structs.replace(settled, open=cloud is None or may_change(cloud.status))
         if audited:
             self._publish_pair(request, edge, evidence, cloud, model, kept=False)
-        return _settled(request, cloud, "cloud", verdict, phases)
+        return _settled(request, cloud, "cloud", verdict, phases, region=self.cloud_region)
 
     async def ask_cloud(
         self, request: Request, terms: Terms, deadline: Deadline, *, reason: str, certified: bool = False
@@ -230,7 +231,7 @@ class Holder:
             raise FoothillError("upstream_failed", f"The cloud tier cannot be reached: {error}. Try again.") from error
         phases = across_hop(answer.hop_ms, parse_server_timing(answer.headers.get(headers.SERVER_TIMING)))
         verdict = Verdict("escalate", "asked-always", certified=certified)
-        return _settled(request, answer, "cloud", verdict, phases, reason=reason)
+        return _settled(request, answer, "cloud", verdict, phases, reason=reason, region=self.cloud_region)
 
     async def ask_late(self, request: Request, terms: Terms) -> Answer:
         """Whatever the cloud says to a request whose caller has its edge answer, within 30 s.
@@ -265,6 +266,11 @@ class Holder:
             degraded,
             _edge_phases(answer),
         )
+
+    @property
+    def cloud_region(self) -> str:
+        """ "" where nobody knows."""
+        return self._clouds.region
 
     def may_ask_cloud(self, terms: Terms) -> bool:
         """Whether a cloud is configured and, under a residency claim, lies inside it."""
@@ -411,9 +417,10 @@ def _settled(
     phases: dict[str, float],
     *,
     reason: str = "",
+    region: str = "",
 ) -> Settled:
     final = reason or verdict.reason
     if request.path.startswith("/v1/predict/") and answer.status == 200:
         body = with_reason(answer.body, answer.headers.get("Content-Type", ""), final)
         answer = msgspec.structs.replace(answer, body=body)
-    return Settled(answer, tier, final, verdict.certified, verdict.degraded, phases)
+    return Settled(answer, tier, final, verdict.certified, verdict.degraded, phases, region=region)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -23,8 +23,32 @@ log = logging.getLogger(__name__)
 CLIENT_GONE = 499
 
 
+class Hop(msgspec.Struct, frozen=True):
+    """One upstream that was asked, and for what (`ask-edge`, `ask-cloud`, `escalate`); in seconds of its clock.
+    `status` is 0 where it gave no answer, and `error` says why not."""
+
+    purpose: str
+    node: str
+    region: str
+    started_s: float
+    ended_s: float
+    status: int = 0
+    error: str = ""
+
+
+class Recording(Protocol):
+    """A span of this server's own, of a request that is traced."""
+
+    @property
+    def traceparent(self) -> str:
+        """What upstreams are told in place of what the caller has sent."""
+        ...
+
+
 class Account(msgspec.Struct):
-    """What is counted of one request. `model` stays empty for one that is not served, to keep labels few.
+    """What is counted of one request. `model` stays empty for one that is not served, to keep labels few; `region` is
+    that of whoever else than this server has answered. `body_bytes` came with it; `hops` are the upstreams that were
+    asked.
 
     `phases_ms` are those known so far; one that fails before it has measured its own total counts with all its time,
     from `started_s` on.
@@ -36,9 +60,15 @@ class Account(msgspec.Struct):
     reason: str = "internal"
     status: int = 500
     phases_ms: dict[str, float] = {}
+    region: str = ""
+    body_bytes: int = 0
+    recording: Recording | None = None
+    hops: list[Hop] = []
 
-    def answered(self, tier: str, reason: str, phases_ms: dict[str, float], status: int = 200) -> None:
-        self.tier, self.reason, self.status, self.phases_ms = tier, reason, status, phases_ms
+    def answered(
+        self, tier: str, reason: str, phases_ms: dict[str, float], status: int = 200, *, region: str = ""
+    ) -> None:
+        self.tier, self.reason, self.status, self.phases_ms, self.region = tier, reason, status, phases_ms, region
 
     def failed(self, code: str, status: int) -> None:
         self.reason, self.status = code, status
@@ -47,9 +77,20 @@ class Account(msgspec.Struct):
 Story = Callable[[Incoming, Account], Awaitable[Outgoing]]
 
 
+class Witness(Protocol):
+    """Sees requests come and go. What it makes of them may go wrong, and never raises."""
+
+    def begun(self, route: str, request: Incoming, now_s: float) -> Recording | None: ...
+
+    def ended(self, route: str, request: Incoming, account: Account, answer: Outgoing | None) -> None:
+        """`answer` None: the caller is gone. Some headers may be added to it."""
+        ...
+
+
 class Rim(NamedTuple):
     """Of one server: its `part` in the metrics, its `source` in errors, and the `tier` that a request counts for which
-    nobody has answered. `named` are the headers on its refusals."""
+    nobody has answered. `named` are the headers on its refusals; `region` is where what counts for that tier was
+    answered. Without a `witness` requests are counted alone."""
 
     part: str
     source: str
@@ -57,13 +98,16 @@ class Rim(NamedTuple):
     named: Mapping[str, str]
     telemetry: Telemetry
     clock: Clock
+    region: str = ""
+    witness: Witness | None = None
 
 
 class Accounts:
-    """Of one route. An error counts under its code as the reason."""
+    """Of one route, that its witness hears of by its `pattern`. An error counts under its code as the reason."""
 
-    def __init__(self, route: str, rim: Rim) -> None:
+    def __init__(self, route: str, rim: Rim, pattern: str = "") -> None:
         self._route = route
+        self.pattern = pattern
         self._rim = rim
         self._telemetry = rim.telemetry
         self.in_flight = rim.telemetry.in_flight(rim.part)
@@ -71,17 +115,20 @@ class Accounts:
 
     async def tell(self, story: Story, request: Incoming) -> Outgoing:
         """The story's answer, or what its failure is to the caller."""
-        account = Account(self._rim.tier, self._clock())
+        account = self._begun(request)
+        answer: Outgoing | None = None
         self.in_flight.count += 1
         try:
-            return self.worded(await story(request, account))
+            answer = self.worded(await story(request, account))
         except asyncio.CancelledError:
             account.failed("client-gone", CLIENT_GONE)
             raise
         except Exception as error:  # noqa: BLE001 - none of them may leave here
-            return self.refusal(error, request, account)
+            answer = self.refusal(error, request, account)
         finally:
             self.close(account)
+            self.seen(request, account, answer)
+        return answer
 
     @contextmanager
     def opened(self, model: str = "") -> Iterator[Account]:
@@ -121,6 +168,11 @@ class Accounts:
             answer.body = with_error(answer.body)
         return answer
 
+    def seen(self, request: Incoming, account: Account, answer: Outgoing | None) -> None:
+        """The last of a request: it is closed, and not yet answered."""
+        if self._rim.witness is not None:
+            self._rim.witness.ended(self.pattern, request, account, answer)
+
     def close(self, account: Account) -> None:
         """Nothing more comes of this request."""
         self.in_flight.count -= 1
@@ -134,6 +186,7 @@ class Accounts:
             reason=account.reason,
             status=account.status,
             phases_ms=account.phases_ms,
+            region=self._region(account.tier, account.region),
         )
 
     def tally(
@@ -143,10 +196,12 @@ class Accounts:
         phases: tuple[str, ...],
         read: Read,
         *,
-        tier: str = "",
+        tier: str,
+        region: str,
     ) -> Tally:
-        """As `answered`, for very many. The last of the phases are counted as they are written: `read` reads them."""
-        labels = Labels(self._rim.part, self._route, model, tier or self._rim.tier, reason, 200)
+        """As `answered`, for very many that another `tier` answers. The last of the phases are counted as they are
+        written: `read` reads them."""
+        labels = Labels(self._rim.part, self._route, model, tier, reason, 200, region)
         return Tally(self.in_flight, self._telemetry.tally(labels, phases, read))
 
     def answered(
@@ -155,13 +210,19 @@ class Accounts:
         reason: str,
         phases: tuple[str, ...],
         times_ms: Sequence[tuple[float, ...]],
-        *,
-        tier: str = "",
     ) -> None:
-        """As `close`, for many that were answered alike: by this server, or on another `tier`."""
+        """As `close`, for many that this server answered alike."""
         self.in_flight.count -= len(times_ms)
-        labels = Labels(self._rim.part, self._route, model, tier or self._rim.tier, reason, 200)
+        labels = Labels(self._rim.part, self._route, model, self._rim.tier, reason, 200, self._rim.region)
         self._telemetry.observe_all(labels, phases, times_ms)
+
+    def _begun(self, request: Incoming) -> Account:
+        now_s, witness = self._clock(), self._rim.witness
+        recording = witness.begun(self.pattern, request, now_s) if witness is not None else None
+        return Account(self._rim.tier, now_s, recording=recording)
+
+    def _region(self, tier: str, told: str) -> str:
+        return told or (self._rim.region if tier == self._rim.tier else "")
 
 
 class Tally:

@@ -44,7 +44,11 @@ def error_response(error: FoothillError, *, source: str, request_id: str) -> web
 def refused(error: FoothillError, *, source: str, request_id: str) -> Outgoing:
     """As `error_response`, for any protocol."""
     told = error.body(source=source, request_id=request_id)
-    given = {"Content-Type": "application/json; charset=utf-8", headers.REQUEST_ID: request_id}
+    given = {
+        "Content-Type": "application/json; charset=utf-8",
+        headers.REQUEST_ID: request_id,
+        headers.REASON: error.code,
+    }
     if error.retry_after_s is not None or error.status in (429, 503):
         given["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or 1.0)))
     body = msgspec.json.encode(msgspec.structs.replace(told, message=_printable(told.message)))

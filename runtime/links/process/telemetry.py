@@ -23,6 +23,7 @@ AuditOutcome = Literal["published", "failed", "dropped", "unpaired", "outside-re
 OTHER = "other"
 _AT_ONCE = 256
 MAX_MODELS = 64
+MAX_REGIONS = 64
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _BUCKETS_MS = tuple(1000.0 * bound for bound in _BUCKETS_S)
 _BOUNDS = (*map(str, _BUCKETS_S), "+Inf")
@@ -35,7 +36,8 @@ Read = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 
 
 class Labels(NamedTuple):
-    """Of a request. `route` and `reason` come from fixed sets."""
+    """Of a request. `route` and `reason` come from fixed sets. `region` is that of whoever answered, "" where nobody
+    did, or nobody knows; the times of phases are counted by it."""
 
     part: str
     route: str
@@ -43,6 +45,11 @@ class Labels(NamedTuple):
     tier: str
     reason: str
     status: int
+    region: str = ""
+
+
+_COUNTED = len(Labels._fields) - 1
+"""Requests are counted by all labels but the region."""
 
 
 class Telemetry:
@@ -51,6 +58,7 @@ class Telemetry:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self._models: set[str] = set()
+        self._regions: set[str] = set()
         self._answered = _Answered()
         self.registry.register(self._answered)
         process_metrics.register(self.registry)
@@ -79,25 +87,24 @@ class Telemetry:
         reason: str,
         status: int,
         phases_ms: Mapping[str, float],
+        region: str = "",
     ) -> None:
-        """Counts one answered request. `route` and `reason` come from fixed sets; `model` is bounded here.
+        """Counts one answered request. `route` and `reason` come from fixed sets; `model` and `region` are bounded.
 
         Call it on the event loop only.
         """
-        labels = Labels(part, route, model, tier, reason, status)
+        labels = Labels(part, route, model, tier, reason, status, region)
         self.observe_all(labels, tuple(phases_ms), [tuple(phases_ms.values())])
 
     def observe_all(self, labels: Labels, phases: tuple[str, ...], times_ms: Sequence[tuple[float, ...]]) -> None:
         """Counts answered requests of the same labels, with the times of these phases."""
-        if labels.model not in self._models:
-            labels = labels._replace(model=self._bounded(labels.model))
+        labels = self._bounded(labels)
         self._answered.note(labels, phases, times_ms)
 
     def tally(self, labels: Labels, phases: tuple[str, ...], read: Read) -> Note:
         """Counts answered requests of these labels, one at a time: to be kept by who answers very many. `read` reads
         what is written of the last phases."""
-        if labels.model not in self._models:
-            labels = labels._replace(model=self._bounded(labels.model))
+        labels = self._bounded(labels)
         return self._answered.noting(labels, phases, read)
 
     def in_flight(self, part: str) -> InFlight:
@@ -114,13 +121,20 @@ class Telemetry:
     def metrics_response(self) -> web.Response:
         return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    def _bounded(self, model: str) -> str:
-        """The first 64 models keep their names; a caller that makes names up gets `other`."""
-        if model not in self._models:
-            if not model or len(self._models) >= MAX_MODELS:
-                return OTHER
-            self._models.add(model)
-        return model
+    def _bounded(self, labels: Labels) -> Labels:
+        """The first 64 models and regions keep their names; a caller that makes names up gets `other`."""
+        if labels.model not in self._models:
+            labels = labels._replace(model=_known(labels.model, self._models, MAX_MODELS))
+        if labels.region and labels.region not in self._regions:
+            labels = labels._replace(region=_known(labels.region, self._regions, MAX_REGIONS))
+        return labels
+
+
+def _known(name: str, known: set[str], most: int) -> str:
+    if not name or len(known) >= most:
+        return OTHER
+    known.add(name)
+    return name
 
 
 class InFlight:
@@ -161,8 +175,8 @@ class _Answered(Collector):
     def __init__(self) -> None:
         self._noted: dict[tuple[Labels, tuple[str, ...]], list[tuple[float, ...]]] = {}
         self._written: dict[tuple[Labels, tuple[str, ...]], _Written] = {}
-        self._requests: dict[Labels, int] = {}
-        self._phases: dict[tuple[str, str, str], dict[str, _Times]] = {}
+        self._requests: dict[tuple[str | int, ...], int] = {}
+        self._phases: dict[tuple[str, str, str, str], dict[str, _Times]] = {}
 
     def note(self, labels: Labels, phases: tuple[str, ...], times_ms: Sequence[tuple[float, ...]]) -> None:
         noted = self._noted.setdefault((labels, phases), [])
@@ -181,8 +195,9 @@ class _Answered(Collector):
         self._add(labels, phases, [*zip(*times_ms, strict=True)], len(times_ms))
 
     def _add(self, labels: Labels, phases: tuple[str, ...], columns: Sequence[Sequence[float]], requests: int) -> None:
-        self._requests[labels] = self._requests.get(labels, 0) + requests
-        by_phase = self._phases.setdefault((labels.part, labels.tier, labels.model), {})
+        counted = labels[:_COUNTED]
+        self._requests[counted] = self._requests.get(counted, 0) + requests
+        by_phase = self._phases.setdefault((labels.part, labels.tier, labels.model, labels.region), {})
         for phase, column in zip(phases, columns, strict=True):
             times = by_phase.get(phase)
             if times is None:
@@ -199,20 +214,20 @@ class _Answered(Collector):
         seconds = HistogramMetricFamily(
             "foothill_phase_seconds",
             "Time of one phase of a request, as in Server-Timing; `total` is the whole of it",
-            labels=("part", "phase", "tier", "model"),
+            labels=("part", "phase", "tier", "model", "region"),
         )
-        for (part, tier, model), by_phase in self._phases.items():
+        for (part, tier, model, region), by_phase in self._phases.items():
             for phase, times in by_phase.items():
                 buckets = list(zip(_BOUNDS, accumulate(times.by_bucket), strict=True))
-                seconds.add_metric((part, phase, tier, model), buckets, times.sum_ms / 1000.0)
+                seconds.add_metric((part, phase, tier, model, region), buckets, times.sum_ms / 1000.0)
         yield seconds
         requests = CounterMetricFamily(
             "foothill_requests",
             "Requests answered",
-            labels=("part", "route", "model", "tier", "reason", "status"),
+            labels=Labels._fields[:_COUNTED],
         )
-        for labels, count in self._requests.items():
-            requests.add_metric([*map(str, labels)], count)
+        for counted, count in self._requests.items():
+            requests.add_metric([*map(str, counted)], count)
         yield requests
 
 

@@ -265,7 +265,7 @@ class Answers:
         )
         late = await self._spool.keep(call, onward, edge) if self._spool is not None and settled.open else ""
         phases_ms = call.with_total(settled.phases, self._clock())
-        call.account.answered(settled.tier, settled.reason, phases_ms)
+        call.account.answered(settled.tier, settled.reason, phases_ms, region=settled.region)
         outward = outward_headers(settled)
         outward[headers.REQUEST_ID] = call.request_id
         outward[headers.SERVER_TIMING] = format_server_timing(phases_ms)

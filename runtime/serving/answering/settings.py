@@ -31,4 +31,4 @@ class ServingSettings(msgspec.Struct, frozen=True):
 
     def rim(self, telemetry: Telemetry, clock: Clock) -> Rim:
         named = {headers.NODE: self.node, headers.TIER: self.tier}
-        return Rim(self.tier, self.node, self.tier, named, telemetry, clock)
+        return Rim(self.tier, self.node, self.tier, named, telemetry, clock, self.region)

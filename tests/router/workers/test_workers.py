@@ -315,3 +315,26 @@ def _runs(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except FileNotFoundError:
         return False
+
+
+async def test_workers_write_one_access_log_and_reopen_it_together(run: Run, edge: Server, tmp_path: Path) -> None:
+    path, moved = tmp_path / "access.json", tmp_path / "access.json.1"
+    router = await run(edge.url, access_log={"path": str(path)})
+
+    async def ask(count: int) -> None:
+        async with aiohttp.ClientSession() as session:
+            for _ in range(count):
+                assert (await predict(session, router.url)).status == 200
+        await until(lambda: path.exists() and path.read_bytes().count(b"\n") == count)
+
+    await ask(20)
+    path.rename(moved)
+    router.process.send_signal(signal.SIGHUP)
+    for _ in range(2):
+        await router.said("was reopened")
+        router.lines.remove(await router.said("was reopened"))
+    await ask(20)
+    for log in (path, moved):
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [line["status"] for line in lines] == [200] * 20
+    assert len(router.workers()) == 2

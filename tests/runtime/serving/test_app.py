@@ -423,7 +423,7 @@ async def test_a_request_that_fails_half_way_tells_and_counts_the_phases_it_had(
         assert answer.status == 400
         assert list(parse_server_timing(answer.headers["Server-Timing"])) == ["decode", "total"]
     async with session.get(f"{url}/metrics") as answer:
-        assert 'count{model="digits",part="edge",phase="decode",tier="edge"} 1.0' in await answer.text()
+        assert 'count{model="digits",part="edge",phase="decode",region="",tier="edge"} 1.0' in await answer.text()
 
 
 async def test_metrics_count_requests_and_phases_with_bounded_labels(
@@ -438,9 +438,9 @@ async def test_metrics_count_requests_and_phases_with_bounded_labels(
         text = await answer.text()
     assert 'route="predict",status="200",tier="edge"' in text
     assert 'model="other",part="edge",reason="model_not_found",route="predict",status="404"' in text
-    assert 'foothill_phase_seconds_count{model="digits",part="edge",phase="infer",tier="edge"} 1.0' in text
-    assert 'foothill_phase_seconds_count{model="digits",part="edge",phase="total",tier="edge"} 1.0' in text
-    assert 'foothill_phase_seconds_count{model="other",part="edge",phase="total",tier="edge"} 2.0' in text
+    assert 'foothill_phase_seconds_count{model="digits",part="edge",phase="infer",region="",tier="edge"} 1.0' in text
+    assert 'foothill_phase_seconds_count{model="digits",part="edge",phase="total",region="",tier="edge"} 1.0' in text
+    assert 'foothill_phase_seconds_count{model="other",part="edge",phase="total",region="",tier="edge"} 2.0' in text
     assert "made-up" not in text
 
 

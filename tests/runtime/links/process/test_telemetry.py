@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.links.process.telemetry import MAX_MODELS, Labels, Telemetry
+from runtime.links.process.telemetry import MAX_MODELS, MAX_REGIONS, Labels, Telemetry
 
-LABELS = Labels("router", "predict", "digits", "edge", "confident", 200)
+LABELS = Labels("router", "predict", "digits", "edge", "confident", 200, "eu-central")
+PLACED = {"part": "router", "tier": "edge", "model": "digits", "region": "eu-central"}
 
 
-def observe(telemetry: Telemetry, model: str) -> None:
+def observe(telemetry: Telemetry, model: str, region: str = "eu-central") -> None:
     telemetry.observe(
         part="router",
         route="predict",
@@ -21,6 +22,7 @@ def observe(telemetry: Telemetry, model: str) -> None:
         reason="confident",
         status=200,
         phases_ms={"infer": 2.0, "total": 5.0},
+        region=region,
     )
 
 
@@ -29,8 +31,8 @@ def test_a_request_is_counted_with_its_phases_in_seconds() -> None:
     observe(telemetry, "digits")
     sample = telemetry.registry.get_sample_value
     labels = {"part": "router", "tier": "edge", "model": "digits"}
-    assert sample("foothill_phase_seconds_sum", {**labels, "phase": "infer"}) == 0.002
-    assert sample("foothill_phase_seconds_count", {**labels, "phase": "total"}) == 1
+    assert sample("foothill_phase_seconds_sum", {**PLACED, "phase": "infer"}) == 0.002
+    assert sample("foothill_phase_seconds_count", {**PLACED, "phase": "total"}) == 1
     counted = {**labels, "route": "predict", "reason": "confident", "status": "200"}
     assert sample("foothill_requests_total", counted) == 1
 
@@ -44,6 +46,21 @@ def test_made_up_models_share_one_label() -> None:
     names = {line.split('model="')[1].split('"')[0] for line in text.decode().splitlines() if 'model="' in line}
     assert len(names) == MAX_MODELS + 1
     assert "other" in names
+
+
+def test_regions_stay_few_and_requests_of_all_regions_are_counted_together() -> None:
+    telemetry = Telemetry()
+    for number in range(3 * MAX_REGIONS):
+        observe(telemetry, "digits", f"r{number}")
+    observe(telemetry, "digits", "")
+    text = telemetry.metrics_response().body
+    assert isinstance(text, bytes)
+    names = {line.split('region="')[1].split('"')[0] for line in text.decode().splitlines() if 'region="' in line}
+    assert len(names) == MAX_REGIONS + 2
+    assert {"other", ""} < names
+    labels = {"part": "router", "tier": "edge", "model": "digits"}
+    counted = {**labels, "route": "predict", "reason": "confident", "status": "200"}
+    assert telemetry.registry.get_sample_value("foothill_requests_total", counted) == 3 * MAX_REGIONS + 1
 
 
 def test_the_in_flight_gauge_returns_to_zero() -> None:
@@ -70,7 +87,7 @@ def read_numbers(written: Sequence[str]) -> Sequence[Sequence[float]]:
 def test_times_fall_into_buckets_with_their_upper_bounds(times_ms: list[float]) -> None:
     telemetry = Telemetry()
     telemetry.observe_all(LABELS, ("infer",), [(ms,) for ms in times_ms])
-    labels = {"part": "router", "tier": "edge", "model": "digits", "phase": "infer"}
+    labels = {**PLACED, "phase": "infer"}
     for bound in ("0.0005", "0.001", "0.02", "30.0", "+Inf"):
         expected = sum(ms <= 1000.0 * float(bound) for ms in times_ms)
         counted = telemetry.registry.get_sample_value("foothill_phase_seconds_bucket", {**labels, "le": bound})
@@ -92,5 +109,5 @@ def test_a_tally_counts_what_is_read_late_and_drops_only_what_cannot_be_read(tim
     counted = {**labels, "route": "predict", "reason": "confident", "status": "200"}
     whole = len(written) - odd
     assert (sample("foothill_requests_total", counted) or 0) == whole
-    assert (sample("foothill_phase_seconds_count", {**labels, "phase": "infer"}) or 0) == whole
-    assert (sample("foothill_phase_seconds_count", {**labels, "phase": "total"}) or 0) == whole
+    assert (sample("foothill_phase_seconds_count", {**PLACED, "phase": "infer"}) or 0) == whole
+    assert (sample("foothill_phase_seconds_count", {**PLACED, "phase": "total"}) or 0) == whole
