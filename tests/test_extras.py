@@ -19,7 +19,7 @@ from foothill.rooms import ROOMS
 ROOT = Path(__file__).parents[1]
 OWN = {"contracts", "runtime", "router", "fleet", "edge_node", "cloud_tier", "model_compiler", "hil", "foothill"}
 # These compute with arrays where the caller has numpy, and do without else.
-OPTIONAL = {"foothill.client": {"numpy"}}
+OPTIONAL = {"foothill.client": {"numpy"}, "router": {"opentelemetry"}}
 ROLES = [("foothill.client", ""), *((room.module.partition(".")[0], room.extra) for room in ROOMS.values())]
 
 
