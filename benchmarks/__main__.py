@@ -11,13 +11,13 @@ from typing import Annotated
 import msgspec
 import typer
 
-from benchmarks import client, cold_start, machine, mqtt, overload, peers, proxies, router, serving
+from benchmarks import client, cold_start, faults, machine, mqtt, overload, peers, proxies, router, serving
 from benchmarks.report import Report, Reports, markdown
 from benchmarks.rounds import FULL, Profile
 from benchmarks.stage import Benchmark, perform
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    module.NAME: module.measure for module in (serving, overload, cold_start, router, client, mqtt)
+    module.NAME: module.measure for module in (serving, overload, cold_start, router, faults, client, mqtt)
 }
 ONLY_BY_NAME: Mapping[str, Benchmark] = {module.NAME: module.measure for module in (peers, proxies)}
 """What needs programs that this repository does not bring."""

@@ -80,10 +80,10 @@ class Stage:
         path.write_bytes(msgspec.json.encode({**config, "ready": str(ready)}))
         return self._started(name, ["benchmarks.node", str(path)], ready, *cores)
 
-    def start_router(self, config: dict[str, Any], *, core: int) -> Server:
-        ready, path = self.work / "router.url", self.work / "router.toml"
+    def start_router(self, config: dict[str, Any], *, core: int, name: str = "router") -> Server:
+        ready, path = self.work / f"{name}.url", self.work / f"{name}.toml"
         path.write_text(toml.dumps({**config, "port": 0, "workers": 1}))
-        return self._started("router", ["benchmarks.router_process", str(path), str(ready)], ready, core)
+        return self._started(name, ["benchmarks.router_process", str(path), str(ready)], ready, core)
 
     @asynccontextmanager
     async def engine(self, model: Path, tensor: np.ndarray[Any, Any], *cores: int) -> AsyncIterator[RawEngine]:

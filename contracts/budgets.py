@@ -8,10 +8,11 @@ _WINDOW_S = 10.0
 
 
 class RetryBudget:
-    """A token bucket over the last 10 s: `ratio` of the requests seen, plus a floor of `floor_per_s`.
+    """A token bucket over the last 10 s: `ratio` of the requests seen, or `floor_per_s` where that is more.
 
     Retries count when they are queued, not when they end. The shape is Finagle's RetryBudget
-    (https://twitter.github.io/finagle/guide/Clients.html#retries); the clock is the caller's.
+    (https://twitter.github.io/finagle/guide/Clients.html#retries), but for the floor, which it adds: upstreams see at
+    most 1 + `ratio` times the requests, once there are enough of them. The clock is the caller's.
     """
 
     def __init__(self, *, ratio: float = 0.1, floor_per_s: float = 10.0) -> None:
@@ -33,7 +34,7 @@ class RetryBudget:
     def withdraw(self, now_s: float) -> bool:
         """Takes one retry; False when the budget is spent, and the caller must then give up."""
         self._forget(now_s)
-        if len(self._withdrawals) + 1 > self._floor + self._ratio * self._deposited:
+        if len(self._withdrawals) + 1 > self._allowed:
             return False
         self._withdrawals.append(now_s)
         return True
@@ -45,7 +46,11 @@ class RetryBudget:
 
     def balance(self, now_s: float) -> float:
         self._forget(now_s)
-        return self._floor + self._ratio * self._deposited - len(self._withdrawals)
+        return self._allowed - len(self._withdrawals)
+
+    @property
+    def _allowed(self) -> float:
+        return max(self._floor, self._ratio * self._deposited)
 
     def _forget(self, now_s: float) -> None:
         while self._deposits and self._deposits[0].ends_s - 1.0 <= now_s - _WINDOW_S:

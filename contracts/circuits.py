@@ -11,15 +11,14 @@ Event = Literal["started", "succeeded", "failed", "abandoned"]
 FAILURES_TO_OPEN = 5
 BAD_SHARE, BAD_OUTCOMES = 0.5, 20
 _MEMORY = 0.9
-FIRST_OPEN_S = 2.0
-LONGEST_OPEN_S = 30.0
+OPEN_S = 1.0
 _BLAME_FACTOR = 3.0
 _BLAME_FLOOR_MS = 100.0
 
 
 class Circuit:
-    """Closed until 5 failures in a row, or half of the last twenty or so; then open for 2 s, doubling to 30 s, until
-    one probe succeeds.
+    """Closed until 5 failures in a row, or half of the last twenty or so; then open until one probe succeeds, one a
+    second.
 
     Every `started` must be followed by one of the other events, `abandoned` when the request was cancelled or says
     nothing about the upstream. `may_open` is asked each time that it would open. Times are on the caller's clock, in
@@ -33,7 +32,6 @@ class Circuit:
         self.failing = 0.0
         self.outcomes = 0
         self.open_until_s = 0.0
-        self.open_for_s = 0.0
         self.closed_at_s: float | None = None
 
     def allows(self, now_s: float) -> bool:
@@ -60,7 +58,7 @@ def _succeed(circuit: Circuit, now_s: float) -> None:
 
 def _close(circuit: Circuit, now_s: float) -> None:
     circuit.state, circuit.closed_at_s = "closed", now_s
-    circuit.failures, circuit.failing, circuit.outcomes, circuit.open_for_s = 0, 0.0, 0, 0.0
+    circuit.failures, circuit.failing, circuit.outcomes = 0, 0.0, 0
 
 
 def _count(circuit: Circuit, now_s: float) -> None:
@@ -78,8 +76,7 @@ def _note(circuit: Circuit, failed: float) -> None:
 
 def _open(circuit: Circuit, now_s: float) -> None:
     circuit.state = "open"
-    circuit.open_for_s = min(LONGEST_OPEN_S, max(FIRST_OPEN_S, 2 * circuit.open_for_s))
-    circuit.open_until_s = now_s + circuit.open_for_s
+    circuit.open_until_s = now_s + OPEN_S
 
 
 def _probe(circuit: Circuit, now_s: float) -> None:

@@ -152,7 +152,7 @@ def _expected(node: Node, rtt_ms: float, transfer_ms: float, now_s: float) -> Ex
         **{**msgspec.structs.asdict(known), "total_ms": total_ms},
         drained=DRAINED * rtt_ms / known.service_ms if known.service_ms > 0 else 0.0,
         transfer_ms=transfer_ms,
-        within_ms=total_ms * node.sure,
+        within_ms=(total_ms - known.failures_ms) * node.sure,
     )
 
 

@@ -4,7 +4,8 @@ What is pure of it is in `selection.py`; here it is kept up, so that one pick co
 are all compared, and the least expected time wins, ties at random. Of more nodes two are drawn for each pick, and
 compared with the near ones: so requests spill over when those are busy, and no crowd runs to one of thousands
 (Mitzenmacher 2001, "The Power of Two Choices in Randomized Load Balancing"). One pick in a hundred goes to a node that
-could be the best if it was idle and well: what nobody asks tells nothing.
+could be the best if it was idle and well: what nobody asks tells nothing. What has failed, or was slow when it was last
+asked, has its trials (`trials.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import msgspec
 from router.node import LARGE_BYTES, Node
 from router.nodes import Nodes
 from router.selection import TIE_MS, Query, assume_usual, refusal, score, within
+from router.trials import Trials
 
 NEAR = 64
 EXPLORE = 0.01
@@ -34,7 +36,7 @@ _NONE: frozenset[str] = frozenset()
 
 
 class Picked(msgspec.Struct):
-    """A node, and when it is expected to answer."""
+    """A node, and when it is expected to answer if it does not fail."""
 
     node: Node
     expected_ms: float
@@ -52,14 +54,21 @@ class Field:
         self._claimed: list[Node] = []
         self._ordered: list[Node] = []
         self._near: list[Node] = []
+        self._trials = Trials()
+        self._due: list[Node] = []
+        self._picks = 0
         self._until_explore = int(rng.expovariate(EXPLORE)) + 1
+        self._kept: Picked | None = None
 
     def pick(
         self, now_s: float, left_ms: float = math.inf, size_bytes: int = 0, *, tried: AbstractSet[str] = _NONE
     ) -> Picked | None:
-        """Reserve it before any await. None where no node may have the request, or can answer it in `left_ms`."""
+        """Reserve it before any await. None where no node may have the request, or can answer it in `left_ms`. Whoever
+        has tried others is not sent to look at a node."""
         if self._pulse != self._nodes.pulse or now_s >= self._fade_until_s:
             self._keep_up(now_s)
+        if self._kept is not None and not tried and (kept := self._taken(now_s, left_ms)) is not None:
+            return kept
         field = self._near
         if len(self._claimed) > NEAR:
             field = [*field, *self._drawn(now_s)]
@@ -71,14 +80,22 @@ class Field:
             expected_ms = [ms + node.transfer_ms(size_bytes) for ms, node in zip(expected_ms, field, strict=True)]
         if tried:
             expected_ms = [math.inf if node.name in tried else ms for ms, node in zip(expected_ms, field, strict=True)]
-        while True:
-            at = self._best(expected_ms, field)
-            if at is None:
-                return None
+        self._picks += 1
+        at = self._on_trial(expected_ms, field, now_s) if self._due and not tried else None
+        if at is None:
+            at = self._best(expected_ms, field, explores=not tried)
+        while at is not None:
             node = field[at]
-            if node.in_flight < node.most and expected_ms[at] * node.sure <= left_ms:
-                return Picked(node, expected_ms[at])
+            likely_ms = expected_ms[at] - node.failures_ms
+            if node.in_flight < node.most and likely_ms * node.sure <= left_ms:
+                return Picked(node, likely_ms)
             expected_ms[at] = math.inf
+            at = self._best(expected_ms, field, explores=not tried)
+        return None
+
+    def keep(self, picked: Picked) -> None:
+        """Of a pick that came to nothing: the next one is the same, so that whoever was to be looked at is."""
+        self._kept = picked
 
     def last(self, now_s: float, *, tried: AbstractSet[str] = _NONE) -> Picked | None:
         """Where nothing better is left: nodes that keep failing too, and those that are expected to be late."""
@@ -87,23 +104,42 @@ class Field:
         fit = [node for node in self._ordered if refusal(node, query, now_s) is None and node.in_flight < node.most]
         if not fit:
             return None
-        node, total_ms = min(
-            ((node, score(node, node.rtt_ms.value(), now_s).total_ms) for node in fit), key=lambda each: each[1]
+        node, found = min(
+            ((node, score(node, node.rtt_ms.value(), now_s)) for node in fit), key=lambda each: each[1].total_ms
         )
-        return Picked(node, total_ms)
+        return Picked(node, found.total_ms - found.failures_ms)
 
     def here(self, now_s: float, *, left_ms: float = math.inf) -> bool:
         """Whether there are nodes that may have requests, and could answer in `left_ms` if they had no others."""
         self._keep_up(now_s)
         return any(node.idle_ms <= left_ms for node in self._near)
 
-    def _best(self, expected_ms: list[float], field: list[Node]) -> int | None:
+    def _taken(self, now_s: float, left_ms: float) -> Picked | None:
+        """The pick that was kept, where it still may have a request, and this one."""
+        kept, self._kept = self._kept, None
+        if kept is None or refusal(kept.node, self._query, now_s) is not None:
+            return None
+        return kept if kept.node.in_flight < kept.node.most and kept.expected_ms * kept.node.sure <= left_ms else None
+
+    def _on_trial(self, expected_ms: list[float], field: list[Node], now_s: float) -> int | None:
+        """One that is due, and would be the best if it was well."""
+        due, self._due = self._due, []
+        least_ms = min(expected_ms)
+        for at, node in enumerate(field):
+            if node in due and not node.in_flight:
+                well_ms = node.hoped_ms if node.well else node.idle_ms
+                if well_ms < least_ms < expected_ms[at]:
+                    self._trials.begin(node, now_s, self._picks)
+                    return at
+        return None
+
+    def _best(self, expected_ms: list[float], field: list[Node], *, explores: bool) -> int | None:
         """The least, or any of those as good."""
         least_ms = min(expected_ms, default=math.inf)
         if least_ms == math.inf:
             return None
         self._until_explore -= 1
-        if self._until_explore <= 0:
+        if self._until_explore <= 0 and explores:
             self._until_explore = int(self._rng.expovariate(EXPLORE)) + 1
             worth = self._worth(expected_ms, field, least_ms)
             if worth:
@@ -114,9 +150,9 @@ class Field:
 
     @staticmethod
     def _worth(expected_ms: list[float], field: list[Node], least_ms: float) -> list[int]:
-        """Those that could be the best, and do not seem so."""
+        """Those that could be the best, and do not seem so. Who has failed has its trials."""
         told = enumerate(zip(expected_ms, field, strict=True))
-        return [at for at, (ms, node) in told if node.idle_ms < least_ms < ms < math.inf]
+        return [at for at, (ms, node) in told if node.well and node.idle_ms < least_ms < ms < math.inf]
 
     def _drawn(self, now_s: float) -> list[Node]:
         """Two of all, as far as they may have the request."""
@@ -137,6 +173,7 @@ class Field:
         self._near = list(itertools.islice(fit, NEAR))
         for node in self._near:
             node.settle(now_s)
+        self._due = self._trials.due(self._near, now_s, self._picks)
 
     def _order(self) -> None:
         query = self._query

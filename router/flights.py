@@ -135,13 +135,17 @@ class Flight(msgspec.Struct, eq=False):
             self.watch.failed(self, self._told(told), "failed")
 
     def late(self) -> None:
-        self.wire.give_up()
+        ending = self._blame()
+        if ending == "failed":
+            self.wire.late()
+        else:
+            self.wire.give_up()
         error = FoothillError(
             "deadline_exceeded",
             f"{self.node.identity.url} did not answer within {self.allowed_ms:.0f} ms. "
             "Send a larger Foothill-Deadline-Ms, or ask a nearer node.",
         )
-        self.watch.failed(self, error, self._blame())
+        self.watch.failed(self, error, ending)
 
     def give_up(self) -> None:
         """Its caller is gone."""

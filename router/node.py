@@ -49,10 +49,21 @@ class Node:
     `changed` is called when it may have requests, or may have none, that it could not, or could, before.
     `since_s` is since when it is back, from which on it gets its share of requests little by little.
 
+    `failed_s` is when its last request failed, None where that went well; `learned_s` when an answer was learned from
+    last, and `quick_last`, that this one took less than half of what is believed of the node.
+
     An answer is expected `still_ms` after the request was sent, and `each_ms` for each request of this router's there,
     as of when `settle` was called, but never within `least_ms`; `idle_ms` if nobody else was there, and nothing failed
-    any more.
+    any more; `hoped_ms` if it was no slower than half of the nodes are, too. `failures_ms` of it is no time: it is what
+    its recent failures are charged as.
     """
+
+    __slots__ = (
+        "_changed", "_failures", "_margin", "_others", "_slow", "_status", "_told_s", "circuit", "each_ms",
+        "failed_s", "failures_ms", "hoped_ms", "identity", "idle_ms", "in_flight", "learned_s", "least_ms", "limit",
+        "middle_ms", "models", "most", "place", "quick_last", "rtt_ms", "service_ms", "since_s", "static",
+        "still_ms", "sure", "transfer_ms_per_mb", "usual_ms", "well",
+    )  # fmt: skip
 
     def __init__(self, identity: Identity, router_place: Place | None, changed: Callable[[], None] = _nothing) -> None:
         self.identity = identity
@@ -68,18 +79,22 @@ class Node:
         self.rtt_ms = Shrunk(prior_rtt_ms(router_place, self.place) if router_place else 0.0)
         self.transfer_ms_per_mb = Shrunk(PRIOR_MS_PER_MB)
         self.service_ms = 0.0
-        self.usual_ms = UNKNOWN_SERVICE_MS
-        """What a request takes at nodes like this one: it is taken for an average one until it has told."""
-        self.idle_ms = self.least_ms = self.still_ms = self.each_ms = 0.0
+        self.usual_ms = self.middle_ms = UNKNOWN_SERVICE_MS
+        """What a request takes at nodes like this one, mean and median: it is taken for an average one until it has
+        told."""
+        self.idle_ms = self.hoped_ms = self.least_ms = self.still_ms = self.each_ms = self.failures_ms = 0.0
         self.since_s: float | None = None
         self._status: Status | None = None
         self._changed = changed
         self._others = Fading(half_life_s=_LOAD_HALF_LIFE_S, smoothing=_OTHERS_SMOOTHED)
         self._told_s = -math.inf
         self._failures = Fading(half_life_s=_FAILURE_HALF_LIFE_S)
-        self._well = True
+        self._failures.replace(0.0, 0.0)
+        self.well = True
         """Nothing has failed here for so long that one more success changes nothing."""
-        self._learned_s = -math.inf
+        self.failed_s: float | None = None
+        self.quick_last = False
+        self.learned_s = -math.inf
         self._margin = Quantile(_SURE)
         self.sure = self._margin.value
         """Within so many times the expected time nine of ten answers came."""
@@ -121,12 +136,14 @@ class Node:
 
     def release(self, ending: Ending, now_s: float) -> None:
         self.in_flight -= 1
-        if ending == "succeeded" and self._well:
+        if ending == "succeeded" and self.well:
             return
+        if ending != "abandoned":
+            self.failed_s = now_s if ending == "failed" else None
+            self._failures.measure(1.0 if ending == "failed" else 0.0, now_s)
         self._turn(ending, now_s)
         if ending != "abandoned":
-            self._failures.measure(1.0 if ending == "failed" else 0.0, now_s)
-            self._well = self.circuit.failing < _NEVER and self.failing(now_s) < _NEVER
+            self.well = self.circuit.failing < _NEVER and self.failing(now_s) < _NEVER
             self.settle(now_s)
 
     def note_answer(self, answer: Answer, now_s: float, *, sent_bytes: int = 0, expected_ms: float = 0.0) -> None:
@@ -138,15 +155,16 @@ class Node:
 
     def may_learn(self, now_s: float) -> bool:
         """Of very many answers some teach as much as all."""
-        return now_s >= self._learned_s + LEARN_S
+        return now_s >= self.learned_s + LEARN_S
 
     def learn(
         self, hop_ms: float, total_ms: float | None, load: str, now_s: float, size_bytes: int, expected_ms: float
     ) -> None:
         """From an answer that came after `hop_ms`, of which the node says that it took `total_ms`."""
-        self._learned_s = now_s
+        self.learned_s = now_s
         if total_ms is not None:
             self._note_way(max(0.0, hop_ms - total_ms), size_bytes)
+            self.quick_last = total_ms < self.service_ms / 2
         figures = parse_load(load)
         if figures:
             self._note_load(figures.get("in_flight", 0.0), figures.get("service_ms", 0.0), now_s)
@@ -161,10 +179,11 @@ class Node:
     def settle(self, now_s: float) -> None:
         """T = rtt + service * max(own in flight + others' in flight + 1 - drained, 1) + failures, as of `now_s`."""
         rtt_ms = self.rtt_ms.value()
-        failures_ms = FAILURE_MS * self.failing(now_s)
+        self.failures_ms = FAILURE_MS * self.failing(now_s)
         self.each_ms = self.pace_ms(now_s)
         self.idle_ms = rtt_ms + (self.service_ms or self.usual_ms)
-        self.least_ms = rtt_ms + self.each_ms + failures_ms
+        self.hoped_ms = rtt_ms + min(self.service_ms or self.usual_ms, self.middle_ms)
+        self.least_ms = rtt_ms + self.each_ms + self.failures_ms
         self.still_ms = self.least_ms + self.each_ms * self.others_in_flight(now_s) - DRAINED * rtt_ms
 
     def pace_ms(self, now_s: float) -> float:
@@ -197,6 +216,7 @@ class Node:
         if self.circuit.state != was:
             if self.circuit.state == "closed":
                 self.since_s = now_s
+                self._failures.replace(0.0, now_s)
             self._changed()
 
     def _note_way(self, way_ms: float, size_bytes: int) -> None:

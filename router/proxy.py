@@ -89,12 +89,14 @@ class Proxy:
         return await self._settle(call, trail, edge)
 
     async def _cloud_first(self, call: Call, trail: Trail) -> Settled:
-        """An edge answer would be thrown away, so the cloud comes first; it leaves the nodes some of the time."""
+        """An edge answer would be thrown away, so the cloud comes first; it leaves the nodes some of the time. One that
+        keeps failing is left alone: nodes asked behind it would use up the retry budget."""
         now_s = self._clock()
         early = Deadline(now_s + _CLOUD_FIRST_SHARE * call.deadline.left_s(now_s))
-        settled = await self._ask_cloud(call, trail, early, reason="asked-always", certified=True)
-        if settled is not None:
-            return settled
+        if self._holder.reaches_cloud():
+            settled = await self._ask_cloud(call, trail, early, reason="asked-always", certified=True)
+            if settled is not None:
+                return settled
         edge = await self._tries.ask(call, trail)
         if edge is None:
             return _give_up(trail)

@@ -87,12 +87,14 @@ def rank(nodes: Iterable[Node], query: Query, distance: Distance, now_s: float, 
 
 
 def assume_usual(nodes: Iterable[Node]) -> None:
-    """Takes those that have not told what a request takes there for average ones among `nodes`."""
+    """Takes those that have not told what a request takes there for average ones among `nodes`. That half of them are
+    so quick is told, too."""
     every = list(nodes)
     known_ms = [node.service_ms for node in every if node.service_ms > 0]
     usual_ms = sum(known_ms) / len(known_ms) if known_ms else UNKNOWN_SERVICE_MS
+    middle_ms = sorted(known_ms)[(len(known_ms) - 1) // 2] if known_ms else UNKNOWN_SERVICE_MS
     for node in every:
-        node.usual_ms = usual_ms
+        node.usual_ms, node.middle_ms = usual_ms, middle_ms
 
 
 _FILTERS: tuple[tuple[Refusal, Callable[[Node, Query, float], bool]], ...] = (

@@ -209,8 +209,9 @@ class Ways:
         wire = lane.pool.take() if lane is not None else None
         if lane is None or wire is None:
             way.lanes.pop(node, None)
+            way.field.keep(picked)
             return None
-        allowed_ms = share_ms(expected_ms, left_ms)
+        allowed_ms = share_ms(expected_ms, left_ms, well=node.well)
         head = lane.head + self._own(turn, len(body), allowed_ms)
         flight = Flight(self, way, turn, body, begun, node, wire, wire.used, expected_ms, allowed_ms)
         self._tries.begin(now_s)

@@ -62,14 +62,16 @@ def judge(status: int) -> Judgement:
     return Judgement(False, "failed")
 
 
-def share_ms(expected_ms: float, left_ms: float, *, owed: bool = False) -> float:
+def share_ms(expected_ms: float, left_ms: float, *, well: bool = True, owed: bool = False) -> float:
     """What one node that needs `expected_ms` may take of what is left of a deadline.
 
     Half of it, so that a node that stalls leaves time for another; more where the node needs more, unless some of it is
-    `owed` to the cloud.
+    `owed` to the cloud; only what it needs where it has failed of late, and is not known to be `well` again.
     """
-    needed_ms = 0.0 if owed else _EXPECTED_FACTOR * expected_ms + _EXPECTED_SLACK_MS
-    return left_ms / 2 if needed_ms < left_ms / 2 else min(left_ms, needed_ms)
+    needed_ms = _EXPECTED_FACTOR * expected_ms + _EXPECTED_SLACK_MS
+    if needed_ms < left_ms / 2:
+        return left_ms / 2 if well else needed_ms
+    return left_ms / 2 if owed else min(left_ms, needed_ms)
 
 
 class Trail:
@@ -221,7 +223,7 @@ class Tries:
     async def _ask(self, call: Call, picked: Picked, trail: Trail) -> Answer | None:
         """Sends to a reserved node and releases it, whatever happens."""
         started_s, node, expected_ms = self._clock(), picked.node, picked.expected_ms
-        share = self._share(call, expected_ms, trail, started_s)
+        share = self._share(call, picked, trail, started_s)
         ending: Ending = "abandoned"
         status, failed = 0, "abandoned"
         try:
@@ -239,8 +241,10 @@ class Tries:
             ending, failed = "failed", "upstream_failed"
             trail.fail(FoothillError("upstream_failed", f"Node {node.name} cannot be reached ({error.reason}). Retry."))
         except FoothillError as error:
-            ending = "failed" if blames(share.left_ms(started_s), expected_ms) else "abandoned"
             failed = error.code
+            if blames(share.left_ms(started_s), expected_ms):
+                ending = "failed"
+                self._upstreams.doubt(node.identity.url)
             trail.fail(error)
         finally:
             ended_s = self._clock()
@@ -249,11 +253,12 @@ class Tries:
         trail.retry_ms += self._since(started_s)
         return None
 
-    def _share(self, call: Call, expected_ms: float, trail: Trail, now_s: float) -> Deadline:
+    def _share(self, call: Call, picked: Picked, trail: Trail, now_s: float) -> Deadline:
         """One node's share of the deadline. The cloud is owed some of it where a node has failed, and it has not had
         its turn."""
         owed = trail.failure is not None and not trail.asked_cloud and self._owed(call.terms)
-        return Deadline.after(share_ms(expected_ms, call.deadline.left_ms(now_s), owed=owed), now_s=now_s)
+        left_ms, well = call.deadline.left_ms(now_s), picked.node.well
+        return Deadline.after(share_ms(picked.expected_ms, left_ms, well=well, owed=owed), now_s=now_s)
 
     def _since(self, started_s: float) -> float:
         return (self._clock() - started_s) * 1000.0

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from benchmarks import client, cold_start, mqtt, overload, router, serving
+from benchmarks import client, cold_start, faults, mqtt, overload, router, serving
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.bundles import ASSETS
+from benchmarks.fault_story import FAULTS
 from benchmarks.report import Report, markdown
 from benchmarks.rounds import MINIMAL, Ratio
 from benchmarks.stage import perform
@@ -28,6 +29,7 @@ CASES: dict[str, set[Any]] = {
     "overload": {overload.STEADY, overload.ENGINE, overload.TWICE, overload.AFTER},
     "cold start": {cold_start.ARTIFACT, cold_start.FIRST, cold_start.KEPT},
     "router": {router.DIRECT, router.PROXIED, router.LEASE, router.BARE},
+    "faults": {*FAULTS, faults.CLOUD_GONE, faults.TWICE, *faults.PICKS},
     "client": {
         client.BARE,
         client.HTTPX,
@@ -38,7 +40,7 @@ CASES: dict[str, set[Any]] = {
     "mqtt": {mqtt.DESIRED, mqtt.PAHO},
 }
 MAY_BE_ANYTHING = {"added_p50_us"}
-MAY_BE_NOTHING = {"client_busy", "late", "failed", "refused_share", "back_after_s"}
+MAY_BE_NOTHING = {"client_busy", "late", "failed", "refused_share", "back_after_s", "recovery_s"}
 
 
 @pytest.fixture

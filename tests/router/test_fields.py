@@ -198,14 +198,110 @@ def test_a_probe_decides_and_only_one_goes_at_a_time() -> None:
     fail(near)
     assert {picked(field) for _ in range(20)} == {far}
     later_s = near.circuit.open_until_s
-    while near.failing(later_s) > 0.01:
-        later_s += 1.0
     probe = picked(field, later_s)
     assert probe is near
     probe.reserve(later_s)
     assert {picked(field, later_s) for _ in range(20)} == {far}
     probe.release("succeeded", later_s)
     assert near.circuit.state == "closed"
+    assert near.failing(later_s) == 0.0, "what it did before the circuit opened is forgiven"
+
+
+def test_a_node_that_failed_once_is_tried_again_soon_and_one_request_at_a_time() -> None:
+    nodes = near_and_far(2, step=10.0)
+    near, far = nodes.all()
+    near.service_ms = far.service_ms = 5.0
+    field = field_of(nodes)
+    fail(near, 1)
+    assert {picked(field, NOW_S + 0.4) for _ in range(50)} == {far}
+    trial = picked(field, NOW_S + 0.6)
+    assert trial is near
+    trial.reserve(NOW_S + 0.6)
+    assert {picked(field, NOW_S + 5.0) for _ in range(50)} == {far}
+    trial.release("failed", NOW_S + 5.0)
+    assert {picked(field, NOW_S + 5.2) for _ in range(50)} == {far}
+    now_s = NOW_S + 5.6
+    for _ in range(30):
+        node = picked(field, now_s)
+        node.reserve(now_s)
+        node.release("succeeded", now_s)
+        now_s += 0.15
+    assert picked(field, now_s) is near, "trials that go well follow each other until it is believed again"
+
+
+def test_trials_are_a_small_share_of_few_requests_too() -> None:
+    nodes = near_and_far(2, step=10.0)
+    near, far = nodes.all()
+    near.service_ms = far.service_ms = 5.0
+    field = field_of(nodes)
+    fail(near, 1)
+    now_s, tries = NOW_S, 0
+    for _ in range(100):
+        now_s += 2.0
+        node = picked(field, now_s)
+        node.reserve(now_s)
+        tries += node is near
+        node.release("failed" if node is near else "succeeded", now_s)
+    assert 1 <= tries <= 12
+
+
+def test_a_node_that_was_slow_when_it_was_last_asked_is_asked_again() -> None:
+    nodes = near_and_far(3, step=0.1)
+    near = nodes.all()[0]
+    field = field_of(nodes)
+    for node in nodes.all():
+        node.learn(5.0, 4.5, "service_ms=5", NOW_S, 100, 5.0)
+    near.learn(100.0, 99.0, "service_ms=100", NOW_S, 100, 5.0)
+    assert near not in {picked(field, NOW_S + 0.5) for _ in range(200)}
+    assert near in {picked(field, NOW_S + 1.5 + 0.15 * number) for number in range(60)}
+
+
+def test_who_has_tried_others_is_not_sent_to_look() -> None:
+    nodes = near_and_far(3, step=10.0)
+    near, second, third = nodes.all()
+    for node in nodes.all():
+        node.service_ms = 5.0
+    field = field_of(nodes)
+    fail(near, 1)
+    for number in range(300):
+        found = field.pick(NOW_S + 0.01 * number, tried={second.name})
+        assert found is not None
+        assert found.node is third
+
+
+def test_a_pick_that_came_to_nothing_is_the_next_ones() -> None:
+    nodes = near_and_far(2, step=10.0)
+    near, far = nodes.all()
+    near.service_ms = far.service_ms = 5.0
+    field = field_of(nodes)
+    fail(near, 1)
+    trial = field.pick(NOW_S + 0.6)
+    assert trial is not None
+    assert trial.node is near
+    field.keep(trial)
+    tried = field.pick(NOW_S + 0.6, tried={near.name})
+    assert tried is not None
+    assert tried.node is far
+    assert picked(field, NOW_S + 0.6) is near
+    assert picked(field, NOW_S + 0.6) is far
+    field.keep(trial)
+    assert picked(field, NOW_S + 0.6, left_ms=1000.0) is near
+    field.keep(trial)
+    fail(near, 5, NOW_S + 0.6)
+    assert picked(field, NOW_S + 0.6) is far, "its circuit has opened meanwhile"
+
+
+def test_what_failures_are_charged_as_is_no_time() -> None:
+    nodes = near_and_far(1)
+    (node,) = nodes.all()
+    field = field_of(nodes)
+    before = field.pick(NOW_S)
+    fail(node, 1)
+    after = field.pick(NOW_S + 0.2)
+    assert before is not None
+    assert after is not None
+    assert after.expected_ms == pytest.approx(before.expected_ms)
+    assert node.failures_ms > 50.0
 
 
 def test_made_up_claims_do_not_pile_up() -> None:

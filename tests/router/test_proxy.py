@@ -265,3 +265,14 @@ def test_every_status_has_a_judgement(status: int) -> None:
     judgement = judge(status)
     assert judgement.final == (status // 100 == 2 or (status // 100 == 4 and status not in (404, 429)))
     assert (judgement.ending == "failed") == (status // 100 in (1, 3, 5))
+
+
+async def test_a_cloud_that_keeps_failing_is_not_asked_before_the_edge(start: Start, rig: BuildRig) -> None:
+    """Each edge answer behind a failed cloud is a second try: they would use up the budget."""
+    edge, cloud = await start("edge-fra"), await start("cloud", tier="cloud", answer="7")
+    cloud.status = 500
+    made = rig([static("edge-fra", edge.url)], [cloud.url], floor_per_s=1.0)
+    for _ in range(20):
+        settled = await made.proxy.answer(call(terms=Terms(escalation="always")))
+        assert (settled.answer.status, settled.tier, settled.degraded) == (200, "edge", True)
+    assert len(cloud.seen) == 5

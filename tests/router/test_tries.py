@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contracts import headers
 from contracts.errors import FoothillError
 from contracts.headers import Terms
+from router.tries import share_ms
 from tests.router.rig import TOKYO, BuildRig, Rig, Server, Start, call, static
 
 KEYED = Terms(idempotency_key="k1")
@@ -92,6 +95,22 @@ async def test_a_caller_that_leaves_cancels_both(start: Start, rig: BuildRig) ->
     await asyncio.wait_for(near.cancelled.wait(), 2.0)
     await asyncio.wait_for(far.cancelled.wait(), 2.0)
     assert made.in_flight() == 0
+
+
+@given(st.floats(0.0, 5000.0), st.floats(1.0, 20_000.0), st.booleans(), st.booleans())
+def test_no_node_takes_more_than_there_is_and_one_in_doubt_only_what_it_needs(
+    expected_ms: float, left_ms: float, well: bool, owed: bool
+) -> None:
+    share = share_ms(expected_ms, left_ms, well=well, owed=owed)
+    needed_ms = 3.0 * expected_ms + 100.0
+    assert share <= left_ms
+    assert share >= min(needed_ms, left_ms / 2)
+    if owed or not well:
+        assert share <= max(left_ms / 2, min(left_ms, needed_ms))
+    if owed:
+        assert share <= left_ms / 2
+    if not well and needed_ms < left_ms / 2:
+        assert share == needed_ms
 
 
 async def test_where_all_have_failed_they_are_asked_again_a_little_later(start: Start, rig: BuildRig) -> None:

@@ -138,7 +138,9 @@ class Clouds:
             event = "failed"
             raise
         except FoothillError:
-            event = "failed" if blames(allowed_ms, self._expected.value(started_s)) else "abandoned"
+            if blames(allowed_ms, self._expected.value(started_s)):
+                event = "failed"
+                self._upstreams.doubt(cloud.url)
             self._expected.at_least((self._clock() - started_s) * 1000.0, self._clock())
             raise
         finally:

@@ -276,6 +276,10 @@ class Holder:
         """Whether a cloud is configured and, under a residency claim, lies inside it."""
         return self._clouds.admitted(terms)
 
+    def reaches_cloud(self) -> bool:
+        """Whether it takes requests, as far as is known."""
+        return self._clouds.reachable(self._clock())
+
     async def close(self) -> None:
         """Gives up the audits in flight."""
         for task in self._audits:

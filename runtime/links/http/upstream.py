@@ -194,6 +194,12 @@ class Upstreams:
             if not asking.over:
                 wire.give_up()
 
+    def doubt(self, base_url: str) -> None:
+        """An upstream did not answer in time: connections that have nothing to do may be as dead as that one, and are
+        closed."""
+        if base_url in self._places:
+            self._places[base_url].pool.close_idle(of_any_age=True)
+
     def place(self, base_url: str) -> Place:
         """Raises UpstreamUnreachable for what is no URL."""
         place = self._places.get(base_url)

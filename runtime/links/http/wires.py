@@ -99,6 +99,11 @@ class Wire(asyncio.BufferedProtocol):
         self._waits = None
         self.close()
 
+    def late(self) -> None:
+        """Nothing came in time: given up, and what is idle beside it goes with it, since that may be as dead."""
+        self.give_up()
+        self._pool.close_idle(of_any_age=True)
+
     def close(self) -> None:
         self.over = True
         if self._pumping is not None:
@@ -285,10 +290,10 @@ class Pool:
         if self._turns:
             self._next_turn()
 
-    def close_idle(self) -> None:
+    def close_idle(self, *, of_any_age: bool = False) -> None:
         """Those that have had nothing to do for so long; the first in line has waited longest."""
         now_s, self._watched = self._clock(), False
-        while self._idle and self._idle[0].idle_since_s + _IDLE_S <= now_s:
+        while self._idle and (of_any_age or self._idle[0].idle_since_s + _IDLE_S <= now_s):
             self._idle.popleft().close()
         if self._idle:
             self._watched = True

@@ -181,6 +181,18 @@ async def test_a_connection_without_work_ends_after_a_while(
     assert server.connections == 2
 
 
+async def test_what_is_idle_beside_a_connection_that_is_dead_is_closed(upstreams: Upstreams, server: Upstream) -> None:
+    await asyncio.gather(ask(upstreams, server), ask(upstreams, server))
+    assert (server.connections, server.open) == (2, 2)
+    upstreams.doubt(server.url)
+    upstreams.doubt("http://127.0.0.1:1")
+    await asyncio.wait_for(server.ended.wait(), 5)
+    await asyncio.sleep(0.05)
+    assert server.open == 0
+    assert await ask(upstreams, server) == b"ok"
+    assert server.connections == 3
+
+
 async def test_an_early_answer_is_taken_and_its_connection_is_not_used_again(
     upstreams: Upstreams, server: Upstream
 ) -> None:
