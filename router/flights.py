@@ -23,7 +23,7 @@ from runtime.links.http.hot_routes import Turn
 from runtime.links.http.replies import Reply
 from runtime.links.http.reply_forms import KnownReply
 from runtime.links.http.upstream import Place
-from runtime.links.http.wires import TOO_LARGE, Pool, Wire
+from runtime.links.http.wires import ENDED, TOO_LARGE, Pool, Wire
 
 OWN = frozenset(name.lower() for name in (headers.TRACEPARENT, headers.IDEMPOTENCY_KEY))
 """Headers that each request has for itself, and that are sent on."""
@@ -94,8 +94,8 @@ class Watch(Protocol):
 
     def failed(self, flight: Flight, error: FoothillError, ending: Ending) -> None: ...
 
-    def stale(self, flight: Flight) -> None:
-        """The connection had ended before it was asked."""
+    def stale(self, flight: Flight, *, sent: bool) -> None:
+        """The connection had ended before it was asked; some of the request may be `sent`."""
         ...
 
     def gone(self, flight: Flight) -> None:
@@ -125,14 +125,17 @@ class Flight(msgspec.Struct, eq=False):
     def answered(self, reply: Reply | KnownReply) -> None:
         self.watch.answered(self, reply)
 
-    def failed(self, reason: str, *, begun: bool) -> None:
+    def failed(self, reason: str, *, begun: bool, sent: bool) -> None:
         if self.used and not begun:
-            self.watch.stale(self)
+            self.watch.stale(self, sent=sent)
         elif reason == TOO_LARGE:
             self.watch.failed(self, self._told(f"{self.node.identity.url} answered too much."), self._blame())
         else:
             told = f"Node {self.node.name} cannot be reached ({reason}). Retry."
             self.watch.failed(self, self._told(told), "failed")
+
+    def ended_early(self) -> FoothillError:
+        return self._told(f"Node {self.node.name} cannot be reached ({ENDED}). Retry.")
 
     def late(self) -> None:
         ending = self._blame()

@@ -280,11 +280,12 @@ class Ways:
         flight.node.release(ending, self.clock())
         self._go_on(flight, error)
 
-    def stale(self, flight: Flight) -> None:
-        """The connection had ended before it was asked: nobody is to blame, and the same node may be asked again."""
+    def stale(self, flight: Flight, *, sent: bool) -> None:
+        """Nobody is to blame, and the same node may be asked again; once something was sent, if the budget allows."""
         self._late.clear(flight)
         flight.node.release("abandoned", self.clock())
-        self._go_on(flight, None)
+        spent = sent and not self._tries.may_retry(Trail())
+        self._go_on(flight, flight.ended_early() if spent else None)
 
     def gone(self, flight: Flight) -> None:
         """Its caller is."""

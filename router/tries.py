@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -228,7 +229,12 @@ class Tries:
         status, failed = 0, "abandoned"
         try:
             answer = await self._upstreams.send(
-                node.identity.url, call.request, deadline=share, clock=self._clock, spools=call.spools
+                node.identity.url,
+                call.request,
+                deadline=share,
+                clock=self._clock,
+                spools=call.spools,
+                may_retry=partial(self.may_retry, trail),
             )
             judgement, status, failed = judge(answer.status), answer.status, ""
             ending = judgement.ending

@@ -20,7 +20,7 @@ from runtime.links.http.exchanges import header_lines
 from runtime.links.http.replies import Reply
 from runtime.links.http.reply_forms import KnownReply
 from runtime.links.http.spool import Spool
-from runtime.links.http.wires import BUFFER_BYTES, TOO_LARGE, Origin, Pool, Wire
+from runtime.links.http.wires import BUFFER_BYTES, ENDED, TOO_LARGE, Origin, Pool, Wire
 from runtime.links.process.alarm import Alarm
 
 MAX_BODY_BYTES = 64 << 20
@@ -73,6 +73,10 @@ def answer_of(reply: Reply | KnownReply, hop_ms: float) -> Answer:
     return Answer(reply.status, reply.headers, bytes(body), hop_ms)
 
 
+def _always() -> bool:
+    return True
+
+
 class UpstreamUnreachable(Exception):  # noqa: N818 - it names a state of the world, not a mistake
     """No answer came from `url`. `sent` tells whether bytes of the request may have reached it."""
 
@@ -121,12 +125,13 @@ class Upstreams:
         deadline: Deadline,
         clock: Callable[[], float] = time.monotonic,
         spools: bool = False,
+        may_retry: Callable[[], bool] = _always,
     ) -> Answer:
         """Any HTTP answer is an Answer; with `spools` a large one lies on disk.
 
         Raises UpstreamUnreachable, or FoothillError `deadline_exceeded` when time is up and `upstream_failed` for an
-        answer over the limit. Cancelling the caller closes the connection. A pooled connection that the upstream closed
-        meanwhile costs one retry, on a new connection.
+        answer over the limit. Cancelling the caller closes the connection. Where a pooled connection was closed by the
+        upstream meanwhile, a new one is tried: at once if nothing was sent, else if there `may_retry`.
         """
         if self._closed:
             raise UpstreamUnreachable(base_url, sent=False, reason="this process stops")
@@ -137,7 +142,9 @@ class Upstreams:
         wire = place.pool.take() or await self._open(place, sending)
         try:
             reply = await self._ask(wire, sending)
-        except _Stale:
+        except _Stale as stale:
+            if stale.sent and not may_retry():
+                raise UpstreamUnreachable(base_url, sent=True, reason=ENDED) from stale
             reply = await self._ask(await self._open(place, sending, fresh=True), sending)
         return answer_of(reply, (clock() - started_s) * 1000.0)
 
@@ -187,7 +194,7 @@ class Upstreams:
                 told = f"{sending.base_url} answered more than {self._max_body_bytes} bytes."
                 raise FoothillError("upstream_failed", told) from error
             if used and not error.begun and not self._closed:
-                raise _Stale from error
+                raise _Stale(sent=error.sent) from error
             raise UpstreamUnreachable(sending.base_url, sent=True, reason=str(error)) from error
         finally:
             self._deadlines.clear(asking)
@@ -252,7 +259,11 @@ class Place(NamedTuple):
 
 
 class _Stale(Exception):  # noqa: N818 - it names a state of the world, not a mistake
-    """A connection that was kept had ended before it was asked."""
+    """A connection that was kept had ended before it was asked, or so it seems: some of the request may be `sent`."""
+
+    def __init__(self, *, sent: bool) -> None:
+        super().__init__("the connection had ended")
+        self.sent = sent
 
 
 class _Late(Exception):  # noqa: N818 - as above
@@ -260,9 +271,10 @@ class _Late(Exception):  # noqa: N818 - as above
 
 
 class _Broken(Exception):  # noqa: N818 - as above
-    def __init__(self, reason: str, *, begun: bool, large: bool) -> None:
+    def __init__(self, reason: str, *, begun: bool, sent: bool, large: bool) -> None:
         super().__init__(reason)
         self.begun = begun
+        self.sent = sent
         self.large = large
 
 
@@ -303,10 +315,10 @@ class _Asking:
         if not self.reply.done():
             self.reply.set_result(reply)
 
-    def failed(self, reason: str, *, begun: bool) -> None:
+    def failed(self, reason: str, *, begun: bool, sent: bool) -> None:
         self.over = True
         if not self.reply.done():
-            self.reply.set_exception(_Broken(reason, begun=begun, large=reason == TOO_LARGE))
+            self.reply.set_exception(_Broken(reason, begun=begun, sent=sent, large=reason == TOO_LARGE))
 
     def late(self) -> None:
         self._wire.give_up()

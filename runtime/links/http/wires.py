@@ -42,8 +42,8 @@ class Waits(Protocol):
 
     def answered(self, reply: Reply | KnownReply) -> None: ...
 
-    def failed(self, reason: str, *, begun: bool) -> None:
-        """What keeps the answer from being one; whether any of it came."""
+    def failed(self, reason: str, *, begun: bool, sent: bool) -> None:
+        """What keeps the answer from being one; whether any of it came, and any of the request was sent."""
         ...
 
 
@@ -85,7 +85,7 @@ class Wire(asyncio.BufferedProtocol):
         self._spools = spools
         self._large = len(body) > _SMALL_BYTES
         if transport is None or self.over:
-            self._fail(ENDED)
+            self._fail(ENDED, sent=False)
         elif isinstance(body, Spool):
             transport.write(head)
             self._pumping = asyncio.create_task(self._pump(transport, body))
@@ -215,11 +215,11 @@ class Wire(asyncio.BufferedProtocol):
         if waits is not None:
             waits.answered(reply)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, *, sent: bool = True) -> None:
         waits, reply, self._reply, self._waits = self._waits, self._reply, None, None
         self.close()
         if waits is not None:
-            waits.failed(reason, begun=reply is not None and reply.begun)
+            waits.failed(reason, begun=reply is not None and reply.begun, sent=sent)
 
 
 class Pool:

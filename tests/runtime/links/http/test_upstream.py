@@ -160,6 +160,26 @@ async def test_a_stale_connection_costs_one_retry_on_a_new_one(upstreams: Upstre
     assert (connections, requests) == (2, 3)
 
 
+async def test_what_was_sent_on_a_stale_connection_is_not_sent_again_where_there_is_no_budget(
+    upstreams: Upstreams, serve_script: ServeScript
+) -> None:
+    requests = 0
+
+    async def once_each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+        await read_request(reader)
+        requests += 1
+
+    url, asked = await serve_script(once_each), []
+    await upstreams.send(url, ASK, deadline=within(5000))
+    with pytest.raises(UpstreamUnreachable, match="ended"):
+        await upstreams.send(url, ASK, deadline=within(5000), may_retry=lambda: bool(asked.append(1)))
+    assert (requests, len(asked)) == (1, 1)
+
+
 async def test_a_new_connection_that_fails_is_not_retried(upstreams: Upstreams, serve_script: ServeScript) -> None:
     connections = 0
 
