@@ -31,6 +31,7 @@ from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.places.client_address import parse_networks
 from router.places.geo import Geo
+from router.probes import Probes
 from router.proxy import Proxy
 from router.results import Results
 from router.shortcut import Ways
@@ -98,6 +99,7 @@ async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Appl
         closing.push_async_callback(results.close)
         app = _app(config, parts, calls, holder, results, upstreams, discovery)
         app.cleanup_ctx.append(_following(geo))
+        app.cleanup_ctx.append(_probing(config, parts, upstreams))
         if discovery is not None:
             app.cleanup_ctx.append(_discovering(discovery))
         yield app
@@ -249,6 +251,23 @@ def _discovering(discovery: Discovery) -> Callable[[web.Application], AsyncItera
         await discovery.start()
         yield
         await discovery.stop()
+
+    return life
+
+
+def _probing(config: Config, parts: _Parts, upstreams: Upstreams) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def life(_: web.Application) -> AsyncIterator[None]:
+        probes = Probes(
+            parts.nodes,
+            config.nodes,
+            upstreams,
+            parts.rng,
+            interval_s=config.probe_interval_s,
+            timeout_s=config.probe_timeout_s,
+        )
+        probes.start()
+        yield
+        await probes.stop()
 
     return life
 

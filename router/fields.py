@@ -76,8 +76,9 @@ class Field:
             if at is None:
                 return None
             node = field[at]
-            if node.in_flight < node.most and expected_ms[at] * node.sure <= left_ms:
-                return Picked(node, expected_ms[at])
+            time_ms = expected_ms[at] - node.charge_ms
+            if node.in_flight < node.most and time_ms * node.sure <= left_ms:
+                return Picked(node, time_ms)
             expected_ms[at] = math.inf
 
     def last(self, now_s: float, *, tried: AbstractSet[str] = _NONE) -> Picked | None:

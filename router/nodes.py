@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
@@ -9,10 +10,14 @@ from contracts.errors import FoothillError
 from contracts.messages import Identity, Load, Reported, Status
 from contracts.places import Place
 from router.config import StaticNode
+from router.health import Health
 from router.node import Node
 
 MOST_EJECTED = 0.3
 """Of the nodes with one model; one may always be."""
+QUIET_S = 15.0
+"""Nodes tell their load every second, at QoS 0. Who is not heard for so long, while others are, may hang."""
+_LOOK_S = 5.0
 
 
 class Nodes:
@@ -28,6 +33,7 @@ class Nodes:
         self._statuses: dict[str, Status] = {}
         self._reports: dict[str, Reported] = {}
         self._by_model: dict[str, list[Node]] = {}
+        self._heard_s = self._hearing_s = self._look_s = -math.inf
         self.version = self.pulse = 0
         for told in static:
             self._put_static(told)
@@ -73,6 +79,15 @@ class Nodes:
         node = self._nodes.get(load.node)
         if node is not None and load.epoch >= node.epoch:
             node.note_load(load, now_s)
+        if now_s > self._heard_s + QUIET_S:
+            self._hearing_s = now_s
+        self._heard_s = now_s
+        if now_s >= self._look_s:
+            self._look_s = now_s + _LOOK_S
+            self._look_for_quiet(now_s)
+
+    def get(self, name: str) -> Node | None:
+        return self._nodes.get(name)
 
     def all(self) -> list[Node]:
         return list(self._nodes.values())
@@ -117,6 +132,14 @@ class Nodes:
             "unavailable", f"All nodes with model {model!r} are away, and there is no cloud. Try later."
         )
 
+    def _look_for_quiet(self, now_s: float) -> None:
+        """Stale means unknown, but where this router hears nobody it is its own ears that are bad."""
+        before_s = now_s - QUIET_S
+        for node in self._nodes.values():
+            quiet = max(node.heard_s, self._hearing_s) < before_s
+            if quiet != node.quiet and not node.static:
+                node.put_quiet(quiet, now_s)
+
     def _index(self) -> None:
         for node in self._nodes.values():
             for model in node.models:
@@ -136,6 +159,7 @@ class Nodes:
         )
         node = self._put(identity)
         node.static = True
+        node.health = Health() if told.health_path else None
         node.models = dict.fromkeys(told.models, "")
 
     def _put(self, identity: Identity) -> Node:

@@ -1,8 +1,9 @@
 """Which nodes may have a request, and when each is expected to answer. Pure: it reads the table and changes nothing.
 
 The score is the expected time in ms: T = rtt + service * max(own in flight + others' in flight + 1 - drained, 1) +
-failures. `rtt` is router to node for a proxied request, client to node for a leased one; whoever asks passes the one it
-means. `drained` is what the node works off while the request is on its way.
+failures + charge. `rtt` is router to node for a proxied request, client to node for a leased one; whoever asks passes
+the one it means. `drained` is what the node works off while the request is on its way. What is charged is no time that
+passes: it makes other nodes better, and never a deadline shorter.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ class Query(msgspec.Struct, frozen=True):
 
 class Score(msgspec.Struct, frozen=True):
     """The terms of one node's expected time, in ms; `waiting` counts the requests that are there when it
-    comes, this one included."""
+    comes, this one included. `doubt_ms`: what is charged where nobody knows how it is."""
 
     rtt_ms: float
     service_ms: float
     waiting: float
     failures_ms: float
     total_ms: float
+    doubt_ms: float = 0.0
 
 
 class Ranked(msgspec.Struct, frozen=True):
@@ -74,7 +76,9 @@ def score(node: Node, rtt_ms: float, now_s: float) -> Score:
     drained = DRAINED * rtt_ms / service_ms if service_ms > 0 else 0.0
     waiting = max(1.0, node.in_flight + node.others_in_flight(now_s) + 1.0 - drained)
     failures_ms = FAILURE_MS * node.failing(now_s)
-    return Score(rtt_ms, service_ms, waiting, failures_ms, rtt_ms + service_ms * waiting + failures_ms)
+    doubt_ms = node.doubt_ms
+    total_ms = rtt_ms + service_ms * waiting + failures_ms + doubt_ms
+    return Score(rtt_ms, service_ms, waiting, failures_ms, total_ms, doubt_ms)
 
 
 def rank(nodes: Iterable[Node], query: Query, distance: Distance, now_s: float, rng: random.Random) -> list[Ranked]:
@@ -100,7 +104,7 @@ _FILTERS: tuple[tuple[Refusal, Callable[[Node, Query, float], bool]], ...] = (
     ("not-serving", lambda node, query, now_s: query.model not in node.models),
     ("offline", lambda node, query, now_s: node.state == "offline"),
     ("draining", lambda node, query, now_s: node.state == "draining"),
-    ("unknown", lambda node, query, now_s: node.state == "unknown"),
+    ("unknown", lambda node, query, now_s: node.state == "unknown" and not node.doubtful),
     (
         "outside-residency",
         lambda node, query, now_s: not within(node, query),

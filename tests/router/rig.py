@@ -140,9 +140,18 @@ class BuildRig(Protocol):
 
 
 def static(
-    name: str, url: str, place: Place = FRANKFURT, *, region: str = "eu-central", model: str = "digits"
+    name: str,
+    url: str,
+    place: Place = FRANKFURT,
+    *,
+    region: str = "eu-central",
+    model: str = "digits",
+    health_path: str = "",
 ) -> StaticNode:
-    return StaticNode(name=name, url=url, region=region, lat=place.lat, lon=place.lon, models=(model,))
+    """Not probed, unless `health_path` says where."""
+    return StaticNode(
+        name=name, url=url, region=region, lat=place.lat, lon=place.lon, models=(model,), health_path=health_path
+    )
 
 
 def certificate(threshold: float = 0.8) -> Certificate:
