@@ -21,12 +21,14 @@ from contracts.budgets import RetryBudget
 from contracts.messages import Audit
 from contracts.tickets import Limits
 from router.app import Routes, create_app
+from router.budgets import Budgets, Purse
 from router.calls import Calls
 from router.config import Config, TicketConfig
 from router.discovery import Discovery
 from router.facts import Facts
 from router.fields import Fields
 from router.late_results import LateResults
+from router.ledger import FILE, Ledger, read_book
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.places.client_address import parse_networks
@@ -68,7 +70,8 @@ async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> 
         remedy="name the tokens that may call in `tokens_file`",
     )
     tls = listener_context(config.https)
-    with held(Path(config.state_dir)) if config.broker_url else nullcontext():
+    keeps = bool(config.broker_url or config.tokens_file)
+    with held(Path(config.state_dir)) if keeps else nullcontext():
         async with wired(config, rng=random.Random()) as app:
             await serve_app(app, config.host, config.port, name=config.name, ready=ready, tls=tls)
 
@@ -78,7 +81,9 @@ async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Appl
     """The application over all its parts. What talks to the broker starts with the application, once it listens."""
     config = msgspec.structs.replace(config, hop_key_file=find_hop_key_file(config.hop_key_file))
     hop_key, trusted = _hop_key(config), parse_networks(config.trusted_proxies)
-    parts = _Parts(Telemetry(), Nodes(config.place, config.nodes), Certificates(), hop_key, RetryBudget(), rng)
+    ledger = Path(config.state_dir, FILE)
+    budgets = Budgets(read_book(ledger), time.monotonic, time.time)
+    parts = _Parts(Telemetry(), Nodes(config.place, config.nodes), Certificates(), hop_key, RetryBudget(), budgets, rng)
     async with AsyncExitStack() as closing:
         upstreams = Upstreams(connect_to=config.connect_to, ssl=own_context(config.tls))
         closing.push_async_callback(upstreams.close)
@@ -100,6 +105,7 @@ async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Appl
         app = _app(config, parts, calls, holder, results, upstreams, discovery)
         app.cleanup_ctx.append(_following(geo))
         app.cleanup_ctx.append(_probing(config, parts, upstreams))
+        app.cleanup_ctx.append(_keeping(Ledger(ledger, budgets)))
         if discovery is not None:
             app.cleanup_ctx.append(_discovering(discovery))
         yield app
@@ -124,6 +130,7 @@ class _Parts(NamedTuple):
     certificates: Certificates
     hop_key: bytes
     budget: RetryBudget
+    purse: Purse
     rng: random.Random
 
 
@@ -164,7 +171,16 @@ def _app(
         owed=holder.may_ask_cloud,
         clock=time.monotonic,
     )
-    proxy = Proxy(nodes=parts.nodes, holder=holder, tries=tries, results=results, rng=parts.rng, clock=time.monotonic)
+    proxy = Proxy(
+        nodes=parts.nodes,
+        holder=holder,
+        tries=tries,
+        results=results,
+        purse=parts.purse,
+        rng=parts.rng,
+        clock=time.monotonic,
+        cloud_cost=config.cloud_cost_per_request,
+    )
     admission = _admission(config)
     routes = Routes(
         config,
@@ -268,6 +284,15 @@ def _probing(config: Config, parts: _Parts, upstreams: Upstreams) -> Callable[[w
         probes.start()
         yield
         await probes.stop()
+
+    return life
+
+
+def _keeping(ledger: Ledger) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def life(_: web.Application) -> AsyncIterator[None]:
+        ledger.start()
+        yield
+        await ledger.stop()
 
     return life
 

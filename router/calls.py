@@ -57,8 +57,9 @@ class Calls:
     async def read(self, request: Incoming, terms: Terms, deadline: Deadline) -> Call:
         """The call with its whole body."""
         body = await request.read(self._max_body_bytes, deadline, self._clock)
-        tenant = request.grant.tenant if request.grant is not None else ""
-        return Call(self.marked(request, terms, request.target, body), terms, deadline, request.params["model"], tenant)
+        grant, model = request.grant or ANYBODY, request.params["model"]
+        sent = self.marked(request, terms, request.target, body)
+        return Call(sent, terms, deadline, model, grant.tenant, grant.allowance)
 
     async def read_question(self, request: Incoming, deadline: Deadline) -> Body:
         """A small body that is meant for the router itself."""

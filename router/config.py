@@ -15,6 +15,7 @@ from runtime.links.http.https import HttpsConfig
 from runtime.links.trust.tls import TlsConfig
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Cost = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 _PATH = re.compile(r"/[!-~]*")
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -60,6 +61,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     `nodes` are static ones, with or without a broker, probed every `probe_interval_s`. `place` is where this router
     stands, None if nobody knows.
     `region` and `cloud_region` are the regions of this router and of the cloud tier; "" lies in no residency claim.
+    Costs are in a unit of the operator's own, the same for all.
     `geoip_database` is the path of a City database (MaxMind format), `hop_key_file` that of the key in hex (empty: that
     of a fleet manager which runs from this directory with its defaults, if there is one). `tokens_file` names who may
     call (empty: everybody); without it, this router listens beyond this machine only when `insecure`.
@@ -79,6 +81,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     probe_timeout_s: Positive = 1.0
     cloud_urls: tuple[str, ...] = ("http://127.0.0.1:8090",)
     cloud_region: str = ""
+    cloud_cost_per_request: Cost = 0.0
     connect_to: dict[str, str] = {}
     geoip_database: str = ""
     trusted_proxies: tuple[str, ...] = ()

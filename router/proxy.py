@@ -14,6 +14,7 @@ from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
+from router.budgets import Purse
 from router.nodes import Nodes
 from router.results import Results
 from router.tries import Call, Trail, Tries, judge
@@ -31,7 +32,8 @@ _SECONDS = re.compile(r"[0-9]{1,6}")
 
 
 class Proxy:
-    """Answers requests through edge nodes and the cloud. `clock` is monotonic, in seconds."""
+    """Answers requests through edge nodes and the cloud, of which one request costs `cloud_cost`. `clock` is monotonic,
+    in seconds."""
 
     def __init__(
         self,
@@ -40,9 +42,13 @@ class Proxy:
         holder: Holder,
         tries: Tries,
         results: Results,
+        purse: Purse,
         rng: random.Random,
         clock: Callable[[], float],
+        cloud_cost: float = 0.0,
     ) -> None:
+        self._purse = purse
+        self._cloud_cost = cloud_cost
         self._nodes = nodes
         self._holder = holder
         self._tries = tries
@@ -58,7 +64,8 @@ class Proxy:
         """
         trail = Trail()
         self._tries.begin(self._clock())
-        if call.terms.escalation == "always" and self._holder.may_ask_cloud(call.terms):
+        always = call.terms.escalation == "always" and self._holder.may_ask_cloud(call.terms)
+        if always and self._may_escalate(call):
             return trail.close(await self._cloud_first(call, trail))
         return trail.close(await self._edge_first(call, trail))
 
@@ -108,6 +115,7 @@ class Proxy:
         if self._holder.may_ask_cloud(Terms()):
             settled = await self._ask_cloud(call, trail, call.deadline, reason=EDGE_BUSY if busy else NO_EDGE)
             if settled is not None:
+                self._purse.spend(call.tenant, call.allowance, self._cloud_cost)
                 return settled
         elif busy:
             raise _overloaded(call.model)
@@ -147,13 +155,23 @@ class Proxy:
         settled = self._holder.settled_by(edge)
         if settled is None:
             settled = await self._holder.settle(
-                call.request, edge, call.terms, call.deadline, model=call.model, drawn=drawn
+                call.request,
+                edge,
+                call.terms,
+                call.deadline,
+                model=call.model,
+                permit=lambda: self._may_escalate(call),
+                drawn=drawn,
             )
             late = settled.open and self._results.promise(call)
             return msgspec.structs.replace(settled, late=True) if late else settled
         if call.request.method == "POST":
             self._note_unmarked(edge.headers.get(headers.NODE, ""))
         return settled
+
+    def _may_escalate(self, call: Call) -> bool:
+        """Takes one escalation of its tenant's."""
+        return self._purse.take(call.tenant, call.allowance, self._cloud_cost)
 
     async def _pause(self, call: Call, trail: Trail) -> bool:
         """Gives upstreams that have all failed some time; whether they are to be asked again.

@@ -17,6 +17,7 @@ from contracts.headers import Terms
 from router.fields import Field, Fields, Picked
 from router.metrics import RouterMetrics
 from router.node import Ending
+from runtime.links.access.grants import UNLIMITED, Allowance
 from runtime.links.escalation.holder import Settled
 from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
 
@@ -36,6 +37,7 @@ class Call(msgspec.Struct, frozen=True):
     deadline: Deadline
     model: str
     tenant: str = ""
+    allowance: Allowance = UNLIMITED
 
 
 class Judgement(NamedTuple):

@@ -16,6 +16,7 @@ from contracts.deadlines import Deadline
 from contracts.headers import Terms
 from contracts.messages import Audit, Certificate
 from contracts.places import Place
+from router.budgets import Book, Budgets
 from router.config import StaticNode
 from router.fields import Fields
 from router.metrics import RouterMetrics
@@ -208,12 +209,15 @@ class Rig:
             owed=self.holder.may_ask_cloud,
             clock=time.monotonic,
         )
+        self.budgets = Budgets(Book(), time.monotonic, time.time)
         self.results = Results(self.holder, clock=time.monotonic, wall=time.time)
         self.proxy = Proxy(
             nodes=self.nodes,
             holder=self.holder,
             tries=tries,
             results=self.results,
+            purse=self.budgets,
+            cloud_cost=1.0,
             rng=random.Random(1),
             clock=time.monotonic,
         )

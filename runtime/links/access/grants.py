@@ -44,14 +44,30 @@ class Usage:
         return True
 
 
+class Allowance(msgspec.Struct, frozen=True):
+    """What a tenant may cost through one router; 0 sets no limit. Costs are in the operator's own unit."""
+
+    escalations_per_s: float = 0.0
+    escalations_per_day: int = 0
+    cost_per_day: float = 0.0
+
+    @property
+    def limited(self) -> bool:
+        return self != UNLIMITED
+
+
+UNLIMITED = Allowance()
+
+
 class Grant(msgspec.Struct, frozen=True):
     """`tenant` "" is nobody in particular; `models` empty are all, `residency` empty is no claim; without `usage`
-    nothing is counted."""
+    nothing is counted. `allowance` is for a router, which escalates for many."""
 
     tenant: str = ""
     models: tuple[str, ...] = ()
     residency: tuple[str, ...] = ()
     usage: Usage | None = None
+    allowance: Allowance = UNLIMITED
 
     def check_model(self, model: str) -> None:
         """Raises FoothillError `forbidden` for a model that the caller may not ask about."""
