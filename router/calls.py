@@ -59,17 +59,17 @@ class Calls:
         body = await request.read(self._max_body_bytes, deadline, self._clock)
         grant, model = request.grant or ANYBODY, request.params["model"]
         sent = self.marked(request, terms, request.target, body)
-        return Call(sent, terms, deadline, model, grant.tenant, grant.allowance)
+        return Call(sent, terms, deadline, model, grant.tenant, grant.allowance, request.params.get("version", ""))
 
     async def read_question(self, request: Incoming, deadline: Deadline) -> Body:
         """A small body that is meant for the router itself."""
         return await request.read(MAX_QUESTION_BYTES, deadline, self._clock)
 
-    def question(self, request: Incoming, model: str, path: str) -> Call:
+    def question(self, request: Incoming, model: str, path: str, version: str = "") -> Call:
         """A GET of `path`, about `model`, under the terms of the request that makes the router ask it."""
         terms, deadline = self.terms(request)
         asked = msgspec.structs.replace(self.marked(request, terms, path, b""), method="GET")
-        return Call(asked, terms, deadline, model)
+        return Call(asked, terms, deadline, model, version=version)
 
     def marked(self, request: Incoming, terms: Terms, path: str, body: Body) -> Request:
         """Few of the caller's headers, the request's id, and the router's mark."""

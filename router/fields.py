@@ -19,7 +19,7 @@ import msgspec
 
 from router.node import LARGE_BYTES, Node
 from router.nodes import Nodes
-from router.selection import TIE_MS, Query, assume_usual, refusal, score, within
+from router.selection import TIE_MS, Query, assume_usual, of_version, refusal, score, within
 
 NEAR = 64
 EXPLORE = 0.01
@@ -41,7 +41,7 @@ class Picked(msgspec.Struct):
 
 
 class Field:
-    """The nodes that serve one model and lie inside one claim."""
+    """The nodes that serve one model, in one version where one is asked for, and lie inside one claim."""
 
     def __init__(self, nodes: Nodes, query: Query, rng: random.Random) -> None:
         self._nodes = nodes
@@ -84,7 +84,7 @@ class Field:
     def last(self, now_s: float, *, tried: AbstractSet[str] = _NONE) -> Picked | None:
         """Where nothing better is left: nodes that keep failing too, and those that are expected to be late."""
         self._keep_up(now_s)
-        query = Query(self._query.model, self._query.residency, tried, any_circuit=True)
+        query = msgspec.structs.replace(self._query, tried=tried, any_circuit=True)
         fit = [node for node in self._ordered if refusal(node, query, now_s) is None and node.in_flight < node.most]
         if not fit:
             return None
@@ -141,23 +141,25 @@ class Field:
 
     def _order(self) -> None:
         query = self._query
-        self._claimed = [node for node in self._nodes.serving(query.model) if within(node, query)]
+        serving = of_version(self._nodes.serving(query.model), query.model, query.version)
+        self._claimed = [node for node in serving if within(node, query)]
         assume_usual(self._claimed)
         self._ordered = heapq.nsmallest(_WINDOW, self._claimed, key=lambda node: node.rtt_ms.value())
 
 
 class Fields:
-    """One field for each model and claim that was asked for."""
+    """One field for each model, claim and version that was asked for."""
 
     def __init__(self, nodes: Nodes, rng: random.Random) -> None:
         self._nodes = nodes
         self._rng = rng
-        self._fields: dict[tuple[str, tuple[str, ...]], Field] = {}
+        self._fields: dict[tuple[str, tuple[str, ...], str], Field] = {}
 
-    def of(self, model: str, residency: tuple[str, ...]) -> Field:
-        field = self._fields.get((model, residency))
+    def of(self, model: str, residency: tuple[str, ...], version: str = "") -> Field:
+        field = self._fields.get((model, residency, version))
         if field is None:
             if len(self._fields) >= _FIELDS:
                 self._fields.clear()  # callers make up names and claims
-            field = self._fields[model, residency] = Field(self._nodes, Query(model, residency), self._rng)
+            query = Query(model, residency, version=version)
+            field = self._fields[model, residency, version] = Field(self._nodes, query, self._rng)
         return field

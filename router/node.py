@@ -125,6 +125,10 @@ class Node:
     def epoch(self) -> int:
         return self._status.epoch if self._status is not None else 0
 
+    def version(self, model: str) -> str:
+        """Of the bundle that answers for it; "" where the node does not tell."""
+        return self.models.get(model, "").rpartition("@")[2]
+
     def slow_ms(self, expected_ms: float) -> float:
         """19 of 20 answers that were expected so came within that time."""
         return self._slow.value * expected_ms

@@ -107,7 +107,7 @@ class Nodes:
             self._index()
         return self._by_model
 
-    def nowhere(self, model: str, residency: Sequence[str]) -> FoothillError:
+    def nowhere(self, model: str, residency: Sequence[str], version: str = "") -> FoothillError:
         """What to answer when no node may have a request, and no cloud either: closed by `residency`, or not there.
 
         A router that knows no node at all cannot tell whether anybody has the model.
@@ -121,6 +121,13 @@ class Nodes:
                 "residency_denied",
                 f"Nothing inside {', '.join(residency)} serves model {model!r} now. Widen Foothill-Residency, or "
                 "try again when a node there is back.",
+            )
+        told = {node.version(model) for node in self.serving(model)}
+        if version and told and not told & {"", version}:
+            return FoothillError(
+                "model_not_found",
+                f"No node serves version {version[:80]!r} of model {model[:80]!r}, and no cloud_urls are configured. "
+                f"Served now: {', '.join(sorted(told))}.",
             )
         if not self.serving(model):
             known = ", ".join(sorted(self.models())) or "none"

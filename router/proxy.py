@@ -120,7 +120,7 @@ class Proxy:
         elif busy:
             raise _overloaded(call.model)
         elif trail.failure is None and not self._tries.field(call).here(self._clock()):
-            trail.fail(self._nodes.nowhere(call.model, call.terms.residency))
+            trail.fail(self._nodes.nowhere(call.model, call.terms.residency, call.version))
         edge = await self._tries.ask(call, trail, last=True)
         if edge is not None:
             return await self._settle(call, edge)

@@ -21,6 +21,7 @@ Refusal = Literal[
     "unidentified",
     "tried",
     "not-serving",
+    "other-version",
     "offline",
     "draining",
     "unknown",
@@ -34,13 +35,15 @@ TIE_MS = 0.5
 
 
 class Query(msgspec.Struct, frozen=True):
-    """What a request needs of a node. `any_circuit`: nothing better is left, so open circuits may be asked too."""
+    """What a request needs of a node; `version` "" is any. `any_circuit`: nothing better is left, so open circuits may
+    be asked too."""
 
     model: str
     residency: tuple[str, ...] = ()
     tried: AbstractSet[str] = frozenset()
     public_only: bool = False
     any_circuit: bool = False
+    version: str = ""
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -68,6 +71,15 @@ def refusal(node: Node, query: Query, now_s: float) -> Refusal | None:
 def within(node: Node, query: Query) -> bool:
     """Whether the node lies inside the claim."""
     return not query.residency or node.identity.region in query.residency
+
+
+def of_version(nodes: Iterable[Node], model: str, version: str) -> list[Node]:
+    """Those that tell that they have it; where none does, those that tell no version, since they may."""
+    every = list(nodes)
+    if not version:
+        return every
+    told = [node for node in every if node.version(model) == version]
+    return told or [node for node in every if not node.version(model)]
 
 
 def score(node: Node, rtt_ms: float, now_s: float) -> Score:
@@ -99,9 +111,14 @@ def assume_usual(nodes: Iterable[Node]) -> None:
         node.usual_ms = usual_ms
 
 
+def _has_another(node: Node, query: Query) -> bool:
+    return node.version(query.model) not in ("", query.version)
+
+
 _FILTERS: tuple[tuple[Refusal, Callable[[Node, Query, float], bool]], ...] = (
     ("tried", lambda node, query, now_s: node.name in query.tried),
     ("not-serving", lambda node, query, now_s: query.model not in node.models),
+    ("other-version", lambda node, query, now_s: bool(query.version) and _has_another(node, query)),
     ("offline", lambda node, query, now_s: node.state == "offline"),
     ("draining", lambda node, query, now_s: node.state == "draining"),
     ("unknown", lambda node, query, now_s: node.state == "unknown" and not node.doubtful),

@@ -139,10 +139,10 @@ class Ways:
             terms = headers.parse_terms(request.headers)
         except FoothillError:
             return None
-        plain = terms.escalation != "always" and not terms.idempotency_key and "Prefer" not in request.headers
-        return (
-            _Short(self, request, terms, self._fields.of(request.params["model"], terms.residency)) if plain else None
-        )
+        if terms.escalation == "always" or terms.idempotency_key or "Prefer" in request.headers:
+            return None
+        model, version = request.params["model"], request.params.get("version", "")
+        return _Short(self, request, terms, self._fields.of(model, terms.residency, version))
 
     def begin(self, way: Way, turn: Turn) -> Begun | None:
         """None for terms that are none: the story says so."""
@@ -349,7 +349,7 @@ class Ways:
         trail.route_ms = (flight.sent_s - flight.begun.began_s) * 1000.0
         if first is not None:
             trail.tried.add(flight.node.name)
-        call = Call(sent, terms, flight.begun.deadline, way.model)
+        call = Call(sent, terms, flight.begun.deadline, way.model, version=request.params.get("version", ""))
         settled = await self._proxy.go_on(call, trail, first, flight.sent_s, drawn=drawn)
         phases_ms = {**settled.phases, TOTAL: (self.clock() - flight.begun.began_s) * 1000.0}
         account.answered(settled.tier, settled.reason, phases_ms, settled.answer.status)

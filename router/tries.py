@@ -30,7 +30,7 @@ _EXPECTED_SLACK_MS = 100.0
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One request as the router sends it on: `request` carries its id and the router's mark."""
+    """One request as the router sends it on: `request` carries its id and the router's mark. `version` "" is any."""
 
     request: Request
     terms: Terms
@@ -38,6 +38,7 @@ class Call(msgspec.Struct, frozen=True):
     model: str
     tenant: str = ""
     allowance: Allowance = UNLIMITED
+    version: str = ""
 
 
 class Judgement(NamedTuple):
@@ -124,7 +125,7 @@ class Tries:
         self._budget.deposit(now_s)
 
     def field(self, call: Call) -> Field:
-        return self._fields.of(call.model, call.terms.residency)
+        return self._fields.of(call.model, call.terms.residency, call.version)
 
     async def ask(self, call: Call, trail: Trail, *, last: bool = False) -> Answer | None:
         """The first final answer of at most three nodes, or None; failures are on the trail. `last`: where nothing
