@@ -5,6 +5,10 @@ are all compared, and the least expected time wins, ties at random. Of more node
 compared with the near ones: so requests spill over when those are busy, and no crowd runs to one of thousands
 (Mitzenmacher 2001, "The Power of Two Choices in Randomized Load Balancing"). One pick in a hundred goes to a node that
 could be the best if it was idle and well: what nobody asks tells nothing.
+
+Where nodes are full, what matters least is refused first: requests of low priority leave room on every node for the
+others (Beyer et al. 2016, "Site Reliability Engineering", ch. 21, criticality; Netflix 2024, "Enhancing Netflix
+Reliability with Service-Level Prioritized Load Shedding", partitions of one adaptive limit).
 """
 
 from __future__ import annotations
@@ -13,10 +17,12 @@ import heapq
 import itertools
 import math
 import random
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 import msgspec
 
+from contracts.headers import Priority
 from router.node import LARGE_BYTES, Node
 from router.nodes import Nodes
 from router.selection import TIE_MS, Query, assume_usual, of_version, refusal, score, within
@@ -27,6 +33,9 @@ FADE_S = 0.1
 """After so long loads and failures that were told have faded enough to look again."""
 ORDER_S = 5.0
 """After so long measured distances have changed enough to look again which nodes are near."""
+SHARES: Mapping[Priority, float] = {"high": 1.0, "normal": 0.9, "low": 0.7}
+"""So much of each node's limit a priority may fill: the last tenth is for what is high alone, the fifth before it not
+for what is low. One request may always be there."""
 _WINDOW = 512
 """So many of the nearest are looked at for 64 that may have requests."""
 _FIELDS = 256
@@ -41,9 +50,11 @@ class Picked(msgspec.Struct):
 
 
 class Field:
-    """The nodes that serve one model, in one version where one is asked for, and lie inside one claim."""
+    """The nodes that serve one model, in one version where one is asked for, and lie inside one claim. Of each, `share`
+    may be filled."""
 
-    def __init__(self, nodes: Nodes, query: Query, rng: random.Random) -> None:
+    def __init__(self, nodes: Nodes, query: Query, rng: random.Random, share: float = 1.0) -> None:
+        self._share = share
         self._nodes = nodes
         self._query = query
         self._rng = rng
@@ -77,7 +88,7 @@ class Field:
                 return None
             node = field[at]
             time_ms = expected_ms[at] - node.charge_ms
-            if node.in_flight < node.most and time_ms * node.sure <= left_ms:
+            if node.in_flight < node.most * self._share and time_ms * node.sure <= left_ms:
                 return Picked(node, time_ms)
             expected_ms[at] = math.inf
 
@@ -85,7 +96,11 @@ class Field:
         """Where nothing better is left: nodes that keep failing too, and those that are expected to be late."""
         self._keep_up(now_s)
         query = msgspec.structs.replace(self._query, tried=tried, any_circuit=True)
-        fit = [node for node in self._ordered if refusal(node, query, now_s) is None and node.in_flight < node.most]
+        fit = [
+            node
+            for node in self._ordered
+            if refusal(node, query, now_s) is None and node.in_flight < node.most * self._share
+        ]
         if not fit:
             return None
         node, total_ms = min(
@@ -148,18 +163,19 @@ class Field:
 
 
 class Fields:
-    """One field for each model, claim and version that was asked for."""
+    """One field for each model, claim, version and priority that was asked for."""
 
     def __init__(self, nodes: Nodes, rng: random.Random) -> None:
         self._nodes = nodes
         self._rng = rng
-        self._fields: dict[tuple[str, tuple[str, ...], str], Field] = {}
+        self._fields: dict[tuple[str, tuple[str, ...], str, Priority], Field] = {}
 
-    def of(self, model: str, residency: tuple[str, ...], version: str = "") -> Field:
-        field = self._fields.get((model, residency, version))
+    def of(self, model: str, residency: tuple[str, ...], version: str = "", priority: Priority = "high") -> Field:
+        key = (model, residency, version, priority)
+        field = self._fields.get(key)
         if field is None:
             if len(self._fields) >= _FIELDS:
                 self._fields.clear()  # callers make up names and claims
             query = Query(model, residency, version=version)
-            field = self._fields[model, residency, version] = Field(self._nodes, query, self._rng)
+            field = self._fields[key] = Field(self._nodes, query, self._rng, SHARES[priority])
         return field

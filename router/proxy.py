@@ -6,14 +6,14 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from contracts.headers import Terms
+from contracts.headers import Priority, Terms
 from router.budgets import Purse
 from router.nodes import Nodes
 from router.results import Results
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 NO_EDGE, EDGE_BUSY = "no-edge", "edge-busy"
 REFUSED = "refused"
-BUSY_RETRY_S = 1.0
+BUSY_RETRY_S: Mapping[Priority, float] = {"high": 1.0, "normal": 1.0, "low": 4.0}
+"""What matters least comes back last, so that its second tries do not take what the others need."""
 MAX_PAUSES, FIRST_PAUSE_S = 2, 0.1
 _CLOUD_FIRST_SHARE = 2 / 3
 _SECONDS = re.compile(r"[0-9]{1,6}")
@@ -118,7 +119,8 @@ class Proxy:
                 self._purse.spend(call.tenant, call.allowance, self._cloud_cost)
                 return settled
         elif busy:
-            raise _overloaded(call.model)
+            self._tries.shed(call)
+            raise _overloaded(call.model, call.terms.priority)
         elif trail.failure is None and not self._tries.field(call).here(self._clock()):
             trail.fail(self._nodes.nowhere(call.model, call.terms.residency, call.version))
         edge = await self._tries.ask(call, trail, last=True)
@@ -216,11 +218,12 @@ def _told_s(failure: Answer | FoothillError | None) -> float:
     return float(told) if _SECONDS.fullmatch(told) else 0.0
 
 
-def _overloaded(model: str) -> FoothillError:
+def _overloaded(model: str, priority: Priority) -> FoothillError:
     return FoothillError(
         "overloaded",
-        f"The nodes with model {model!r} have as many requests as they can answer in time. Retry later.",
-        retry_after_s=BUSY_RETRY_S,
+        f"The nodes with model {model!r} have as many requests of priority {priority} as they can answer in time. "
+        "Retry later.",
+        retry_after_s=BUSY_RETRY_S[priority],
     )
 
 

@@ -142,7 +142,7 @@ class Ways:
         if terms.escalation == "always" or terms.idempotency_key or "Prefer" in request.headers:
             return None
         model, version = request.params["model"], request.params.get("version", "")
-        return _Short(self, request, terms, self._fields.of(model, terms.residency, version))
+        return _Short(self, request, terms, self._fields.of(model, terms.residency, version, terms.priority))
 
     def begin(self, way: Way, turn: Turn) -> Begun | None:
         """None for terms that are none: the story says so."""

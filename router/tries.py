@@ -125,7 +125,12 @@ class Tries:
         self._budget.deposit(now_s)
 
     def field(self, call: Call) -> Field:
-        return self._fields.of(call.model, call.terms.residency, call.version)
+        terms = call.terms
+        return self._fields.of(call.model, terms.residency, call.version, terms.priority)
+
+    def shed(self, call: Call) -> None:
+        """Counts one that is refused for want of room."""
+        self._metrics.shed(call.terms.priority)
 
     async def ask(self, call: Call, trail: Trail, *, last: bool = False) -> Answer | None:
         """The first final answer of at most three nodes, or None; failures are on the trail. `last`: where nothing

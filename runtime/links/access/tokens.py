@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from contracts.errors import FoothillError
+from contracts.headers import Priority
 from contracts.rates import Rate
 from contracts.topics import NODE_NAME
 from runtime.links.access.grants import Allowance, Grant
@@ -27,7 +28,7 @@ _Stamp = tuple[int, int, int]
 
 
 class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One `[[tokens]]` table. `name` is the tenant's; `sha256` (hex) of the token's bytes.
+    """One `[[tokens]]` table. `name` is the tenant's; `sha256` (hex) of the token's bytes. `priority` is for routers.
 
     `models` empty: all. `residency` empty: no claim. The rest limits all tokens of a name together, and 0 does not;
     escalations and costs are counted by routers alone, costs in the operator's unit.
@@ -37,6 +38,7 @@ class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
     models: tuple[str, ...] = ()
     residency: tuple[str, ...] = ()
+    priority: Priority = "normal"
     requests_per_s: float = 0.0
     escalations_per_s: float = 0.0
     escalations_per_day: int = 0
@@ -56,7 +58,7 @@ class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def grant(self) -> Grant:
         allowance = Allowance(self.escalations_per_s, self.escalations_per_day, self.cost_per_day)
-        return Grant(self.name, self.models, self.residency, allowance=allowance)
+        return Grant(self.name, self.models, self.residency, allowance=allowance, priority=self.priority)
 
 
 class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
