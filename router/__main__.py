@@ -83,7 +83,15 @@ async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Appl
     hop_key, trusted = _hop_key(config), parse_networks(config.trusted_proxies)
     ledger = Path(config.state_dir, FILE)
     budgets = Budgets(read_book(ledger), time.monotonic, time.time)
-    parts = _Parts(Telemetry(), Nodes(config.place, config.nodes), Certificates(), hop_key, RetryBudget(), budgets, rng)
+    parts = _Parts(
+        Telemetry(),
+        Nodes(config.place, config.nodes, config.ms_per_cost_unit),
+        Certificates(),
+        hop_key,
+        RetryBudget(),
+        budgets,
+        rng,
+    )
     async with AsyncExitStack() as closing:
         upstreams = Upstreams(connect_to=config.connect_to, ssl=own_context(config.tls))
         closing.push_async_callback(upstreams.close)
@@ -168,6 +176,7 @@ def _app(
         upstreams=upstreams,
         budget=parts.budget,
         metrics=metrics,
+        purse=parts.purse,
         owed=holder.may_ask_cloud,
         clock=time.monotonic,
     )

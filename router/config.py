@@ -15,7 +15,7 @@ from runtime.links.http.https import HttpsConfig
 from runtime.links.trust.tls import TlsConfig
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Cost = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+Cost = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 _PATH = re.compile(r"/[!-~]*")
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -33,6 +33,7 @@ class StaticNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lon: float
     models: tuple[str, ...]
     health_path: str = "/v2/health/ready"
+    cost_per_request: Cost = 0.0
 
     def __post_init__(self) -> None:
         Place(self.lat, self.lon)
@@ -61,7 +62,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     `nodes` are static ones, with or without a broker, probed every `probe_interval_s`. `place` is where this router
     stands, None if nobody knows.
     `region` and `cloud_region` are the regions of this router and of the cloud tier; "" lies in no residency claim.
-    Costs are in a unit of the operator's own, the same for all.
+    Costs are in a unit of the operator's own, the same for all; a node that costs one more than another has to be
+    faster by `ms_per_cost_unit` to be as good.
     `geoip_database` is the path of a City database (MaxMind format), `hop_key_file` that of the key in hex (empty: that
     of a fleet manager which runs from this directory with its defaults, if there is one). `tokens_file` names who may
     call (empty: everybody); without it, this router listens beyond this machine only when `insecure`.
@@ -82,6 +84,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     cloud_urls: tuple[str, ...] = ("http://127.0.0.1:8090",)
     cloud_region: str = ""
     cloud_cost_per_request: Cost = 0.0
+    ms_per_cost_unit: Cost = 0.0
     connect_to: dict[str, str] = {}
     geoip_database: str = ""
     trusted_proxies: tuple[str, ...] = ()

@@ -132,7 +132,7 @@ class Field:
     def _worth(expected_ms: list[float], field: list[Node], least_ms: float) -> list[int]:
         """Those that could be the best, and do not seem so."""
         told = enumerate(zip(expected_ms, field, strict=True))
-        return [at for at, (ms, node) in told if node.idle_ms < least_ms < ms < math.inf]
+        return [at for at, (ms, node) in told if node.idle_ms + node.cost_ms < least_ms < ms < math.inf]
 
     def _drawn(self, now_s: float) -> list[Node]:
         """Two of all, as far as they may have the request."""

@@ -82,6 +82,8 @@ class Node:
         """What a request takes at nodes like this one: it is taken for an average one until it has told."""
         self.idle_ms = self.least_ms = self.still_ms = self.each_ms = 0.0
         self.charge_ms = 0.0
+        self.cost = self.cost_ms = 0.0
+        """What one answer costs, in the operator's unit, and what that weighs in the score."""
         self.since_s: float | None = None
         self._status: Status | None = None
         self._changed = changed
@@ -203,7 +205,7 @@ class Node:
         """T = rtt + service * max(own in flight + others' in flight + 1 - drained, 1) + failures + charge, as of
         `now_s`."""
         rtt_ms = self.rtt_ms.value()
-        self.charge_ms = self.doubt_ms
+        self.charge_ms = self.doubt_ms + self.cost_ms
         self.each_ms = self.pace_ms(now_s)
         self.idle_ms = rtt_ms + self._service(now_s)
         self.least_ms = rtt_ms + self.each_ms + FAILURE_MS * self.failing(now_s) + self.charge_ms

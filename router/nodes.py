@@ -27,8 +27,11 @@ class Nodes:
     left alone.
     """
 
-    def __init__(self, router_place: Place | None, static: Iterable[StaticNode] = ()) -> None:
+    def __init__(
+        self, router_place: Place | None, static: Iterable[StaticNode] = (), ms_per_cost_unit: float = 0.0
+    ) -> None:
         self._router_place = router_place
+        self._ms_per_cost_unit = ms_per_cost_unit
         self._nodes: dict[str, Node] = {}
         self._statuses: dict[str, Status] = {}
         self._reports: dict[str, Reported] = {}
@@ -167,6 +170,7 @@ class Nodes:
         node = self._put(identity)
         node.static = True
         node.health = Health() if told.health_path else None
+        node.cost, node.cost_ms = told.cost_per_request, told.cost_per_request * self._ms_per_cost_unit
         node.models = dict.fromkeys(told.models, "")
 
     def _put(self, identity: Identity) -> Node:

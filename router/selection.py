@@ -48,7 +48,8 @@ class Query(msgspec.Struct, frozen=True):
 
 class Score(msgspec.Struct, frozen=True):
     """The terms of one node's expected time, in ms; `waiting` counts the requests that are there when it
-    comes, this one included. `doubt_ms`: what is charged where nobody knows how it is."""
+    comes, this one included. `doubt_ms`: what is charged where nobody knows how it is,
+    `cost_ms` for its costs."""
 
     rtt_ms: float
     service_ms: float
@@ -56,6 +57,7 @@ class Score(msgspec.Struct, frozen=True):
     failures_ms: float
     total_ms: float
     doubt_ms: float = 0.0
+    cost_ms: float = 0.0
 
 
 class Ranked(msgspec.Struct, frozen=True):
@@ -89,8 +91,8 @@ def score(node: Node, rtt_ms: float, now_s: float) -> Score:
     waiting = max(1.0, node.in_flight + node.others_in_flight(now_s) + 1.0 - drained)
     failures_ms = FAILURE_MS * node.failing(now_s)
     doubt_ms = node.doubt_ms
-    total_ms = rtt_ms + service_ms * waiting + failures_ms + doubt_ms
-    return Score(rtt_ms, service_ms, waiting, failures_ms, total_ms, doubt_ms)
+    total_ms = rtt_ms + service_ms * waiting + failures_ms + doubt_ms + node.cost_ms
+    return Score(rtt_ms, service_ms, waiting, failures_ms, total_ms, doubt_ms, node.cost_ms)
 
 
 def rank(nodes: Iterable[Node], query: Query, distance: Distance, now_s: float, rng: random.Random) -> list[Ranked]:

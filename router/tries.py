@@ -14,6 +14,7 @@ from contracts.circuits import blames
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
+from router.budgets import Purse
 from router.fields import Field, Fields, Picked
 from router.metrics import RouterMetrics
 from router.node import Ending
@@ -109,6 +110,7 @@ class Tries:
         upstreams: Upstreams,
         budget: RetryBudget,
         metrics: RouterMetrics,
+        purse: Purse,
         owed: Callable[[Terms], bool],
         clock: Callable[[], float],
     ) -> None:
@@ -117,6 +119,7 @@ class Tries:
         self._budget = budget
         self._hedged_s: deque[float] = deque()
         self._metrics = metrics
+        self._purse = purse
         self._owed = owed
         self._clock = clock
 
@@ -222,6 +225,7 @@ class Tries:
             ending = judgement.ending
             if judgement.final:
                 node.note_answer(answer, self._clock(), sent_bytes=len(call.request.body), expected_ms=expected_ms)
+                self._purse.spend(call.tenant, call.allowance, node.cost)
                 return answer
             trail.fail(answer)
         except UpstreamUnreachable as error:

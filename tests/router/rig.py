@@ -148,10 +148,18 @@ def static(
     region: str = "eu-central",
     model: str = "digits",
     health_path: str = "",
+    cost: float = 0.0,
 ) -> StaticNode:
     """Not probed, unless `health_path` says where."""
     return StaticNode(
-        name=name, url=url, region=region, lat=place.lat, lon=place.lon, models=(model,), health_path=health_path
+        name=name,
+        url=url,
+        region=region,
+        lat=place.lat,
+        lon=place.lon,
+        models=(model,),
+        health_path=health_path,
+        cost_per_request=cost,
     )
 
 
@@ -201,15 +209,16 @@ class Rig:
             telemetry=self.telemetry,
             rng=random.Random(1),
         )
+        self.budgets = Budgets(Book(), time.monotonic, time.time)
         tries = Tries(
             fields=Fields(self.nodes, random.Random(1)),
             upstreams=upstreams,
             budget=budget,
             metrics=RouterMetrics(self.telemetry.registry, self.nodes),
+            purse=self.budgets,
             owed=self.holder.may_ask_cloud,
             clock=time.monotonic,
         )
-        self.budgets = Budgets(Book(), time.monotonic, time.time)
         self.results = Results(self.holder, clock=time.monotonic, wall=time.time)
         self.proxy = Proxy(
             nodes=self.nodes,
