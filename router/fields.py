@@ -36,6 +36,9 @@ ORDER_S = 5.0
 SHARES: Mapping[Priority, float] = {"high": 1.0, "normal": 0.9, "low": 0.7}
 """So much of each node's limit a priority may fill: the last tenth is for what is high alone, the fifth before it not
 for what is low. One request may always be there."""
+PANIC = 0.5
+"""Where fewer of those that should be well are, ejections are not believed: Envoy's default panic threshold,
+https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/panic_threshold"""
 _WINDOW = 512
 """So many of the nearest are looked at for 64 that may have requests."""
 _FIELDS = 256
@@ -59,7 +62,8 @@ class Field:
         self._query = query
         self._rng = rng
         self._version = self._pulse = -1
-        self._order_until_s = self._fade_until_s = -math.inf
+        self._order_until_s = self._fade_until_s = self._panic_until_s = -math.inf
+        self._panic = False
         self._claimed: list[Node] = []
         self._ordered: list[Node] = []
         self._near: list[Node] = []
@@ -95,23 +99,49 @@ class Field:
     def last(self, now_s: float, *, tried: AbstractSet[str] = _NONE) -> Picked | None:
         """Where nothing better is left: nodes that keep failing too, and those that are expected to be late."""
         self._keep_up(now_s)
-        query = msgspec.structs.replace(self._query, tried=tried, any_circuit=True)
-        fit = [
-            node
-            for node in self._ordered
-            if refusal(node, query, now_s) is None and node.in_flight < node.most * self._share
-        ]
-        if not fit:
+        return self._least(self._all(now_s, tried), now_s)
+
+    def ejected(self, now_s: float, *, tried: AbstractSet[str] = _NONE) -> Picked | None:
+        """The best of those that are left alone because they keep failing, where too few others are left to believe it.
+
+        Where most nodes fail at once, it is seldom they who are to blame, and the few that are left would be next.
+        """
+        self._keep_up(now_s)
+        if not self._panics(now_s):
             return None
-        node, total_ms = min(
-            ((node, score(node, node.rtt_ms.value(), now_s).total_ms) for node in fit), key=lambda each: each[1]
-        )
-        return Picked(node, total_ms)
+        left_alone = [node for node in self._all(now_s, tried) if refusal(node, self._query, now_s) is not None]
+        return self._least(left_alone, now_s)
 
     def here(self, now_s: float, *, left_ms: float = math.inf) -> bool:
         """Whether there are nodes that may have requests, and could answer in `left_ms` if they had no others."""
         self._keep_up(now_s)
         return any(node.idle_ms <= left_ms for node in self._near)
+
+    def _all(self, now_s: float, tried: AbstractSet[str] = _NONE) -> list[Node]:
+        """Those that may have the request, ejected or not."""
+        query = msgspec.structs.replace(self._query, tried=tried, ejected=True)
+        return [node for node in self._ordered if refusal(node, query, now_s) is None]
+
+    def _panics(self, now_s: float) -> bool:
+        """Looked at as often as what fades: whoever asks is full, and has no time to count."""
+        if now_s >= self._panic_until_s:
+            self._panic_until_s = now_s + FADE_S
+            every = self._all(now_s)
+            well = sum(refusal(node, self._query, now_s) is None for node in every)
+            self._panic = well < PANIC * len(every)
+        return self._panic
+
+    def _least(self, nodes: list[Node], now_s: float) -> Picked | None:
+        """That with the least score of those that have room."""
+        scored = [
+            (score(node, node.rtt_ms.value(), now_s).total_ms, at)
+            for at, node in enumerate(nodes)
+            if node.in_flight < node.most * self._share
+        ]
+        if not scored:
+            return None
+        total_ms, at = min(scored)
+        return Picked(nodes[at], total_ms - nodes[at].charge_ms)
 
     def _best(self, expected_ms: list[float], field: list[Node]) -> int | None:
         """The least, or any of those as good."""

@@ -119,14 +119,21 @@ class Proxy:
                 self._purse.spend(call.tenant, call.allowance, self._cloud_cost)
                 return settled
         elif busy:
-            self._tries.shed(call)
-            raise _overloaded(call.model, call.terms.priority)
+            return await self._without_room(call, trail)
         elif trail.failure is None and not self._tries.field(call).here(self._clock()):
             trail.fail(self._nodes.nowhere(call.model, call.terms.residency, call.version))
-        edge = await self._tries.ask(call, trail, last=True)
+        edge = await self._tries.ask(call, trail, resort="last")
         if edge is not None:
             return await self._settle(call, edge)
         return await self._edge_first(call, trail) if await self._pause(call, trail) else _give_up(trail)
+
+    async def _without_room(self, call: Call, trail: Trail) -> Settled:
+        """Nodes are full, and there is no cloud: those left alone answer only where they are too many to be ill."""
+        edge = await self._tries.ask(call, trail, resort="ejected")
+        if edge is not None:
+            return await self._settle(call, edge)
+        self._tries.shed(call)
+        raise _overloaded(call.model, call.terms.priority)
 
     def _busy(self, call: Call) -> bool:
         """Whether nodes that nobody else asked could answer in time."""

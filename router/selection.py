@@ -35,14 +35,14 @@ TIE_MS = 0.5
 
 
 class Query(msgspec.Struct, frozen=True):
-    """What a request needs of a node; `version` "" is any. `any_circuit`: nothing better is left, so open circuits may
-    be asked too."""
+    """What a request needs of a node; `version` "" is any. `ejected`: nothing better is left, so those that kept
+    failing, or whose probes fail, may be asked too."""
 
     model: str
     residency: tuple[str, ...] = ()
     tried: AbstractSet[str] = frozenset()
     public_only: bool = False
-    any_circuit: bool = False
+    ejected: bool = False
     version: str = ""
 
 
@@ -121,7 +121,7 @@ _FILTERS: tuple[tuple[Refusal, Callable[[Node, Query, float], bool]], ...] = (
     ("tried", lambda node, query, now_s: node.name in query.tried),
     ("not-serving", lambda node, query, now_s: query.model not in node.models),
     ("other-version", lambda node, query, now_s: bool(query.version) and _has_another(node, query)),
-    ("offline", lambda node, query, now_s: node.state == "offline"),
+    ("offline", lambda node, query, now_s: node.state == "offline" and not (query.ejected and node.static)),
     ("draining", lambda node, query, now_s: node.state == "draining"),
     ("unknown", lambda node, query, now_s: node.state == "unknown" and not node.doubtful),
     (
@@ -129,5 +129,5 @@ _FILTERS: tuple[tuple[Refusal, Callable[[Node, Query, float], bool]], ...] = (
         lambda node, query, now_s: not within(node, query),
     ),
     ("site-only", lambda node, query, now_s: query.public_only and node.identity.reach != "public"),
-    ("circuit-open", lambda node, query, now_s: not (query.any_circuit or node.circuit.allows(now_s))),
+    ("circuit-open", lambda node, query, now_s: not (query.ejected or node.circuit.allows(now_s))),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -24,6 +24,8 @@ from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnre
 
 MAX_NODES = 3
 HEDGED_SHARE = 0.02
+Resort = Literal["best", "ejected", "last"]
+"""The best node; one that is left alone and should not be; any, where nothing better is left."""
 _HEDGES_AT_LEAST = 2
 _HEDGE_WINDOW_S = 10.0
 _EXPECTED_FACTOR = 3.0
@@ -135,11 +137,10 @@ class Tries:
         """Counts one that is refused for want of room."""
         self._metrics.shed(call.terms.priority)
 
-    async def ask(self, call: Call, trail: Trail, *, last: bool = False) -> Answer | None:
-        """The first final answer of at most three nodes, or None; failures are on the trail. `last`: where nothing
-        better is left."""
+    async def ask(self, call: Call, trail: Trail, *, resort: Resort = "best") -> Answer | None:
+        """The first final answer of at most three nodes, or None; failures are on the trail."""
         for _ in range(MAX_NODES):
-            picked = self._take(call, trail, last=last)
+            picked = self._take(call, trail, resort)
             if picked is None:
                 return None
             ask = self._ask_hedged if call.terms.idempotency_key else self._ask
@@ -156,10 +157,10 @@ class Tries:
         self._metrics.retry("tried" if allowed else "no-budget")
         return allowed
 
-    def _take(self, call: Call, trail: Trail, *, last: bool) -> Picked | None:
+    def _take(self, call: Call, trail: Trail, resort: Resort) -> Picked | None:
         """Picks and reserves in one step, so that no other request decides on the same figures."""
         started_s = self._clock()
-        picked = self._last(call, trail, started_s) if last else self._best(call, trail, started_s)
+        picked = self._picked(call, trail, started_s, resort)
         if picked is None or (trail.failure is not None and not self.may_retry(trail)):
             return None
         self._reserve(picked, trail, started_s)
@@ -172,8 +173,13 @@ class Tries:
             return None
         return self.field(call).pick(now_s, left_ms=left_ms, size_bytes=size_bytes, tried=trail.tried)
 
-    def _last(self, call: Call, trail: Trail, now_s: float) -> Picked | None:
-        return self.field(call).last(now_s, tried=trail.tried) if call.deadline.left_ms(now_s) > 0 else None
+    def _picked(self, call: Call, trail: Trail, now_s: float, resort: Resort) -> Picked | None:
+        if resort == "best":
+            return self._best(call, trail, now_s)
+        if call.deadline.left_ms(now_s) <= 0:
+            return None
+        field = self.field(call)
+        return field.ejected(now_s, tried=trail.tried) if resort == "ejected" else field.last(now_s, tried=trail.tried)
 
     @staticmethod
     def _reserve(picked: Picked, trail: Trail, now_s: float) -> None:
