@@ -172,11 +172,15 @@ class Proxy:
                 permit=lambda: self._may_escalate(call),
                 drawn=drawn,
             )
-            late = settled.open and self._results.promise(call)
+            late = settled.open and self._may_come_late(call, settled) and self._results.promise(call)
             return msgspec.structs.replace(settled, late=True) if late else settled
         if call.request.method == "POST":
             self._note_unmarked(edge.headers.get(headers.NODE, ""))
         return settled
+
+    def _may_come_late(self, call: Call, settled: Settled) -> bool:
+        """The cloud is asked for it too: that is paid for where it was asked before, and failed."""
+        return settled.reason == CLOUD_FAILED or self._may_escalate(call)
 
     def _may_escalate(self, call: Call) -> bool:
         """Takes one escalation of its tenant's."""

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import headers
+from contracts.headers import Terms
 from router.budgets import Book, Budgets
 from router.ledger import FILE, Ledger, read_book
 from runtime.links.access.grants import UNLIMITED, Allowance
-from tests.router.rig import Server, Start, static
+from tests.router.rig import BuildRig, Server, Start, call, static
 from tests.router.test_app import Client, Route, cloud, edge, router  # noqa: F401 - fixtures
 from tests.router.test_shortcut import certified  # noqa: F401 - a fixture
 from tests.runtime.raw_caller import until
@@ -262,3 +263,22 @@ async def test_who_has_no_limit_goes_on(
     client = await router([static("edge-ams", doubtful.url)], [cloud.url], cloud_cost_per_request=5.0, **asking)
     assert {await asked(client) for _ in range(5)} == {DOUBTED}
     assert "state" not in os.listdir(os.path.dirname(asking["state_dir"]))
+
+
+async def test_a_late_answer_is_an_escalation_too_and_one_that_failed_was_paid_for(rig: BuildRig, start: Start) -> None:
+    node, big = await start("edge-fra"), await start("cloud", tier="cloud", answer="7")
+    made = rig([static("edge-fra", node.url)], [big.url])
+    node.confidence, made.holder._max_escalations = 0.3, 0
+
+    async def late(request_id: str) -> bool:
+        terms = Terms(request_id=request_id)
+        asked = msgspec.structs.replace(call(), tenant="kiosk", allowance=Allowance(escalations_per_day=2), terms=terms)
+        settled = await made.proxy.answer(asked)
+        assert (settled.tier, settled.degraded) == ("edge", True)
+        return settled.late
+
+    assert [await late("a"), await late("b"), await late("c")] == [True, True, False]
+    made.budgets.book.tenants["kiosk"].escalations = 1
+    made.holder._max_escalations, big.status = 256, 503
+    assert await late("d"), "it failed, and comes late for what it cost"
+    assert not await late("e")
