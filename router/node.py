@@ -188,6 +188,8 @@ class Node:
     ) -> None:
         """From an answer that came after `hop_ms`, of which the node says that it took `total_ms`."""
         self._learned_s = now_s
+        if self.quiet:
+            self.put_quiet(False, now_s)
         if total_ms is not None:
             self._note_way(max(0.0, hop_ms - total_ms), size_bytes)
         figures = parse_load(load)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from contracts.errors import FoothillError
@@ -17,7 +18,8 @@ MOST_EJECTED = 0.3
 """Of the nodes with one model; one may always be."""
 QUIET_S = 15.0
 """Nodes tell their load every second, at QoS 0. Who is not heard for so long, while others are, may hang."""
-_LOOK_S = 5.0
+_LOOKED_AT = 8
+"""With each load that is heard so many nodes are looked at, in turn: of thousands never all at once."""
 
 
 class Nodes:
@@ -36,7 +38,8 @@ class Nodes:
         self._statuses: dict[str, Status] = {}
         self._reports: dict[str, Reported] = {}
         self._by_model: dict[str, list[Node]] = {}
-        self._heard_s = self._hearing_s = self._look_s = -math.inf
+        self._heard_s = self._hearing_s = -math.inf
+        self._turns: Iterator[Node] = iter(())
         self.version = self.pulse = 0
         for told in static:
             self._put_static(told)
@@ -85,9 +88,7 @@ class Nodes:
         if now_s > self._heard_s + QUIET_S:
             self._hearing_s = now_s
         self._heard_s = now_s
-        if now_s >= self._look_s:
-            self._look_s = now_s + _LOOK_S
-            self._look_for_quiet(now_s)
+        self._look_for_quiet(now_s)
 
     def get(self, name: str) -> Node | None:
         return self._nodes.get(name)
@@ -145,7 +146,10 @@ class Nodes:
     def _look_for_quiet(self, now_s: float) -> None:
         """Stale means unknown, but where this router hears nobody it is its own ears that are bad."""
         before_s = now_s - QUIET_S
-        for node in self._nodes.values():
+        looked_at = list(itertools.islice(self._turns, _LOOKED_AT))
+        if len(looked_at) < _LOOKED_AT:
+            self._turns = iter(self.all())
+        for node in looked_at:
             quiet = max(node.heard_s, self._hearing_s) < before_s
             if quiet != node.quiet and not node.static:
                 node.put_quiet(quiet, now_s)

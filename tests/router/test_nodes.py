@@ -201,6 +201,23 @@ def test_an_answer_is_a_word_too() -> None:
     assert nodes.all()[1].state == "online"
 
 
+def test_an_answer_of_a_quiet_node_counts_at_once() -> None:
+    nodes = heard("n0", "n1")
+    for second in range(3 * int(QUIET_S)):
+        nodes.put_load(Load("n0", 1, 0, 0.0, 1.0), NOW_S + second)
+    hangs = nodes.all()[1]
+    assert hangs.state == "unknown"
+    hangs.note_answer(answered(10.0, 5.0), NOW_S + 60.0)
+    assert (hangs.state, hangs.charge_ms) == ("online", 0.0)
+
+
+def test_of_very_many_nodes_all_are_looked_at_in_turn() -> None:
+    nodes = heard(*(f"n{number}" for number in range(300)))
+    for number in range(400):
+        nodes.put_load(Load("n0", 1, 0, 0.0, 1.0), NOW_S + number / 4)
+    assert [node.name for node in nodes.all() if node.state == "online"] == ["n0"]
+
+
 def test_a_router_that_hears_nobody_thinks_ill_of_nobody() -> None:
     nodes = heard("n0", "n1")
     for name in ("n0", "n1"):
