@@ -20,6 +20,7 @@ Reason = Literal[
     "asked-always",
     "no-time",
     "no-cloud",
+    "budget",
 ]
 
 
@@ -49,6 +50,8 @@ class Verdict(msgspec.Struct, frozen=True):
 
 NO_CLOUD = Verdict("accept", "no-cloud", degraded=True)
 """There is none that could be asked now."""
+BUDGET = Verdict("accept", "budget", degraded=True)
+"""Whoever asks may cost the cloud nothing more now."""
 _NEVER = Verdict("accept", "asked-never")
 _ALWAYS = Verdict("escalate", "asked-always", certified=True)
 _NO_CONFIDENCE = Verdict("accept", "no-confidence")

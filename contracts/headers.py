@@ -14,6 +14,7 @@ from contracts.errors import FoothillError
 DEADLINE_MS = "Foothill-Deadline-Ms"
 ESCALATION = "Foothill-Escalation"
 RESIDENCY = "Foothill-Residency"
+PRIORITY = "Foothill-Priority"
 IDEMPOTENCY_KEY = "Idempotency-Key"
 TRACEPARENT = "traceparent"
 
@@ -73,13 +74,17 @@ MAX_DEADLINE_MS = 600_000.0
 MAX_RESIDENCY_REGIONS = 64
 
 Escalation = Literal["auto", "never", "always"]
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+"""Where a router's nodes are full, the last of these is refused first."""
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _TOKEN = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
 _REGION = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What a caller asks of one request. `deadline_ms` None: the server's default; `residency` empty: no claim."""
+    """What a caller asks of one request. `deadline_ms` None: the server's default; `residency` empty: no claim.
+    `priority`, which is for routers, may only be lowered."""
 
     deadline_ms: float | None = None
     escalation: Escalation = "auto"
@@ -87,6 +92,7 @@ class Terms(msgspec.Struct, frozen=True):
     request_id: str = ""
     idempotency_key: str = ""
     traceparent: str = ""
+    priority: Priority = "high"
 
     def admit(self, region: str) -> bool:
         """Whether a server in `region` may have this request; "" (nobody knows where it stands) is in no claim.
@@ -115,6 +121,7 @@ def parse_terms(headers: Mapping[str, str]) -> Terms:
         request_id=parse_request_id(headers),
         idempotency_key=_token(IDEMPOTENCY_KEY, headers.get(IDEMPOTENCY_KEY)),
         traceparent=_token(TRACEPARENT, headers.get(TRACEPARENT)),
+        priority=_priority(_one(headers, PRIORITY)),
     )
 
 
@@ -128,7 +135,13 @@ def renewed(terms: Terms, sent: Mapping[str, str]) -> Terms:
         _token(REQUEST_ID, sent[REQUEST_ID]) if REQUEST_ID in sent else terms.request_id,
         _token(IDEMPOTENCY_KEY, sent[IDEMPOTENCY_KEY]) if IDEMPOTENCY_KEY in sent else terms.idempotency_key,
         _token(TRACEPARENT, sent[TRACEPARENT]) if TRACEPARENT in sent else terms.traceparent,
+        terms.priority,
     )
+
+
+def lower(one: Priority, other: Priority) -> Priority:
+    """The lower of both."""
+    return max(one, other, key=PRIORITIES.index)
 
 
 def parse_request_id(headers: Mapping[str, str]) -> str:
@@ -179,6 +192,15 @@ def _escalation(value: str | None) -> Escalation:
     if lowered not in ("auto", "never", "always"):
         raise _bad(ESCALATION, value, "one of auto, never, always")
     return cast(Escalation, lowered)
+
+
+def _priority(value: str | None) -> Priority:
+    if value is None:
+        return "high"
+    lowered = value.strip().lower()
+    if lowered not in PRIORITIES:
+        raise _bad(PRIORITY, value, f"one of {', '.join(PRIORITIES)}")
+    return lowered
 
 
 def _residency(claims: Sequence[str]) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> 
     )
     tls = listener_context(config.https)
     workers = config.workers or len(os.sched_getaffinity(0))
-    with held(Path(config.state_dir)) if config.broker_url else nullcontext():
+    keeps = bool(config.broker_url or config.tokens_file)
+    with held(Path(config.state_dir)) if keeps else nullcontext():
         if workers > 1:
             await run_workers(config, workers, ready=ready)
             return

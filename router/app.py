@@ -131,6 +131,7 @@ class Routes:
             self._round_trips,
             now_s=self._clock(),
             rng=self._rng,
+            version=request.params.get("version", ""),
         )
         if not ranked:
             return None

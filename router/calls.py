@@ -58,18 +58,19 @@ class Calls:
     async def read(self, request: Incoming, terms: Terms, deadline: Deadline) -> Call:
         """The call with its whole body: a node never waits for a caller that sends slowly."""
         body = await request.store(self._max_body_bytes, SPOOLED_BYTES, deadline, self._clock)
-        tenant = request.grant.tenant if request.grant is not None else ""
-        return Call(self.marked(request, terms, request.target, body), terms, deadline, request.params["model"], tenant)
+        grant, model = request.grant or ANYBODY, request.params["model"]
+        sent = self.marked(request, terms, request.target, body)
+        return Call(sent, terms, deadline, model, grant.tenant, grant.allowance, request.params.get("version", ""))
 
     async def read_question(self, request: Incoming, deadline: Deadline) -> Body:
         """A small body that is meant for the router itself."""
         return await request.read(MAX_QUESTION_BYTES, deadline, self._clock)
 
-    def question(self, request: Incoming, model: str, path: str) -> Call:
+    def question(self, request: Incoming, model: str, path: str, version: str = "") -> Call:
         """A GET of `path`, about `model`, under the terms of the request that makes the router ask it."""
         terms, deadline = self.terms(request)
         asked = msgspec.structs.replace(self.marked(request, terms, path, b""), method="GET")
-        return Call(asked, terms, deadline, model)
+        return Call(asked, terms, deadline, model, version=version)
 
     def marked(self, request: Incoming, terms: Terms, path: str, body: Body | Spool) -> Request:
         """Few of the caller's headers, the request's id, and the router's mark."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -15,11 +16,16 @@ from runtime.links.trust.tls import TlsConfig
 
 MOST_WORKERS = 256
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Cost = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+_PATH = re.compile(r"/[!-~]*")
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class StaticNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A node that is told, not discovered: always taken for online, serving `models`; degrees are WGS 84."""
+    """A node that is told, not discovered, and serves `models`; degrees are WGS 84.
+
+    `health_path` is what probes GET; "": it is not probed, and always taken for online.
+    """
 
     name: str
     url: str
@@ -27,12 +33,16 @@ class StaticNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lat: float
     lon: float
     models: tuple[str, ...]
+    health_path: str = "/v2/health/ready"
+    cost_per_request: Cost = 0.0
 
     def __post_init__(self) -> None:
         Place(self.lat, self.lon)
         if not NODE_NAME.fullmatch(self.name) or not NODE_NAME.fullmatch(self.region):
             raise ValueError(f"{self.name!r} in {self.region!r}: names are lower-case letters, digits and '-'.")
         _check_url("url", self.url, ("http", "https"))
+        if self.health_path and not _PATH.fullmatch(self.health_path):
+            raise ValueError(f"health_path {self.health_path!r} of {self.name} is no path: write /v2/health/ready.")
 
 
 class TicketConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,8 +84,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     Nodes are discovered over `broker_url` (empty: off) and believed as the fleet at `fleet_url` signs; `root` is the
     path of its TUF root metadata (empty: taken from the fleet at the first start and pinned under `state_dir`).
-    `nodes` are static ones, with or without a broker. `place` is where this router stands, None if nobody knows.
+    `nodes` are static ones, with or without a broker, probed every `probe_interval_s`. `place` is where this router
+    stands, None if nobody knows.
     `region` and `cloud_region` are the regions of this router and of the cloud tier; "" lies in no residency claim.
+    Costs are in a unit of the operator's own, the same for all; a node that costs one more than another has to be
+    faster by `ms_per_cost_unit` to be as good.
     `geoip_database` is the path of a City database (MaxMind format), `hop_key_file` that of the key in hex (empty: that
     of a fleet manager which runs from this directory with its defaults, if there is one). `tokens_file` names who may
     call (empty: everybody); without it, this router listens beyond this machine only when `insecure`. `workers` 0: one
@@ -92,8 +105,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     broker_url: str = "mqtt://127.0.0.1:1883"
     root: str = ""
     nodes: tuple[StaticNode, ...] = ()
+    probe_interval_s: Positive = 5.0
+    probe_timeout_s: Positive = 1.0
     cloud_urls: tuple[str, ...] = ("http://127.0.0.1:8090",)
     cloud_region: str = ""
+    cloud_cost_per_request: Cost = 0.0
+    ms_per_cost_unit: Cost = 0.0
     connect_to: dict[str, str] = {}
     geoip_database: str = ""
     trusted_proxies: tuple[str, ...] = ()

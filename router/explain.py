@@ -31,9 +31,9 @@ class Expected(Score, frozen=True):
     """A score with what it is made of. `waiting` is own + others + 1 - `drained`, and 1 at least; `transfer_ms` is
     what a large body takes beyond the distance, and part of the total. Nine of ten answers come `within_ms`."""
 
-    drained: float
-    transfer_ms: float
-    within_ms: float
+    drained: float = 0.0
+    transfer_ms: float = 0.0
+    within_ms: float = 0.0
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -152,7 +152,7 @@ def _expected(node: Node, rtt_ms: float, transfer_ms: float, now_s: float) -> Ex
         **{**msgspec.structs.asdict(known), "total_ms": total_ms},
         drained=DRAINED * rtt_ms / known.service_ms if known.service_ms > 0 else 0.0,
         transfer_ms=transfer_ms,
-        within_ms=(total_ms - known.failures_ms) * node.sure,
+        within_ms=(known.time_ms + transfer_ms) * node.sure,
     )
 
 

@@ -105,7 +105,9 @@ class Facts:
 
     async def model(self, request: web.Request) -> web.Response:
         """What a node, or the cloud, says of a model: metadata, readiness, configuration, statistics."""
-        call = self._calls.question(Through(request), request.match_info["model"], request.rel_url.raw_path_qs)
+        asked = request.match_info
+        path, version = request.rel_url.raw_path_qs, asked.get("version", "")
+        call = self._calls.question(Through(request), asked["model"], path, version)
         settled = await self._proxy.answer(call)
         return relayed_answer(settled.answer, request_id_of(request))
 

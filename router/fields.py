@@ -6,6 +6,10 @@ compared with the near ones: so requests spill over when those are busy, and no 
 (Mitzenmacher 2001, "The Power of Two Choices in Randomized Load Balancing"). One pick in a hundred goes to a node that
 could be the best if it was idle and well: what nobody asks tells nothing. What has failed, or was slow when it was last
 asked, has its trials (`trials.py`).
+
+Where nodes are full, what matters least is refused first: requests of low priority leave room on every node for the
+others (Beyer et al. 2016, "Site Reliability Engineering", ch. 21, criticality; Netflix 2024, "Enhancing Netflix
+Reliability with Service-Level Prioritized Load Shedding", partitions of one adaptive limit).
 """
 
 from __future__ import annotations
@@ -14,13 +18,15 @@ import heapq
 import itertools
 import math
 import random
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 import msgspec
 
+from contracts.headers import Priority
 from router.node import LARGE_BYTES, Node
 from router.nodes import Nodes
-from router.selection import TIE_MS, Query, assume_usual, refusal, score, within
+from router.selection import TIE_MS, Query, assume_usual, of_version, refusal, score, within
 from router.trials import Trials
 
 NEAR = 64
@@ -29,6 +35,12 @@ FADE_S = 0.1
 """After so long loads and failures that were told have faded enough to look again."""
 ORDER_S = 5.0
 """After so long measured distances have changed enough to look again which nodes are near."""
+SHARES: Mapping[Priority, float] = {"high": 1.0, "normal": 0.9, "low": 0.7}
+"""So much of each node's limit a priority may fill: the last tenth is for what is high alone, the fifth before it not
+for what is low. One request may always be there."""
+PANIC = 0.5
+"""Where fewer of those that should be well are, ejections are not believed: Envoy's default panic threshold,
+https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/panic_threshold"""
 _WINDOW = 512
 """So many of the nearest are looked at for 64 that may have requests."""
 _FIELDS = 256
@@ -43,14 +55,17 @@ class Picked(msgspec.Struct):
 
 
 class Field:
-    """The nodes that serve one model and lie inside one claim."""
+    """The nodes that serve one model, in one version where one is asked for, and lie inside one claim. Of each, `share`
+    may be filled."""
 
-    def __init__(self, nodes: Nodes, query: Query, rng: random.Random) -> None:
+    def __init__(self, nodes: Nodes, query: Query, rng: random.Random, share: float = 1.0) -> None:
+        self._share = share
         self._nodes = nodes
         self._query = query
         self._rng = rng
         self._version = self._pulse = -1
-        self._order_until_s = self._fade_until_s = -math.inf
+        self._order_until_s = self._fade_until_s = self._panic_until_s = -math.inf
+        self._panic = False
         self._claimed: list[Node] = []
         self._ordered: list[Node] = []
         self._near: list[Node] = []
@@ -86,9 +101,9 @@ class Field:
             at = self._best(expected_ms, field, explores=not tried)
         while at is not None:
             node = field[at]
-            likely_ms = expected_ms[at] - node.failures_ms
-            if node.in_flight < node.most and likely_ms * node.sure <= left_ms:
-                return Picked(node, likely_ms)
+            time_ms = expected_ms[at] - node.charge_ms
+            if node.in_flight < node.most * self._share and time_ms * node.sure <= left_ms:
+                return Picked(node, time_ms)
             expected_ms[at] = math.inf
             at = self._best(expected_ms, field, explores=not tried)
         return None
@@ -100,14 +115,18 @@ class Field:
     def last(self, now_s: float, *, tried: AbstractSet[str] = _NONE) -> Picked | None:
         """Where nothing better is left: nodes that keep failing too, and those that are expected to be late."""
         self._keep_up(now_s)
-        query = Query(self._query.model, self._query.residency, tried, any_circuit=True)
-        fit = [node for node in self._ordered if refusal(node, query, now_s) is None and node.in_flight < node.most]
-        if not fit:
+        return self._least(self._all(now_s, tried), now_s)
+
+    def ejected(self, now_s: float, *, tried: AbstractSet[str] = _NONE) -> Picked | None:
+        """The best of those that are left alone because they keep failing, where too few others are left to believe it.
+
+        Where most nodes fail at once, it is seldom they who are to blame, and the few that are left would be next.
+        """
+        self._keep_up(now_s)
+        if not self._panics(now_s):
             return None
-        node, found = min(
-            ((node, score(node, node.rtt_ms.value(), now_s)) for node in fit), key=lambda each: each[1].total_ms
-        )
-        return Picked(node, found.total_ms - found.failures_ms)
+        left_alone = [node for node in self._all(now_s, tried) if refusal(node, self._query, now_s) is not None]
+        return self._least(left_alone, now_s)
 
     def here(self, now_s: float, *, left_ms: float = math.inf) -> bool:
         """Whether there are nodes that may have requests, and could answer in `left_ms` if they had no others."""
@@ -119,7 +138,8 @@ class Field:
         kept, self._kept = self._kept, None
         if kept is None or refusal(kept.node, self._query, now_s) is not None:
             return None
-        return kept if kept.node.in_flight < kept.node.most and kept.expected_ms * kept.node.sure <= left_ms else None
+        room = kept.node.in_flight < kept.node.most * self._share
+        return kept if room and kept.expected_ms * kept.node.sure <= left_ms else None
 
     def _on_trial(self, expected_ms: list[float], field: list[Node], now_s: float) -> int | None:
         """One that is due, and would be the best if it was well."""
@@ -127,11 +147,34 @@ class Field:
         least_ms = min(expected_ms)
         for at, node in enumerate(field):
             if node in due and not node.in_flight:
-                well_ms = node.hoped_ms if node.well else node.idle_ms
+                well_ms = (node.hoped_ms if node.well else node.idle_ms) + node.cost_ms
                 if well_ms < least_ms < expected_ms[at]:
                     self._trials.begin(node, now_s, self._picks)
                     return at
         return None
+
+    def _all(self, now_s: float, tried: AbstractSet[str] = _NONE) -> list[Node]:
+        """Those that may have the request, ejected or not."""
+        query = msgspec.structs.replace(self._query, tried=tried, ejected=True)
+        return [node for node in self._ordered if refusal(node, query, now_s) is None]
+
+    def _panics(self, now_s: float) -> bool:
+        """Looked at as often as what fades: whoever asks is full, and has no time to count."""
+        if now_s >= self._panic_until_s:
+            self._panic_until_s = now_s + FADE_S
+            every = self._all(now_s)
+            well = sum(refusal(node, self._query, now_s) is None for node in every)
+            self._panic = well < PANIC * len(every)
+        return self._panic
+
+    def _least(self, nodes: list[Node], now_s: float) -> Picked | None:
+        """That with the least score of those that have room."""
+        fit = [node for node in nodes if node.in_flight < node.most * self._share]
+        if not fit:
+            return None
+        scored = ((node, score(node, node.rtt_ms.value(), now_s)) for node in fit)
+        node, found = min(scored, key=lambda each: each[1].total_ms)
+        return Picked(node, found.time_ms)
 
     def _best(self, expected_ms: list[float], field: list[Node], *, explores: bool) -> int | None:
         """The least, or any of those as good."""
@@ -152,7 +195,7 @@ class Field:
     def _worth(expected_ms: list[float], field: list[Node], least_ms: float) -> list[int]:
         """Those that could be the best, and do not seem so. Who has failed has its trials."""
         told = enumerate(zip(expected_ms, field, strict=True))
-        return [at for at, (ms, node) in told if node.well and node.idle_ms < least_ms < ms < math.inf]
+        return [at for at, (ms, node) in told if node.well and node.idle_ms + node.cost_ms < least_ms < ms < math.inf]
 
     def _drawn(self, now_s: float) -> list[Node]:
         """Two of all, as far as they may have the request."""
@@ -177,23 +220,26 @@ class Field:
 
     def _order(self) -> None:
         query = self._query
-        self._claimed = [node for node in self._nodes.serving(query.model) if within(node, query)]
+        serving = of_version(self._nodes.serving(query.model), query.model, query.version)
+        self._claimed = [node for node in serving if within(node, query)]
         assume_usual(self._claimed)
         self._ordered = heapq.nsmallest(_WINDOW, self._claimed, key=lambda node: node.rtt_ms.value())
 
 
 class Fields:
-    """One field for each model and claim that was asked for."""
+    """One field for each model, claim, version and priority that was asked for."""
 
     def __init__(self, nodes: Nodes, rng: random.Random) -> None:
         self._nodes = nodes
         self._rng = rng
-        self._fields: dict[tuple[str, tuple[str, ...]], Field] = {}
+        self._fields: dict[tuple[str, tuple[str, ...], str, Priority], Field] = {}
 
-    def of(self, model: str, residency: tuple[str, ...]) -> Field:
-        field = self._fields.get((model, residency))
+    def of(self, model: str, residency: tuple[str, ...], version: str = "", priority: Priority = "high") -> Field:
+        key = (model, residency, version, priority)
+        field = self._fields.get(key)
         if field is None:
             if len(self._fields) >= _FIELDS:
                 self._fields.clear()  # callers make up names and claims
-            field = self._fields[model, residency] = Field(self._nodes, Query(model, residency), self._rng)
+            query = Query(model, residency, version=version)
+            field = self._fields[key] = Field(self._nodes, query, self._rng, SHARES[priority])
         return field

@@ -8,6 +8,7 @@ from typing import Protocol
 from aiohttp import web
 
 from contracts.rates import Rate
+from router.budgets import Purse
 from router.discovery import Discovery
 from router.late_results import LateResults
 from router.places.client_address import Address
@@ -35,6 +36,11 @@ class Hub(Protocol):
         """What the tenant `name` may send to the whole router, a second."""
         ...
 
+    @property
+    def purse(self) -> Purse:
+        """What tenants may cost through the whole router."""
+        ...
+
     def routes(self) -> list[web.RouteDef]:
         """Late results, and the metrics of the whole router."""
         ...
@@ -57,7 +63,8 @@ class Alone:
 
     asks: tuple[str, ...] = ()
 
-    def __init__(self, discovery: Discovery | None, results: Results, telemetry: Telemetry) -> None:
+    def __init__(self, discovery: Discovery | None, results: Results, telemetry: Telemetry, purse: Purse) -> None:
+        self.purse = purse
         self._discovery = discovery
         self._late = LateResults(results)
         self._telemetry = telemetry

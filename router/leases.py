@@ -54,9 +54,10 @@ def ranking(
     *,
     now_s: float,
     rng: random.Random,
+    version: str = "",
 ) -> list[Ranked]:
     """Nodes that a caller can reach by itself, best first: of very many those around it, unless too few of them can."""
-    query = Query(model, terms.residency, public_only=True)
+    query = Query(model, terms.residency, public_only=True, version=version)
     distance, near = distance_from(caller, round_trips), surroundings.near(query, caller.place)
     ranked = rank(near, query, distance, now_s, rng)
     if len(ranked) < min(MAX_CANDIDATES, len(near)):

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from contracts.headers import Priority
 from router.node import Node
 from router.nodes import Nodes
 
@@ -38,6 +39,12 @@ class RouterMetrics:
             ("outcome",),
             registry=registry,
         )
+        self._shed = Counter(
+            "foothill_router_shed_total",
+            "Requests refused because the nodes had as many as they could answer in time, by priority",
+            ("priority",),
+            registry=registry,
+        )
         registry.register(_Table(nodes))
 
     def retry(self, outcome: RetryOutcome) -> None:
@@ -45,6 +52,9 @@ class RouterMetrics:
 
     def hedge(self, outcome: HedgeOutcome) -> None:
         self._hedges.labels(outcome).inc()
+
+    def shed(self, priority: Priority) -> None:
+        self._shed.labels(priority).inc()
 
     def lease(self, *, placed: bool) -> None:
         self._leases.labels(str(placed).lower()).inc()

@@ -12,6 +12,8 @@ from contracts.gradient import Gradient2
 from contracts.messages import Identity, Load, Reported, Status
 from contracts.places import Place, prior_rtt_ms
 from contracts.timing import TOTAL, parse_server_timing
+from router.health import Event as Probed
+from router.health import Health
 from runtime.links.escalation.estimates import Fading, Quantile, Shrunk
 from runtime.links.http.upstream import Answer
 
@@ -21,11 +23,15 @@ MOST_IN_FLIGHT = 1024
 """Requests that one worker has at one node; fewer as soon as that makes answers slow."""
 UNKNOWN_SERVICE_MS = 5.0
 FAILURE_MS = 500.0
+DOUBT_MS = FAILURE_MS / 2
+"""What a node is charged of which nobody knows how it is: it may as well fail as not."""
 PRIOR_MS_PER_MB = 10.0
 LARGE_BYTES = 65_536
 SLOW_START_S, SLOW_START = 10.0, 0.1
 """A node that is back gets a tenth of its share at first, and all of it after so long."""
 LEARN_S = 0.005
+FRESH_S = 10.0
+"""For so long a node's word on its service time is believed; then it is halved every so often towards the usual."""
 _NEVER = 0.001
 _SURE, _SLOW = 0.9, 0.95
 _LOAD_HALF_LIFE_S = 1.0
@@ -54,21 +60,25 @@ class Node:
 
     An answer is expected `still_ms` after the request was sent, and `each_ms` for each request of this router's there,
     as of when `settle` was called, but never within `least_ms`; `idle_ms` if nobody else was there, and nothing failed
-    any more; `hoped_ms` if it was no slower than half of the nodes are, too. `failures_ms` of it is no time: it is what
-    its recent failures are charged as.
+    any more; `hoped_ms` if it was no slower than half of the nodes are, too. Of that, but for the last two, `charge_ms`
+    are no time that passes: its recent failures, doubts and its cost, which make others better.
     """
 
     __slots__ = (
-        "_changed", "_failures", "_margin", "_others", "_slow", "_status", "_told_s", "circuit", "each_ms",
-        "failed_s", "failures_ms", "hoped_ms", "identity", "idle_ms", "in_flight", "learned_s", "least_ms", "limit",
-        "middle_ms", "models", "most", "place", "quick_last", "rtt_ms", "service_ms", "since_s", "static",
-        "still_ms", "sure", "transfer_ms_per_mb", "usual_ms", "well",
+        "_changed", "_failures", "_margin", "_others", "_service_told_s", "_slow", "_status", "_status_s", "_told_s",
+        "charge_ms", "circuit", "cost", "cost_ms", "each_ms", "failed_s", "health", "hoped_ms", "identity", "idle_ms",
+        "in_flight", "learned_s", "least_ms", "limit", "middle_ms", "models", "most", "place", "quick_last", "quiet",
+        "rtt_ms", "service_ms", "since_s", "static", "still_ms", "sure", "transfer_ms_per_mb", "usual_ms", "well",
     )  # fmt: skip
 
     def __init__(self, identity: Identity, router_place: Place | None, changed: Callable[[], None] = _nothing) -> None:
         self.identity = identity
         self.place = Place(identity.lat, identity.lon)
         self.static = False
+        self.health: Health | None = None
+        """What probes say of a static node; None: it is not probed, and taken for online."""
+        self.quiet = False
+        """It says that it is online, and nobody has heard from it for long."""
         self.models: Mapping[str, str] = {}
         """Logical models that answer here now, with the bundle (name@version) where the node tells it."""
         self.circuit = Circuit()
@@ -82,12 +92,16 @@ class Node:
         self.usual_ms = self.middle_ms = UNKNOWN_SERVICE_MS
         """What a request takes at nodes like this one, mean and median: it is taken for an average one until it has
         told."""
-        self.idle_ms = self.hoped_ms = self.least_ms = self.still_ms = self.each_ms = self.failures_ms = 0.0
+        self.idle_ms = self.hoped_ms = self.least_ms = self.still_ms = self.each_ms = self.charge_ms = 0.0
+        self.cost = self.cost_ms = 0.0
+        """What one answer costs, in the operator's unit, and what that weighs in the score."""
         self.since_s: float | None = None
         self._status: Status | None = None
         self._changed = changed
         self._others = Fading(half_life_s=_LOAD_HALF_LIFE_S, smoothing=_OTHERS_SMOOTHED)
         self._told_s = -math.inf
+        self._status_s = -math.inf
+        self._service_told_s = math.inf
         self._failures = Fading(half_life_s=_FAILURE_HALF_LIFE_S)
         self._failures.replace(0.0, 0.0)
         self.well = True
@@ -106,25 +120,53 @@ class Node:
 
     @property
     def state(self) -> str:
-        """online, draining, offline, or unknown as long as it said nothing. Static nodes are online."""
+        """online, draining, offline, or unknown as long as it said nothing, or when it says nothing any more."""
         if self.static:
-            return "online"
-        return self._status.state if self._status is not None else "unknown"
+            return self.health.state if self.health is not None else "online"
+        if self._status is None:
+            return "unknown"
+        return "unknown" if self.quiet and self._status.state == "online" else self._status.state
+
+    @property
+    def doubtful(self) -> bool:
+        """It should be there, and nobody knows how it is: not probed yet, or quiet. It is asked, at a charge."""
+        return self.state == "unknown" and (self.static or self._status is not None)
+
+    @property
+    def heard_s(self) -> float:
+        """When it last said, or answered, something."""
+        return max(self._status_s, self._told_s, self.learned_s)
 
     @property
     def epoch(self) -> int:
         return self._status.epoch if self._status is not None else 0
+
+    def version(self, model: str) -> str:
+        """Of the bundle that answers for it; "" where the node does not tell."""
+        return self.models.get(model, "").rpartition("@")[2]
 
     def slow_ms(self, expected_ms: float) -> float:
         """19 of 20 answers that were expected so came within that time."""
         return self._slow.value * expected_ms
 
     def put_status(self, status: Status, now_s: float) -> None:
-        was, self._status = self.state, status
-        if self.state != was:
-            if self.state == "online" and was != "unknown":
-                self.since_s = now_s
-            self._changed()
+        was, self._status, self._status_s, self.quiet = self.state, status, now_s, False
+        self._restate(was, now_s)
+
+    def put_quiet(self, quiet: bool, now_s: float) -> None:
+        was, self.quiet = self.state, quiet
+        self._restate(was, now_s)
+
+    def put_probe(self, event: Probed, now_s: float, *, rtt_ms: float | None = None) -> None:
+        """What a probe has found, and the round trip where it tells one."""
+        if self.health is None:
+            return
+        was = self.state
+        self.health.on(event)
+        if rtt_ms is not None:
+            self.rtt_ms.measure(rtt_ms)
+            self.settle(now_s)
+        self._restate(was, now_s)
 
     def report(self, reported: Reported) -> None:
         self.models = {model: told.bundle for model, told in reported.models.items() if told.serving}
@@ -162,6 +204,8 @@ class Node:
     ) -> None:
         """From an answer that came after `hop_ms`, of which the node says that it took `total_ms`."""
         self.learned_s = now_s
+        if self.quiet:
+            self.put_quiet(False, now_s)
         if total_ms is not None:
             self._note_way(max(0.0, hop_ms - total_ms), size_bytes)
             self.quick_last = total_ms < self.service_ms / 2
@@ -177,28 +221,35 @@ class Node:
         self.settle(now_s)
 
     def settle(self, now_s: float) -> None:
-        """T = rtt + service * max(own in flight + others' in flight + 1 - drained, 1) + failures, as of `now_s`."""
+        """T = rtt + service * max(own in flight + others' in flight + 1 - drained, 1) + charge, as of `now_s`."""
         rtt_ms = self.rtt_ms.value()
-        self.failures_ms = FAILURE_MS * self.failing(now_s)
+        self.charge_ms = FAILURE_MS * self.failing(now_s) + self.doubt_ms + self.cost_ms
         self.each_ms = self.pace_ms(now_s)
-        self.idle_ms = rtt_ms + (self.service_ms or self.usual_ms)
-        self.hoped_ms = rtt_ms + min(self.service_ms or self.usual_ms, self.middle_ms)
-        self.least_ms = rtt_ms + self.each_ms + self.failures_ms
+        service_ms = self._service(now_s)
+        self.idle_ms = rtt_ms + service_ms
+        self.hoped_ms = rtt_ms + min(service_ms, self.middle_ms)
+        self.least_ms = rtt_ms + self.each_ms + self.charge_ms
         self.still_ms = self.least_ms + self.each_ms * self.others_in_flight(now_s) - DRAINED * rtt_ms
 
     def pace_ms(self, now_s: float) -> float:
         """What each request there adds: more for a node that is just back."""
-        service_ms = self.service_ms or self.usual_ms
+        service_ms = self._service(now_s)
         if self.since_s is None:
             return service_ms
         share = max(SLOW_START, min(1.0, (now_s - self.since_s) / SLOW_START_S))
         return service_ms / share
+
+    @property
+    def doubt_ms(self) -> float:
+        return DOUBT_MS if self.doubtful else 0.0
 
     def transfer_ms(self, size_bytes: int) -> float:
         """What so many bytes take beyond the distance."""
         return self.transfer_ms_per_mb.value() * size_bytes / 1e6
 
     def note_load(self, load: Load, now_s: float) -> None:
+        if self.quiet:
+            self.put_quiet(False, now_s)
         self._note_load(load.in_flight, load.service_ms, now_s)
         self.settle(now_s)
 
@@ -209,6 +260,22 @@ class Node:
     def failing(self, now_s: float) -> float:
         """The recent share of failures, 0..1."""
         return self._failures.value(now_s)
+
+    def _service(self, now_s: float) -> float:
+        """What one request takes there, as last told; the usual where nothing was, or not for long."""
+        if not self.service_ms:
+            return self.usual_ms
+        stale_s = now_s - self._service_told_s - FRESH_S
+        if stale_s <= 0.0:
+            return self.service_ms
+        return self.usual_ms + (self.service_ms - self.usual_ms) * float(0.5 ** (stale_s / FRESH_S))
+
+    def _restate(self, was: str, now_s: float) -> None:
+        """After what may have changed its state. Who comes back from being away gets its share little by little."""
+        if self.state != was:
+            if self.state == "online" and was != "unknown":
+                self.since_s = now_s
+            self._changed()
 
     def _turn(self, event: Event, now_s: float) -> None:
         was = self.circuit.state
@@ -231,6 +298,7 @@ class Node:
         self._note_others(max(0.0, in_flight - self.in_flight), now_s)
         if service_ms > 0:
             self._note_service(service_ms)
+            self._service_told_s = now_s
 
     def _note_others(self, told: float, now_s: float) -> None:
         """A mean over the last words, since each is of one moment only; alone where it is the first for a second."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from contracts.errors import FoothillError
 from contracts.messages import Identity, Load, Reported, Status
 from contracts.places import Place
 from router.config import StaticNode
+from router.health import Health
 from router.node import Node
 
 MOST_EJECTED = 0.3
 """Of the nodes with one model; one may always be."""
+QUIET_S = 15.0
+"""Nodes tell their load every second, at QoS 0. Who is not heard for so long, while others are, may hang."""
+_LOOKED_AT = 8
+"""With each load that is heard so many nodes are looked at, in turn: of thousands never all at once."""
 
 
 class Nodes:
@@ -22,12 +29,17 @@ class Nodes:
     left alone.
     """
 
-    def __init__(self, router_place: Place | None, static: Iterable[StaticNode] = ()) -> None:
+    def __init__(
+        self, router_place: Place | None, static: Iterable[StaticNode] = (), ms_per_cost_unit: float = 0.0
+    ) -> None:
         self._router_place = router_place
+        self._ms_per_cost_unit = ms_per_cost_unit
         self._nodes: dict[str, Node] = {}
         self._statuses: dict[str, Status] = {}
         self._reports: dict[str, Reported] = {}
         self._by_model: dict[str, list[Node]] = {}
+        self._heard_s = self._hearing_s = -math.inf
+        self._turns: Iterator[Node] = iter(())
         self.version = self.pulse = 0
         for told in static:
             self._put_static(told)
@@ -73,6 +85,13 @@ class Nodes:
         node = self._nodes.get(load.node)
         if node is not None and load.epoch >= node.epoch:
             node.note_load(load, now_s)
+        if now_s > self._heard_s + QUIET_S:
+            self._hearing_s = now_s
+        self._heard_s = now_s
+        self._look_for_quiet(now_s)
+
+    def get(self, name: str) -> Node | None:
+        return self._nodes.get(name)
 
     def all(self) -> list[Node]:
         return list(self._nodes.values())
@@ -92,7 +111,7 @@ class Nodes:
             self._index()
         return self._by_model
 
-    def nowhere(self, model: str, residency: Sequence[str]) -> FoothillError:
+    def nowhere(self, model: str, residency: Sequence[str], version: str = "") -> FoothillError:
         """What to answer when no node may have a request, and no cloud either: closed by `residency`, or not there.
 
         A router that knows no node at all cannot tell whether anybody has the model.
@@ -107,6 +126,13 @@ class Nodes:
                 f"Nothing inside {', '.join(residency)} serves model {model!r} now. Widen Foothill-Residency, or "
                 "try again when a node there is back.",
             )
+        told = {node.version(model) for node in self.serving(model)}
+        if version and told and not told & {"", version}:
+            return FoothillError(
+                "model_not_found",
+                f"No node serves version {version[:80]!r} of model {model[:80]!r}, and no cloud_urls are configured. "
+                f"Served now: {', '.join(sorted(told))}.",
+            )
         if not self.serving(model):
             known = ", ".join(sorted(self.models())) or "none"
             return FoothillError(
@@ -116,6 +142,17 @@ class Nodes:
         return FoothillError(
             "unavailable", f"All nodes with model {model!r} are away, and there is no cloud. Try later."
         )
+
+    def _look_for_quiet(self, now_s: float) -> None:
+        """Stale means unknown, but where this router hears nobody it is its own ears that are bad."""
+        before_s = now_s - QUIET_S
+        looked_at = list(itertools.islice(self._turns, _LOOKED_AT))
+        if len(looked_at) < _LOOKED_AT:
+            self._turns = iter(self.all())
+        for node in looked_at:
+            quiet = max(node.heard_s, self._hearing_s) < before_s
+            if quiet != node.quiet and not node.static:
+                node.put_quiet(quiet, now_s)
 
     def _index(self) -> None:
         for node in self._nodes.values():
@@ -136,6 +173,8 @@ class Nodes:
         )
         node = self._put(identity)
         node.static = True
+        node.health = Health() if told.health_path else None
+        node.cost, node.cost_ms = told.cost_per_request, told.cost_per_request * self._ms_per_cost_unit
         node.models = dict.fromkeys(told.models, "")
 
     def _put(self, identity: Identity) -> Node:

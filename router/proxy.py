@@ -6,17 +6,18 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from contracts.headers import Terms
+from contracts.headers import Priority, Terms
+from router.budgets import Purse
 from router.nodes import Nodes
 from router.tries import ASK_CLOUD, ESCALATE, Call, Trail, Tries, judge
-from runtime.links.escalation.holder import CLOUD_FAILED, Holder, Settled
+from runtime.links.escalation.holder import CLOUD_FAILED, Holder, Settled, evidence_of
 from runtime.links.http.accounts import Hop
 from runtime.links.http.upstream import Answer
 
@@ -24,15 +25,16 @@ log = logging.getLogger(__name__)
 
 NO_EDGE, EDGE_BUSY = "no-edge", "edge-busy"
 REFUSED = "refused"
-BUSY_RETRY_S = 1.0
+BUSY_RETRY_S: Mapping[Priority, float] = {"high": 1.0, "normal": 1.0, "low": 4.0}
+"""What matters least comes back last, so that its second tries do not take what the others need."""
 MAX_PAUSES, FIRST_PAUSE_S = 2, 0.1
 _CLOUD_FIRST_SHARE = 2 / 3
 _SECONDS = re.compile(r"[0-9]{1,6}")
 
 
 class Proxy:
-    """Answers requests through edge nodes and the cloud. `promise` as `router.results.Results.promise`; `clock` is
-    monotonic, in seconds."""
+    """Answers requests through edge nodes and the cloud, of which one request costs `cloud_cost`. `promise` as
+    `router.results.Results.promise`; `clock` is monotonic, in seconds."""
 
     def __init__(
         self,
@@ -41,9 +43,13 @@ class Proxy:
         holder: Holder,
         tries: Tries,
         promise: Callable[[Call], bool],
+        purse: Purse,
         rng: random.Random,
         clock: Callable[[], float],
+        cloud_cost: float = 0.0,
     ) -> None:
+        self._purse = purse
+        self._cloud_cost = cloud_cost
         self._nodes = nodes
         self._holder = holder
         self._tries = tries
@@ -60,7 +66,8 @@ class Proxy:
         """
         trail = trail or Trail()
         self._tries.begin(self._clock())
-        if call.terms.escalation == "always" and self._holder.may_ask_cloud(call.terms):
+        always = call.terms.escalation == "always" and self._holder.may_ask_cloud(call.terms)
+        if always and await self._may_escalate(call):
             return trail.close(await self._cloud_first(call, trail))
         return trail.close(await self._edge_first(call, trail))
 
@@ -112,15 +119,24 @@ class Proxy:
         if self._holder.may_ask_cloud(Terms()):
             settled = await self._ask_cloud(call, trail, call.deadline, reason=EDGE_BUSY if busy else NO_EDGE)
             if settled is not None:
+                self._purse.spend(call.tenant, call.allowance, self._cloud_cost)
                 return settled
         elif busy:
-            raise _overloaded(call.model)
+            return await self._without_room(call, trail)
         elif trail.failure is None and not self._tries.field(call).here(self._clock()):
-            trail.fail(self._nodes.nowhere(call.model, call.terms.residency))
-        edge = await self._tries.ask(call, trail, last=True)
+            trail.fail(self._nodes.nowhere(call.model, call.terms.residency, call.version))
+        edge = await self._tries.ask(call, trail, resort="last")
         if edge is not None:
             return await self._settle(call, trail, edge)
         return await self._edge_first(call, trail) if await self._pause(call, trail) else _give_up(trail)
+
+    async def _without_room(self, call: Call, trail: Trail) -> Settled:
+        """Nodes are full, and there is no cloud: those left alone answer only where they are too many to be ill."""
+        edge = await self._tries.ask(call, trail, resort="ejected")
+        if edge is not None:
+            return await self._settle(call, trail, edge)
+        self._tries.shed(call)
+        raise _overloaded(call.model, call.terms.priority)
 
     def _busy(self, call: Call) -> bool:
         """Whether nodes that nobody else asked could answer in time."""
@@ -154,14 +170,23 @@ class Proxy:
             return _refused(edge)
         settled = self._holder.settled_by(edge)
         if settled is None:
+            judged = self._holder.judge(evidence_of(edge), call.terms, call.deadline, drawn=drawn)
+            may = judged.verdict.action != "escalate" or await self._may_escalate(call)
             settled = await self._holder.settle(
-                call.request, edge, call.terms, call.deadline, model=call.model, drawn=drawn
+                call.request,
+                edge,
+                call.terms,
+                call.deadline,
+                model=call.model,
+                permit=lambda: may,
+                judged=judged,
             )
             if ESCALATE in settled.phases:
                 failed = "" if settled.tier == "cloud" else settled.reason
                 status = settled.answer.status if settled.tier == "cloud" else 0
                 self._note(trail, ESCALATE, self._clock() - settled.phases[ESCALATE] / 1000.0, status, failed)
-            return self._promised(call, settled) if settled.open else settled
+            late = settled.open and await self._may_come_late(call, settled)
+            return self._promised(call, settled) if late else settled
         if call.request.method == "POST":
             self._note_unmarked(edge.headers.get(headers.NODE, ""))
         return settled
@@ -169,6 +194,14 @@ class Proxy:
     def _promised(self, call: Call, settled: Settled) -> Settled:
         """The edge's answer; the cloud's comes later where there is room."""
         return msgspec.structs.replace(settled, late=True) if self._promise(call) else settled
+
+    async def _may_come_late(self, call: Call, settled: Settled) -> bool:
+        """The cloud is asked for it too: that is paid for where it was asked before, and failed."""
+        return settled.reason == CLOUD_FAILED or await self._may_escalate(call)
+
+    async def _may_escalate(self, call: Call) -> bool:
+        """Takes one escalation of its tenant's."""
+        return not call.allowance.limited or await self._purse.take(call.tenant, call.allowance, self._cloud_cost)
 
     async def _pause(self, call: Call, trail: Trail) -> bool:
         """Gives upstreams that have all failed some time; whether they are to be asked again.
@@ -217,11 +250,12 @@ def _told_s(failure: Answer | FoothillError | None) -> float:
     return float(told) if _SECONDS.fullmatch(told) else 0.0
 
 
-def _overloaded(model: str) -> FoothillError:
+def _overloaded(model: str, priority: Priority) -> FoothillError:
     return FoothillError(
         "overloaded",
-        f"The nodes with model {model!r} have as many requests as they can answer in time. Retry later.",
-        retry_after_s=BUSY_RETRY_S,
+        f"The nodes with model {model!r} have as many requests of priority {priority} as they can answer in time. "
+        "Retry later.",
+        retry_after_s=BUSY_RETRY_S[priority],
     )
 
 

@@ -19,6 +19,7 @@ from contracts.headers import Terms
 from contracts.timing import TOTAL
 from contracts.traces import own_traceparent, told_traceparent
 from router.answers import settled_answer
+from router.budgets import Purse
 from router.calls import Calls
 from router.fields import Field, Fields
 from router.flights import OWN, Begun, Flight, Lane, Way
@@ -30,6 +31,7 @@ from router.seeing.access_log import Kind, Noted
 from router.seeing.witness import Witness
 from router.tries import Call, Trail, Tries, judge, share_ms
 from runtime.links.access.admission import Admission
+from runtime.links.access.grants import ANYBODY
 from runtime.links.access.hop import HopSigner
 from runtime.links.escalation.holder import Evidence, Holder
 from runtime.links.http.accounts import CLIENT_GONE, Account, Accounts, Tally
@@ -128,6 +130,7 @@ class Ways:
         tries: Tries,
         witness: Witness,
         admission: Admission | None,
+        purse: Purse,
         accounts: Accounts,
         *,
         hop_key: bytes,
@@ -144,6 +147,7 @@ class Ways:
         self._upstreams = upstreams
         self._tries = tries
         self._admission = admission
+        self._purse = purse
         self._signer = HopSigner(hop_key, "router")
         self._default_deadline_ms = default_deadline_ms
         self._wall = wall
@@ -160,11 +164,14 @@ class Ways:
             terms = headers.parse_terms(request.headers)
         except FoothillError:
             return None
-        plain = terms.escalation != "always" and not terms.idempotency_key and "Prefer" not in request.headers
-        if not plain:
+        if terms.escalation == "always" or terms.idempotency_key or "Prefer" in request.headers:
             return None
         token = self._admission.token_of(request.headers) if self._admission is not None else ""
-        return _Short(self, request, terms, self._fields.of(request.params["model"], terms.residency), token)
+        return _Short(self, request, terms, self._field(request, terms), token)
+
+    def _field(self, request: Known, terms: Terms) -> Field:
+        version = request.params.get("version", "")
+        return self._fields.of(request.params["model"], terms.residency, version, terms.priority)
 
     def begin(self, way: Way, turn: Turn) -> Begun | None:
         """None where it is left to the story, which records spans too, and where it was refused."""
@@ -189,7 +196,7 @@ class Ways:
                 return False
             if grant is not way.grant:
                 terms = grant.narrow(way.asked)
-                way.take(grant, terms, self._fields.of(way.model, terms.residency))
+                way.take(grant, terms, self._field(way.request, terms))
         except FoothillError as error:
             self.accounts.in_flight.count += 1
             turn.done(self.refusal(way, turn, error, arrived_s, admitted=False))
@@ -271,9 +278,14 @@ class Ways:
         try:
             if judgement.final:
                 flight.node.note_answer(answer, now_s, sent_bytes=len(flight.body), expected_ms=flight.expected_ms)
+                self._spend(flight)
         finally:
             flight.node.release(judgement.ending, now_s)
         self._go_on(flight, answer, drawn=flight.drawn)
+
+    def _spend(self, flight: Flight) -> None:
+        grant = flight.turn.grant or ANYBODY
+        self._purse.spend(grant.tenant, grant.allowance, flight.node.cost)
 
     def failed(self, flight: Flight, error: FoothillError, ending: Ending) -> None:
         self._late.clear(flight)
@@ -374,6 +386,8 @@ class Ways:
             body = settled(body, reading.content_type, told, verdict)
         flight.ended = True
         flight.turn.done(Outgoing(200, {}, body, told.fixed, lines))
+        if flight.node.cost:
+            self._spend(flight)
         tally = way.tallies.get(told) or self._tally(way, told, verdict.reason, flight.node)
         tally.add((route_ms, network_ms, total_ms), times.written)
         if self._log is not None and self._log.draws:
@@ -440,8 +454,8 @@ class Ways:
         if first is not None:
             trail.tried.add(flight.node.name)
             trail.answered = flight.node if isinstance(first, Answer) and judge(first.status).final else None
-        tenant = turn.grant.tenant if turn.grant is not None else ""
-        call = Call(sent, terms, flight.begun.deadline, way.model, tenant)
+        grant, version = turn.grant or ANYBODY, request.params.get("version", "")
+        call = Call(sent, terms, flight.begun.deadline, way.model, grant.tenant, grant.allowance, version)
         settled = await self._proxy.go_on(call, trail, first, flight.sent_s, drawn=drawn)
         phases_ms = {**settled.phases, TOTAL: (self.clock() - flight.begun.began_s) * 1000.0}
         account.answered(settled.tier, settled.reason, phases_ms, settled.answer.status, region=settled.region)

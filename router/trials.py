@@ -31,7 +31,8 @@ class Trials:
     def due(self, nodes: Iterable[Node], now_s: float, picks: int) -> list[Node]:
         """Of `nodes`, after so many picks of this field."""
         open_ = {pace: now_s >= then.at_s and picks >= then.pick for pace, then in self._next.items()}
-        return [node for node in nodes if not node.in_flight and _is_due(node, now_s, open_[_pace_of(node)])]
+        idle = (node for node in nodes if not (node.in_flight or _waits_for_probe(node)))
+        return [node for node in idle if _is_due(node, now_s, open_[_pace_of(node)])]
 
     def begin(self, node: Node, now_s: float, picks: int) -> None:
         pace = _pace_of(node)
@@ -41,6 +42,11 @@ class Trials:
 class _Next(NamedTuple):
     at_s: float
     pick: int
+
+
+def _waits_for_probe(node: Node) -> bool:
+    """It costs no request to learn of it."""
+    return node.static and node.doubtful
 
 
 def _pace_of(node: Node) -> Pace:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -15,9 +15,11 @@ from contracts.circuits import blames
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
+from router.budgets import Purse
 from router.fields import Field, Fields, Picked
 from router.metrics import RouterMetrics
 from router.node import Ending, Node
+from runtime.links.access.grants import UNLIMITED, Allowance
 from runtime.links.escalation.holder import Settled
 from runtime.links.http.accounts import Hop
 from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
@@ -26,6 +28,8 @@ MAX_NODES = 3
 ASK_EDGE, ASK_CLOUD, ESCALATE = "ask-edge", "ask-cloud", "escalate"
 """What hops are for."""
 HEDGED_SHARE = 0.02
+Resort = Literal["best", "ejected", "last"]
+"""The best node; one that is left alone and should not be; any, where nothing better is left."""
 _HEDGES_AT_LEAST = 2
 _HEDGE_WINDOW_S = 10.0
 _EXPECTED_FACTOR = 3.0
@@ -33,13 +37,15 @@ _EXPECTED_SLACK_MS = 100.0
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One request as the router sends it on: `request` carries its id and the router's mark."""
+    """One request as the router sends it on: `request` carries its id and the router's mark. `version` "" is any."""
 
     request: Request
     terms: Terms
     deadline: Deadline
     model: str
     tenant: str = ""
+    allowance: Allowance = UNLIMITED
+    version: str = ""
 
     @property
     def spools(self) -> bool:
@@ -122,6 +128,7 @@ class Tries:
         upstreams: Upstreams,
         budget: RetryBudget,
         metrics: RouterMetrics,
+        purse: Purse,
         owed: Callable[[Terms], bool],
         clock: Callable[[], float],
     ) -> None:
@@ -130,6 +137,7 @@ class Tries:
         self._budget = budget
         self._hedged_s: deque[float] = deque()
         self._metrics = metrics
+        self._purse = purse
         self._owed = owed
         self._clock = clock
 
@@ -138,13 +146,17 @@ class Tries:
         self._budget.deposit(now_s)
 
     def field(self, call: Call) -> Field:
-        return self._fields.of(call.model, call.terms.residency)
+        terms = call.terms
+        return self._fields.of(call.model, terms.residency, call.version, terms.priority)
 
-    async def ask(self, call: Call, trail: Trail, *, last: bool = False) -> Answer | None:
-        """The first final answer of at most three nodes, or None; failures are on the trail. `last`: where nothing
-        better is left."""
+    def shed(self, call: Call) -> None:
+        """Counts one that is refused for want of room."""
+        self._metrics.shed(call.terms.priority)
+
+    async def ask(self, call: Call, trail: Trail, *, resort: Resort = "best") -> Answer | None:
+        """The first final answer of at most three nodes, or None; failures are on the trail."""
         for _ in range(MAX_NODES):
-            picked = self._take(call, trail, last=last)
+            picked = self._take(call, trail, resort)
             if picked is None:
                 return None
             ask = self._ask_hedged if call.terms.idempotency_key else self._ask
@@ -161,10 +173,10 @@ class Tries:
         self._metrics.retry("tried" if allowed else "no-budget")
         return allowed
 
-    def _take(self, call: Call, trail: Trail, *, last: bool) -> Picked | None:
+    def _take(self, call: Call, trail: Trail, resort: Resort) -> Picked | None:
         """Picks and reserves in one step, so that no other request decides on the same figures."""
         started_s = self._clock()
-        picked = self._last(call, trail, started_s) if last else self._best(call, trail, started_s)
+        picked = self._picked(call, trail, started_s, resort)
         if picked is None or (trail.failure is not None and not self.may_retry(trail)):
             return None
         self._reserve(picked, trail, started_s)
@@ -177,8 +189,13 @@ class Tries:
             return None
         return self.field(call).pick(now_s, left_ms=left_ms, size_bytes=size_bytes, tried=trail.tried)
 
-    def _last(self, call: Call, trail: Trail, now_s: float) -> Picked | None:
-        return self.field(call).last(now_s, tried=trail.tried) if call.deadline.left_ms(now_s) > 0 else None
+    def _picked(self, call: Call, trail: Trail, now_s: float, resort: Resort) -> Picked | None:
+        if resort == "best":
+            return self._best(call, trail, now_s)
+        if call.deadline.left_ms(now_s) <= 0:
+            return None
+        field = self.field(call)
+        return field.ejected(now_s, tried=trail.tried) if resort == "ejected" else field.last(now_s, tried=trail.tried)
 
     @staticmethod
     def _reserve(picked: Picked, trail: Trail, now_s: float) -> None:
@@ -241,6 +258,7 @@ class Tries:
             if judgement.final:
                 trail.answered = node
                 node.note_answer(answer, self._clock(), sent_bytes=call.request.size, expected_ms=expected_ms)
+                self._purse.spend(call.tenant, call.allowance, node.cost)
                 return answer
             trail.fail(answer)
         except UpstreamUnreachable as error:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 from aiohttp import web
@@ -20,16 +20,19 @@ from contracts.budgets import RetryBudget
 from contracts.messages import Audit
 from contracts.tickets import Limits
 from router.app import Routes, create_app
+from router.budgets import Budgets, OwnPurse, Purse
 from router.calls import Calls
 from router.config import Config, TicketConfig
 from router.discovery import CertificateTable, Discovery, NodeTable
 from router.facts import Facts
 from router.fields import Fields
 from router.hub import Alone, Hub
+from router.ledger import FILE, Ledger, read_book
 from router.metrics import RouterMetrics
 from router.nodes import Nodes
 from router.places.client_address import parse_networks
 from router.places.geo import Geo
+from router.probes import Probes, Told, unheard
 from router.proxy import Proxy
 from router.results import Results
 from router.seeing.opening import Seeing
@@ -78,7 +81,7 @@ async def parts_of(config: Config, *, rng: random.Random, hop_key: bytes = b"") 
         yield Parts(
             config,
             Telemetry(),
-            Nodes(config.place, config.nodes),
+            Nodes(config.place, config.nodes, config.ms_per_cost_unit),
             Certificates(),
             hop_key or _hop_key(config),
             RetryBudget(),
@@ -100,9 +103,12 @@ async def wired(config: Config, *, rng: random.Random) -> AsyncIterator[web.Appl
         closing.push_async_callback(holder.close)
         results = Results(holder, clock=time.monotonic, wall=time.time)
         closing.push_async_callback(results.close)
-        app = app_of(parts, holder, Alone(discovery, results, parts.telemetry))
+        ledger = ledger_of(parts.config)
+        app = app_of(parts, holder, Alone(discovery, results, parts.telemetry, OwnPurse(ledger.budgets)))
+        app.cleanup_ctx.append(working(ledger))
+        app.cleanup_ctx.append(working(probes_of(parts)))
         if discovery is not None:
-            app.cleanup_ctx.append(discovering(discovery))
+            app.cleanup_ctx.append(working(discovery))
         yield app
 
 
@@ -145,11 +151,19 @@ def app_of(parts: Parts, holder: Holder, hub: Hub) -> web.Application:
         upstreams=parts.upstreams,
         budget=parts.budget,
         metrics=metrics,
+        purse=hub.purse,
         owed=holder.may_ask_cloud,
         clock=time.monotonic,
     )
     proxy = Proxy(
-        nodes=parts.nodes, holder=holder, tries=tries, promise=hub.promise, rng=parts.rng, clock=time.monotonic
+        nodes=parts.nodes,
+        holder=holder,
+        tries=tries,
+        promise=hub.promise,
+        purse=hub.purse,
+        rng=parts.rng,
+        clock=time.monotonic,
+        cloud_cost=config.cloud_cost_per_request,
     )
     admission = admission_of(config, hub.limit_of)
     routes = Routes(
@@ -167,7 +181,7 @@ def app_of(parts: Parts, holder: Holder, hub: Hub) -> web.Application:
     facts = Facts(name=config.name, calls=calls, proxy=proxy, holder=holder, nodes=parts.nodes, hub=hub)
     seeing = Seeing(config, calls.address, parts.telemetry.registry, parts.rng)
     rim = Rim(PART, config.name, "none", {}, parts.telemetry, time.monotonic, witness=seeing.witness)
-    ways = _ways(parts, calls, proxy, fields, holder, tries, seeing.witness, admission)
+    ways = _ways(parts, calls, proxy, fields, holder, tries, seeing.witness, admission, hub.purse)
     stories = Stories(calls, proxy, parts.nodes, routes.node_for, rim, admission, ways)
     app = create_app(
         routes,
@@ -193,6 +207,7 @@ def _ways(
     tries: Tries,
     witness: Witness,
     admission: Admission | None,
+    purse: Purse,
 ) -> Callable[[Accounts], Ways]:
     return partial(
         Ways,
@@ -205,6 +220,7 @@ def _ways(
         tries,
         witness,
         admission,
+        purse,
         hop_key=parts.hop_key,
         max_body_bytes=parts.config.max_body_bytes,
         default_deadline_ms=parts.config.default_deadline_ms,
@@ -243,11 +259,41 @@ def discovery_of(parts: Parts, nodes: NodeTable, certificates: CertificateTable)
     return Discovery(mqtt, keys, nodes, certificates, time.monotonic, hop_key=parts.hop_key)
 
 
-def discovering(discovery: Discovery) -> Life:
+def ledger_of(config: Config) -> Ledger:
+    """What tenants have spent, as far as it was saved."""
+    path = Path(config.state_dir, FILE)
+    return Ledger(path, Budgets(read_book(path), time.monotonic, time.time))
+
+
+def probes_of(parts: Parts, told: Told = unheard) -> Probes:
+    """Of the static nodes."""
+    config = parts.config
+    return Probes(
+        parts.nodes,
+        config.nodes,
+        parts.upstreams,
+        parts.rng,
+        interval_s=config.probe_interval_s,
+        timeout_s=config.probe_timeout_s,
+        told=told,
+    )
+
+
+class Works(Protocol):
+    """What goes on behind the requests."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+def working(part: Works) -> Life:
+    """As long as the application's."""
+
     async def life(_: web.Application) -> AsyncIterator[None]:
-        await discovery.start()
+        await part.start()
         yield
-        await discovery.stop()
+        await part.stop()
 
     return life
 

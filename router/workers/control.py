@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -16,6 +17,9 @@ from prometheus_client.registry import Collector
 
 from contracts.deadlines import Deadline
 from contracts.messages import Audit
+from router.budgets import Budgets
+from router.health import Event, leading_to
+from router.nodes import Nodes
 from router.results import Results
 from router.tries import Call
 from router.workers.board import Board
@@ -29,9 +33,13 @@ from router.workers.frames import (
     Down,
     Kept,
     Lease,
+    Probed,
     Promised,
     Ready,
     RoundTrips,
+    Spend,
+    Take,
+    Taken,
     Up,
 )
 from router.workers.rates import Rates
@@ -53,24 +61,45 @@ class Worker:
 
 
 class Control:
-    """`board` takes what is known of nodes, `rates` keep what tenants may ask for. `broker` says whether it is
-    connected; None without one. `clock` is monotonic, in seconds."""
+    """`board` takes what is known of nodes, `rates` keep what tenants may ask for. `nodes` are those
+    that are probed. `broker` says whether it is connected; None without one. `clock` is monotonic, in seconds."""
 
     def __init__(
-        self, registry: CollectorRegistry, broker: Callable[[], bool | None], clock: Callable[[], float]
+        self,
+        registry: CollectorRegistry,
+        nodes: Nodes,
+        broker: Callable[[], bool | None],
+        clock: Callable[[], float],
     ) -> None:
+        self._nodes = nodes
         self.board = Board(broker, self.tell)
         self.rates = Rates()
         self._registry = registry
         self._clock = clock
         self._results: Results | None = None
+        self._budgets: Budgets | None = None
         self._publish_audit: Callable[[Audit], None] | None = None
+        self._heard: Mapping[type[Up], Callable[[Worker, Any], None]] = {
+            Ready: self._is_ready,
+            Alive: self._is_alive,
+            Audited: self._audited,
+            RoundTrips: self._measured,
+            Lease: self._leases,
+            Take: self._takes,
+            Spend: self._spends,
+            Promised: self._promised,
+            Counted: self._is_counted,
+        }
         self._workers: set[Worker] = set()
         self._questions = itertools.count()
 
-    def keeps(self, results: Results, publish_audit: Callable[[Audit], None] | None) -> None:
-        """Where late answers are kept, and audits go."""
-        self._results, self._publish_audit = results, publish_audit
+    def keeps(self, results: Results, budgets: Budgets, publish_audit: Callable[[Audit], None] | None) -> None:
+        """Late answers and what tenants have spent; audits go there."""
+        self._results, self._budgets, self._publish_audit = results, budgets, publish_audit
+
+    def probed(self, node: str, event: Event, rtt_ms: float | None) -> None:
+        """As `router.probes.Told`."""
+        self.tell(Probed(node, event, rtt_ms))
 
     def tell(self, message: Down, *, but: Worker | None = None) -> None:
         """All workers."""
@@ -84,6 +113,9 @@ class Control:
         worker = Worker(channel, self._clock())
         self._workers.add(worker)
         channel.send(self.board.whole())
+        for node in self._nodes.all():
+            for event in leading_to(node.health.state) if node.health is not None else ():
+                channel.send(Probed(node.name, event, None))
         return worker
 
     async def hear(self, worker: Worker) -> None:
@@ -98,23 +130,31 @@ class Control:
 
     def _take(self, worker: Worker, said: Up) -> None:
         worker.alive_s = self._clock()
-        if isinstance(said, Ready):
-            worker.url.set_result(said.url)
-        elif isinstance(said, Audited):
-            if self._publish_audit is not None:
-                self._publish_audit(said.audit)
-        elif isinstance(said, RoundTrips):
-            self.tell(said, but=worker)
-        elif isinstance(said, Lease):
-            worker.channel.send(self.rates.lease(said, self._clock()))
-        elif isinstance(said, Promised):
-            self._promised(worker, said)
-        elif isinstance(said, Counted):
-            waiting = worker.waiting.pop(said.question, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(said.families)
-        else:
-            assert isinstance(said, Alive)
+        self._heard[type(said)](worker, said)
+
+    def _is_ready(self, worker: Worker, said: Ready) -> None:
+        worker.url.set_result(said.url)
+
+    def _is_alive(self, worker: Worker, said: Alive) -> None:
+        """That it was heard is all."""
+
+    def _audited(self, worker: Worker, said: Audited) -> None:
+        if self._publish_audit is not None:
+            self._publish_audit(said.audit)
+
+    def _measured(self, worker: Worker, said: RoundTrips) -> None:
+        self.tell(said, but=worker)
+
+    def _leases(self, worker: Worker, said: Lease) -> None:
+        worker.channel.send(self.rates.lease(said, self._clock()))
+
+    def _takes(self, worker: Worker, said: Take) -> None:
+        may = self._budgets is not None and self._budgets.take(said.tenant, said.allowance, said.cost)
+        worker.channel.send(Taken(said.question, may))
+
+    def _spends(self, worker: Worker, said: Spend) -> None:
+        if self._budgets is not None:
+            self._budgets.spend(said.tenant, said.allowance, said.cost)
 
     def _promised(self, worker: Worker, said: Promised) -> None:
         """The worker has room for it again as soon as it does not wait here any more."""
@@ -123,6 +163,11 @@ class Control:
         promised = self._results is not None and self._results.promise(call, done=lambda: worker.channel.send(kept))
         if not promised:
             worker.channel.send(kept)
+
+    def _is_counted(self, worker: Worker, said: Counted) -> None:
+        waiting = worker.waiting.pop(said.question, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(said.families)
 
     async def metrics(self, _: web.Request) -> web.Response:
         """Of all processes, as one. A worker that does not tell its own in time is left out, and counted."""

@@ -13,7 +13,9 @@ import msgspec
 from contracts.headers import Terms
 from contracts.messages import Audit, Certificate, Identity, Load, Reported, Status
 from router.config import Config
+from router.health import Event
 from router.workers.counts import Family
+from runtime.links.access.grants import Allowance
 from runtime.links.http.upstream import Request
 
 MAX_FRAME_BYTES = 256 << 20
@@ -52,6 +54,14 @@ class RoundTrips(msgspec.Struct, frozen=True, tag=True):
     measured_ms: dict[str, float]
 
 
+class Probed(msgspec.Struct, frozen=True, tag=True):
+    """What a probe of a static node has found."""
+
+    node: str
+    event: Event
+    rtt_ms: float | None
+
+
 class Count(msgspec.Struct, frozen=True, tag=True):
     """Asks for the metrics; they come as `Counted` with the same number."""
 
@@ -66,13 +76,20 @@ class Leased(msgspec.Struct, frozen=True, tag=True):
     wait_s: float
 
 
+class Taken(msgspec.Struct, frozen=True, tag=True):
+    """Whether an escalation may be."""
+
+    question: int
+    may: bool
+
+
 class Kept(msgspec.Struct, frozen=True, tag=True):
     """A late answer of this worker's does not wait any more, of a request with a body of so many bytes."""
 
     body_bytes: int
 
 
-Down = Setup | Told | RoundTrips | Count | Leased | Kept
+Down = Setup | Told | Probed | RoundTrips | Count | Leased | Taken | Kept
 """From the control process to a worker."""
 
 
@@ -111,12 +128,29 @@ class Lease(msgspec.Struct, frozen=True, tag=True):
     count: int
 
 
+class Take(msgspec.Struct, frozen=True, tag=True):
+    """Asks for one escalation of a tenant's; answered by `Taken` with the same number."""
+
+    question: int
+    tenant: str
+    allowance: Allowance
+    cost: float
+
+
+class Spend(msgspec.Struct, frozen=True, tag=True):
+    """What a tenant has cost."""
+
+    tenant: str
+    allowance: Allowance
+    cost: float
+
+
 class Counted(msgspec.Struct, frozen=True, tag=True):
     question: int
     families: tuple[Family, ...]
 
 
-Up = Ready | Alive | Audited | Promised | RoundTrips | Lease | Counted
+Up = Ready | Alive | Audited | Promised | RoundTrips | Lease | Take | Spend | Counted
 """From a worker to the control process."""
 
 Out = TypeVar("Out")

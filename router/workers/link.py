@@ -7,11 +7,13 @@ import ipaddress
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from contracts.messages import Audit
+from router.budgets import Purse
 from router.hub import METRICS, RESULT, NoteRoundTrips
 from router.nodes import Nodes
 from router.places.client_address import Address
@@ -28,15 +30,20 @@ from router.workers.frames import (
     Kept,
     Lease,
     Leased,
+    Probed,
     Promised,
     Ready,
     RoundTrips,
     Setup,
+    Spend,
+    Take,
+    Taken,
     Told,
     Up,
 )
 from router.workers.rates import LeasedRate
 from router.workers.relay import Relay
+from runtime.links.access.grants import Allowance
 from runtime.links.escalation.holder import Certificates
 from runtime.links.process.telemetry import Telemetry
 
@@ -68,7 +75,16 @@ class Link:
         self._relay = Relay(setup.control)
         self._workers = setup.workers
         self._questions = itertools.count()
-        self._asked: dict[int, asyncio.Future[Leased]] = {}
+        self._asked: dict[int, asyncio.Future[Leased | Taken]] = {}
+        self._told: Mapping[type[Down], Callable[[Any], None]] = {
+            Told: self._learn,
+            Probed: self._probed,
+            RoundTrips: self._measured,
+            Count: self._count,
+            Leased: self._answered,
+            Taken: self._answered,
+            Kept: self._kept,
+        }
         self._most, self._most_bytes = max(1, MOST // setup.workers), MOST_BYTES // setup.workers
         self._promised = self._promised_bytes = 0
         self._sending: set[asyncio.Task[None]] = set()
@@ -107,6 +123,21 @@ class Link:
         """What one tenant may ask of the whole router."""
         return LeasedRate(name, per_s, self._workers, self._lease, self._clock)
 
+    @property
+    def purse(self) -> Purse:
+        return self
+
+    async def take(self, tenant: str, allowance: Allowance, cost: float) -> bool:
+        """As `router.budgets.Purse.take`."""
+        question = next(self._questions)
+        taken: Taken = await self._ask(question, Take(question, tenant, allowance, cost))
+        return taken.may
+
+    def spend(self, tenant: str, allowance: Allowance, cost: float) -> None:
+        """As `router.budgets.Purse.spend`."""
+        if cost and allowance.limited:
+            self._channel.send(Spend(tenant, allowance, cost))
+
     def ready(self, url: str) -> None:
         self._channel.send(Ready(url))
 
@@ -119,30 +150,41 @@ class Link:
     async def hear(self) -> None:
         """Raises `router.workers.frames.Broken` once the control process is gone."""
         while True:
-            self.take(await self._channel.receive())
+            told = await self._channel.receive()
+            self._told[type(told)](told)
 
-    def take(self, told: Down) -> None:
-        if isinstance(told, Told):
-            self._learn(told)
-        elif isinstance(told, RoundTrips):
-            if self._note_round_trips is not None:
-                self._note_round_trips(ipaddress.ip_address(told.address), told.measured_ms)
-        elif isinstance(told, Count):
-            self._channel.send(Counted(told.question, counted(self._telemetry.registry)))
-        elif isinstance(told, Leased):
-            asked = self._asked.pop(told.question, None)
-            if asked is not None and not asked.done():
-                asked.set_result(told)
-        elif isinstance(told, Kept):
-            self._promised -= 1
-            self._promised_bytes -= told.body_bytes
+    def _measured(self, told: RoundTrips) -> None:
+        if self._note_round_trips is not None:
+            self._note_round_trips(ipaddress.ip_address(told.address), told.measured_ms)
+
+    def _count(self, told: Count) -> None:
+        self._channel.send(Counted(told.question, counted(self._telemetry.registry)))
+
+    def _answered(self, told: Leased | Taken) -> None:
+        asked = self._asked.pop(told.question, None)
+        if asked is not None and not asked.done():
+            asked.set_result(told)
+
+    def _probed(self, told: Probed) -> None:
+        node = self._nodes.get(told.node)
+        if node is not None:
+            node.put_probe(told.event, self._clock(), rtt_ms=told.rtt_ms)
+
+    def _kept(self, told: Kept) -> None:
+        self._promised -= 1
+        self._promised_bytes -= told.body_bytes
+
+    async def _ask(self, question: int, asking: Lease | Take) -> Any:
+        """What the control process answers."""
+        asked: asyncio.Future[Leased | Taken] = asyncio.get_running_loop().create_future()
+        self._asked[question] = asked
+        self._channel.send(asking)
+        return await asked
 
     async def _lease(self, name: str, per_s: float, count: int) -> Leased:
         question = next(self._questions)
-        asked: asyncio.Future[Leased] = asyncio.get_running_loop().create_future()
-        self._asked[question] = asked
-        self._channel.send(Lease(question, name, per_s, count))
-        return await asked
+        leased: Leased = await self._ask(question, Lease(question, name, per_s, count))
+        return leased
 
     async def _send_promised(self, call: Call) -> None:
         """A body that lies on disk goes over the socket too: the other side has its own."""

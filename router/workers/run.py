@@ -18,7 +18,7 @@ from router.discovery import Discovery
 from router.hub import METRICS, RESULT
 from router.late_results import LateResults
 from router.results import Results
-from router.wiring import Parts, admission_of, discovery_of, holder_of, parts_of
+from router.wiring import Parts, Works, admission_of, discovery_of, holder_of, ledger_of, parts_of, probes_of
 from router.workers.board import Board
 from router.workers.control import Control
 from router.workers.frames import Setup
@@ -60,20 +60,24 @@ async def _controlling(parts: Parts, path: str) -> AsyncIterator[Control]:
     """The control process's own part: it hears the fleet, and answers at a socket of its own."""
     async with AsyncExitStack() as closing:
         discovery: Discovery | None = None
-        control = Control(parts.telemetry.registry, lambda: discovery.connected if discovery else None, time.monotonic)
+        control = Control(
+            parts.telemetry.registry, parts.nodes, lambda: discovery.connected if discovery else None, time.monotonic
+        )
         discovery = discovery_of(parts, control.board, control.board)
         holder = holder_of(parts, discovery.publish_audit if discovery else None)
         closing.push_async_callback(holder.close)
         results = Results(holder, clock=time.monotonic, wall=time.time)
         closing.push_async_callback(results.close)
-        control.keeps(results, discovery.publish_audit if discovery else None)
+        ledger, probes = ledger_of(parts.config), probes_of(parts, control.probed)
+        control.keeps(results, ledger.budgets, discovery.publish_audit if discovery else None)
         runner = web.AppRunner(_app(parts.config, control, results), access_log=None, shutdown_timeout=1.0)
         closing.push_async_callback(runner.cleanup)
         await runner.setup()
         await web.UnixSite(runner, path).start()
-        if discovery is not None:
-            closing.push_async_callback(discovery.stop)
-            await discovery.start()
+        parts_at_work: list[Works] = [ledger, probes, *([discovery] if discovery is not None else [])]
+        for part in parts_at_work:
+            closing.push_async_callback(part.stop)
+            await part.start()
         looking = asyncio.create_task(_look(control.board))
         try:
             yield control

@@ -16,6 +16,7 @@ from contracts.deadlines import Deadline
 from contracts.headers import Terms
 from contracts.messages import Audit, Certificate
 from contracts.places import Place
+from router.budgets import Book, Budgets, OwnPurse
 from router.config import StaticNode
 from router.fields import Fields
 from router.metrics import RouterMetrics
@@ -143,9 +144,26 @@ class BuildRig(Protocol):
 
 
 def static(
-    name: str, url: str, place: Place = FRANKFURT, *, region: str = "eu-central", model: str = "digits"
+    name: str,
+    url: str,
+    place: Place = FRANKFURT,
+    *,
+    region: str = "eu-central",
+    model: str = "digits",
+    health_path: str = "",
+    cost: float = 0.0,
 ) -> StaticNode:
-    return StaticNode(name=name, url=url, region=region, lat=place.lat, lon=place.lon, models=(model,))
+    """Not probed, unless `health_path` says where."""
+    return StaticNode(
+        name=name,
+        url=url,
+        region=region,
+        lat=place.lat,
+        lon=place.lon,
+        models=(model,),
+        health_path=health_path,
+        cost_per_request=cost,
+    )
 
 
 def certificate(threshold: float = 0.8) -> Certificate:
@@ -194,11 +212,13 @@ class Rig:
             telemetry=self.telemetry,
             rng=random.Random(1),
         )
+        self.budgets = Budgets(Book(), time.monotonic, time.time)
         tries = Tries(
             fields=Fields(self.nodes, random.Random(1)),
             upstreams=upstreams,
             budget=budget,
             metrics=RouterMetrics(self.telemetry.registry, self.nodes),
+            purse=OwnPurse(self.budgets),
             owed=self.holder.may_ask_cloud,
             clock=time.monotonic,
         )
@@ -208,6 +228,8 @@ class Rig:
             holder=self.holder,
             tries=tries,
             promise=self.results.promise,
+            purse=OwnPurse(self.budgets),
+            cloud_cost=1.0,
             rng=random.Random(1),
             clock=time.monotonic,
         )

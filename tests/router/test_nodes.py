@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import headers
-from contracts.messages import Load, Status
+from contracts.messages import Load, NodeState, Status
 from contracts.places import Place, prior_rtt_ms
-from router.node import Ending, Node, parse_load
-from router.nodes import Nodes
+from router.node import FRESH_S, Ending, Node, parse_load
+from router.nodes import QUIET_S, Nodes
+from router.selection import Query, refusal
 from runtime.links.http.upstream import Answer, answer_headers
 from tests.router.rig import DUBLIN, FRANKFURT, static
 from tests.router.test_selection import NOW_S, identity, reported
@@ -168,3 +169,83 @@ def test_no_load_header_is_worth_a_failure(value: str) -> None:
 
 def test_a_load_that_cannot_be_is_no_load() -> None:
     assert parse_load("in_flight=1e300;queue_ms=nan;service_ms=-2;x=inf") == {}
+
+
+def heard(*names: str) -> Nodes:
+    """Nodes that have said at `NOW_S` that they are online."""
+    nodes = Nodes(DUBLIN)
+    for name in names:
+        nodes.put_identity(identity(name))
+        nodes.put_status(Status(name, 1, "online"), NOW_S)
+    return nodes
+
+
+def test_who_is_not_heard_while_others_are_is_unknown_until_it_says_something() -> None:
+    nodes = heard("n0", "n1")
+    for second in range(3 * int(QUIET_S)):
+        nodes.put_load(Load("n0", 1, 0, 0.0, 1.0), NOW_S + second)
+    talks, hangs = nodes.all()
+    assert (talks.state, hangs.state, hangs.doubtful) == ("online", "unknown", True)
+    assert refusal(hangs, Query("digits"), NOW_S + 45) == "not-serving", "it may be asked, at a charge"
+    pulse = nodes.pulse
+    nodes.put_load(Load("n1", 1, 0, 0.0, 1.0), NOW_S + 45)
+    assert (hangs.state, nodes.pulse) == ("online", pulse + 1)
+    assert hangs.since_s is None, "it never was away"
+
+
+def test_an_answer_is_a_word_too() -> None:
+    nodes = heard("n0", "n1")
+    for second in range(3 * int(QUIET_S)):
+        nodes.put_load(Load("n0", 1, 0, 0.0, 1.0), NOW_S + second)
+        nodes.all()[1].note_answer(answered(10.0, 5.0), NOW_S + second)
+    assert nodes.all()[1].state == "online"
+
+
+def test_an_answer_of_a_quiet_node_counts_at_once() -> None:
+    nodes = heard("n0", "n1")
+    for second in range(3 * int(QUIET_S)):
+        nodes.put_load(Load("n0", 1, 0, 0.0, 1.0), NOW_S + second)
+    hangs = nodes.all()[1]
+    assert hangs.state == "unknown"
+    hangs.note_answer(answered(10.0, 5.0), NOW_S + 60.0)
+    assert (hangs.state, hangs.charge_ms) == ("online", 0.0)
+
+
+def test_of_very_many_nodes_all_are_looked_at_in_turn() -> None:
+    nodes = heard(*(f"n{number}" for number in range(300)))
+    for number in range(400):
+        nodes.put_load(Load("n0", 1, 0, 0.0, 1.0), NOW_S + number / 4)
+    assert [node.name for node in nodes.all() if node.state == "online"] == ["n0"]
+
+
+def test_a_router_that_hears_nobody_thinks_ill_of_nobody() -> None:
+    nodes = heard("n0", "n1")
+    for name in ("n0", "n1"):
+        nodes.put_load(Load(name, 1, 0, 0.0, 1.0), NOW_S)
+    back_s = NOW_S + 10 * QUIET_S
+    for number in range(int(QUIET_S)):
+        nodes.put_load(Load("n0", 1, 0, 0.0, 1.0), back_s + number)
+    assert [node.state for node in nodes.all()] == ["online", "online"]
+    for number in range(int(QUIET_S), 2 * int(QUIET_S)):
+        nodes.put_load(Load("n0", 1, 0, 0.0, 1.0), back_s + number)
+    assert [node.state for node in nodes.all()] == ["online", "unknown"]
+
+
+@given(st.sampled_from(["offline", "draining"]))
+def test_what_a_node_has_said_of_leaving_stays_true_when_it_says_no_more(state: NodeState) -> None:
+    nodes = heard("n0", "n1")
+    nodes.put_status(Status("n1", 1, state), NOW_S)
+    for second in range(3 * int(QUIET_S)):
+        nodes.put_load(Load("n0", 1, 0, 0.0, 1.0), NOW_S + second)
+    assert nodes.all()[1].state == state
+
+
+@given(st.floats(0.1, 1000.0), st.floats(0.1, 1000.0), st.lists(st.floats(0.0, 300.0), min_size=2, max_size=5))
+def test_an_old_word_on_service_fades_to_what_is_usual(told_ms: float, usual_ms: float, ages_s: list[float]) -> None:
+    node = Node(identity("n0"), DUBLIN)
+    node.usual_ms = usual_ms
+    node.note_load(Load("n0", 1, 0, 0.0, told_ms), NOW_S)
+    assert node.pace_ms(NOW_S + FRESH_S) == told_ms
+    off_ms = [abs(node.pace_ms(NOW_S + age_s) - usual_ms) for age_s in sorted(ages_s)]
+    assert off_ms == sorted(off_ms, reverse=True)
+    assert abs(node.pace_ms(NOW_S + 30 * FRESH_S) - usual_ms) < 1e-4 * max(told_ms, usual_ms)

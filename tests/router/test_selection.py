@@ -98,7 +98,7 @@ def field_of(nodes: Nodes, seed: int = 5) -> Field:
     residency=st.sampled_from([(), ("eu-central",), ("eu-central", "us-east"), ("mars",)]),
     tried=st.sets(st.sampled_from(["n0", "n1", "n2"])),
     public_only=st.booleans(),
-    any_circuit=st.booleans(),
+    ejected=st.booleans(),
     seed=st.integers(0, 9),
 )
 def test_a_filtered_node_is_never_picked_and_the_best_other_one_is(
@@ -106,11 +106,11 @@ def test_a_filtered_node_is_never_picked_and_the_best_other_one_is(
     residency: tuple[str, ...],
     tried: set[str],
     public_only: bool,
-    any_circuit: bool,
+    ejected: bool,
     seed: int,
 ) -> None:
     nodes = table(drawn)
-    query = Query("digits", residency, tried, public_only=public_only, any_circuit=any_circuit)
+    query = Query("digits", residency, tried, public_only=public_only, ejected=ejected)
     fit = [
         node
         for node, one in zip(nodes.all(), drawn, strict=True)
@@ -119,11 +119,11 @@ def test_a_filtered_node_is_never_picked_and_the_best_other_one_is(
         and node.name not in tried
         and (not residency or REGIONS[one.site] in residency)
         and (one.reach == "public" or not public_only)
-        and (any_circuit or node.circuit.allows(NOW_S))
+        and (ejected or node.circuit.allows(NOW_S))
     ]
     ranked = rank(nodes.all(), query, lambda node: node.rtt_ms.value(), NOW_S, random.Random(seed))
     assert {each.node.name for each in ranked} == {node.name for node in fit}
-    if public_only or any_circuit:
+    if public_only or ejected:
         return
     picked = Fields(nodes, random.Random(seed)).of("digits", residency).pick(NOW_S, tried=tried)
     assert (picked is None) == (not fit)

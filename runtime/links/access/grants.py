@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from contracts.errors import FoothillError
-from contracts.headers import Terms
+from contracts.headers import Priority, Terms, lower
 from contracts.tickets import Limits
 
 
@@ -44,14 +44,31 @@ class Usage:
         return True
 
 
+class Allowance(msgspec.Struct, frozen=True):
+    """What a tenant may cost through one router; 0 sets no limit. Costs are in the operator's own unit."""
+
+    escalations_per_s: float = 0.0
+    escalations_per_day: int = 0
+    cost_per_day: float = 0.0
+
+    @property
+    def limited(self) -> bool:
+        return self != UNLIMITED
+
+
+UNLIMITED = Allowance()
+
+
 class Grant(msgspec.Struct, frozen=True):
     """`tenant` "" is nobody in particular; `models` empty are all, `residency` empty is no claim; without `usage`
-    nothing is counted."""
+    nothing is counted. `allowance` and `priority` are for a router, which escalates, and finds room, for many."""
 
     tenant: str = ""
     models: tuple[str, ...] = ()
     residency: tuple[str, ...] = ()
     usage: Usage | None = None
+    allowance: Allowance = UNLIMITED
+    priority: Priority = "high"
 
     def check_model(self, model: str) -> None:
         """Raises FoothillError `forbidden` for a model that the caller may not ask about."""
@@ -62,6 +79,8 @@ class Grant(msgspec.Struct, frozen=True):
 
     def narrow(self, terms: Terms) -> Terms:
         """The request's terms within the grant. Raises FoothillError `residency_denied` where they have no region."""
+        if self.priority != "high":
+            terms = msgspec.structs.replace(terms, priority=lower(self.priority, terms.priority))
         if not self.residency:
             return terms
         both = tuple(region for region in terms.residency if region in self.residency)

@@ -13,40 +13,52 @@ from typing import Protocol
 import msgspec
 
 from contracts.errors import FoothillError
+from contracts.headers import Priority
 from contracts.rates import Rate
 from contracts.topics import NODE_NAME
-from runtime.links.access.grants import Grant
+from runtime.links.access.grants import Allowance, Grant
 from runtime.links.process.settings import SettingsError, load
 
 log = logging.getLogger(__name__)
 
 LOOK_AGAIN_S = 1.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST = {"requests_per_s": 1e6, "escalations_per_s": 1e6, "escalations_per_day": 1e12, "cost_per_day": 1e12}
 _Stamp = tuple[int, int, int]
 
 
 class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One `[[tokens]]` table. `name` is the tenant's; `sha256` (hex) of the token's bytes.
+    """One `[[tokens]]` table. `name` is the tenant's; `sha256` (hex) of the token's bytes. `priority` is for routers.
 
-    `models` empty: all. `residency` empty: no claim. `requests_per_s` 0: no limit; it holds for all tokens of a name.
+    `models` empty: all. `residency` empty: no claim. The rest limits all tokens of a name together, and 0 does not;
+    escalations and costs are counted by routers alone, costs in the operator's unit.
     """
 
     name: str
     sha256: str
     models: tuple[str, ...] = ()
     residency: tuple[str, ...] = ()
+    priority: Priority = "normal"
     requests_per_s: float = 0.0
+    escalations_per_s: float = 0.0
+    escalations_per_day: int = 0
+    cost_per_day: float = 0.0
 
     def __post_init__(self) -> None:
         if not NODE_NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name[:80]!r} must be lower-case letters, digits and '-', at most 63")
         if not _SHA256.fullmatch(self.sha256):
             raise ValueError(f"sha256 of {self.name} must be 64 lower-case hex digits: printf %s TOKEN | sha256sum")
-        if not 0 <= self.requests_per_s <= 1e6:
-            raise ValueError(f"requests_per_s of {self.name} must be 0 to 1000000")
+        for key, most in _MOST.items():
+            if not 0 <= getattr(self, key) <= most:
+                raise ValueError(f"{key} of {self.name} must be 0 to {most:.0f}")
         bad = [region for region in self.residency if not NODE_NAME.fullmatch(region)]
         if bad:
             raise ValueError(f"residency of {self.name}: {bad} are no region names")
+
+    def grant(self) -> Grant:
+        allowance = Allowance(self.escalations_per_s, self.escalations_per_day, self.cost_per_day)
+        return Grant(self.name, self.models, self.residency, allowance=allowance, priority=self.priority)
 
 
 class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,12 +115,12 @@ class TokenFile:
         self._by_hash: dict[str, _Known] = {}
         self._take(_read(path))
 
-    def grant(self, token: str, model: str | None) -> Grant:
+    def grant(self, secret: str, model: str | None) -> Grant:
         """For a request about `model`: "" is the server itself, None leaves the check to the route.
 
         Raises FoothillError `unauthorized`, `forbidden` or `rate_limited`, and Unleased.
         """
-        return self.known(hash_of(token), model)
+        return self.known(hash_of(secret), model)
 
     def known(self, token_hash: str, model: str | None) -> Grant:
         """As `grant`, for who has the token's `hash_of` at hand. It is always the same one, until the file changes."""
@@ -151,10 +163,7 @@ class TokenFile:
         per_s = {token.name: token.requests_per_s for token in tokens.tokens if token.requests_per_s}
         limits = {name: self._limit_of(name, each) for name, each in per_s.items()}
         self._by_hash = {
-            token.sha256: _Known(
-                Grant(token.name, token.models, token.residency), limits.get(token.name), token.requests_per_s
-            )
-            for token in tokens.tokens
+            token.sha256: _Known(token.grant(), limits.get(token.name), token.requests_per_s) for token in tokens.tokens
         }
 
 

@@ -16,7 +16,7 @@ from contracts import headers
 from contracts.budgets import RetryBudget
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
-from contracts.escalation import NO_CLOUD, Policy, Verdict, decide, wish_of
+from contracts.escalation import BUDGET, NO_CLOUD, Policy, Verdict, decide, wish_of
 from contracts.headers import Terms
 from contracts.messages import Audit, Certificate
 from contracts.predictions import with_reason
@@ -300,7 +300,7 @@ class Holder:
     def _kept(self, request: Request, edge: Answer, verdict: Verdict, terms: Terms) -> Settled:
         """The edge answer, as the verdict has it or because the caller's escalations are used up."""
         if verdict.action == "escalate":
-            return _settled(request, edge, "edge", NO_CLOUD, _edge_phases(edge))
+            return _settled(request, edge, "edge", BUDGET, _edge_phases(edge))
         settled = _settled(request, edge, "edge", verdict, _edge_phases(edge))
         return msgspec.structs.replace(settled, open=verdict.degraded and self.may_ask_cloud(terms))
 

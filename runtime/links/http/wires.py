@@ -255,6 +255,11 @@ class Pool:
         """Nothing is open, and nobody waits."""
         return not (self._open or self._turns)
 
+    @property
+    def spare(self) -> bool:
+        """Whether one seems to be open that has nothing to do."""
+        return bool(self._idle)
+
     def take(self) -> Wire | None:
         """One that is open and has nothing to do; None where there is none. Ask with it, or put it back."""
         while self._idle:

@@ -10,6 +10,7 @@ import pytest
 
 from contracts.errors import FoothillError
 from contracts.headers import Terms
+from runtime.links.access.grants import Allowance
 from runtime.links.access.tokens import LOOK_AGAIN_S, TokenFile
 from runtime.links.process.settings import SettingsError
 
@@ -116,3 +117,16 @@ def test_a_wrong_entry_is_named(tmp_path: Path, text: str, word: str) -> None:
     path.write_text(text)
     with pytest.raises(SettingsError, match=word):
         TokenFile(path, Clock())
+
+
+def test_what_a_token_may_cost_is_told_to_whoever_escalates_for_it(tmp_path: Path) -> None:
+    more = "escalations_per_s = 0.5\nescalations_per_day = 100\ncost_per_day = 2.5"
+    tokens = Tokens(tmp_path, table("t", more=more) + table("free", name="free"))
+    assert tokens.file.grant("t", "digits").allowance == Allowance(0.5, 100, 2.5)
+    assert not tokens.file.grant("free", "digits").allowance.limited
+
+
+@pytest.mark.parametrize("more", ["escalations_per_day = -1", "cost_per_day = -0.1", "escalations_per_s = inf"])
+def test_an_allowance_that_is_none_is_refused(tmp_path: Path, more: str) -> None:
+    with pytest.raises(SettingsError, match=more.partition(" ")[0]):
+        Tokens(tmp_path, table("t", more=more))

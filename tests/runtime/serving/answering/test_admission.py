@@ -275,7 +275,7 @@ async def test_a_ticket_whose_escalations_are_used_up_gets_the_edges_answers(
     for _ in range(3):
         async with session.post(f"{url}/v1/predict/digits", data=picture(), headers=sent) as given:
             told.append((given.status, given.headers["Foothill-Reason"], given.headers["Foothill-Degraded"]))
-    assert told == [(200, "doubtful", "false"), (200, "no-cloud", "true"), (200, "no-cloud", "true")]
+    assert told == [(200, "doubtful", "false"), (200, "budget", "true"), (200, "budget", "true")]
     assert asked_cloud == [""]
     await holder.close()
     await upstreams.close()
