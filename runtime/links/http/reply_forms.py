@@ -25,7 +25,7 @@ VARIED = (
 _MOST_FORMS, _MOST_HEAD_BYTES = 8, 4096
 _FIRST_READ = 16
 _VARIED = {name.lower(): name for name in VARIED}
-_NUMBER, _VISIBLE = b"([0-9]{1,9})", b"([!-~](?:[ -~]{0,510}[!-~])?)"
+_NUMBER, _VISIBLE = b"([0-9]{1,9})", b"([!-~][ -~]{0,511})(?<! )"
 _VALUE = re.compile(_VISIBLE)
 _LENGTH = "Content-Length"
 

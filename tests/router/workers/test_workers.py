@@ -227,6 +227,42 @@ async def test_a_tenants_limit_holds_for_all_of_them_together(run: Run, edge: Se
         assert all("Retry-After" in response.headers for response in told if response.status == 429)
 
 
+async def test_a_tenants_budget_is_one_for_all_of_them(run: Run, edge: Server, start: Start, tmp_path: Path) -> None:
+    cloud = await start("cloud", tier="cloud", answer="7")
+    tokens = tmp_path / "tokens.toml"
+    sha256 = hashlib.sha256(b"s3cret").hexdigest()
+    tokens.write_text(f'[[tokens]]\nname = "kiosk"\nsha256 = "{sha256}"\nescalations_per_day = 3\n')
+    state = str(tmp_path / "state")
+    router = await run(edge.url, cloud_urls=[cloud.url], tokens_file=str(tokens), state_dir=state)
+    asked = {"Authorization": "Bearer s3cret", headers.ESCALATION: "always"}
+    async with aiohttp.ClientSession() as session:
+        tiers = [(await predict(session, router.url, **asked)).headers[headers.TIER] for _ in range(10)]
+    assert (tiers.count("cloud"), tiers.count("edge")) == (3, 7)
+
+
+async def test_what_probes_find_reaches_them_all(run: Run, edge: Server) -> None:
+    router = await run(edge.url, probe_interval_s=0.2)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+
+        async def all_say(state: str) -> None:
+            right = 0
+            while right < 12:
+                async with session.get(f"{router.url}/healthz") as response:
+                    right = right + 1 if (await response.json())["nodes"] == {state: 1} else 0
+                await asyncio.sleep(0.01)
+
+        await asyncio.wait_for(all_say("online"), PATIENCE_S)
+        edge.status = 503
+        await asyncio.wait_for(all_say("offline"), PATIENCE_S)
+        for pid in router.workers():
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: len(router.workers()) == 2)
+        await asyncio.sleep(2.0)
+        await asyncio.wait_for(all_say("offline"), PATIENCE_S)
+        edge.status = 200
+        await asyncio.wait_for(all_say("online"), PATIENCE_S)
+
+
 async def test_what_a_caller_measured_counts_at_every_worker(run: Run, edge: Server) -> None:
     router = await run(edge.url)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
