@@ -87,10 +87,7 @@ class Field:
         field = self._near
         if len(self._claimed) > NEAR:
             field = [*field, *self._drawn(now_s)]
-        expected_ms = [
-            ms if (ms := node.still_ms + node.each_ms * node.in_flight) > node.least_ms else node.least_ms
-            for node in field
-        ]
+        expected_ms = [node.next_ms for node in field]
         if size_bytes >= LARGE_BYTES:
             expected_ms = [ms + node.transfer_ms(size_bytes) for ms, node in zip(expected_ms, field, strict=True)]
         if tried:

@@ -58,17 +58,18 @@ class Node:
     `failed_s` is when its last request failed, None where that went well; `learned_s` when an answer was learned from
     last, and `quick_last`, that this one took less than half of what is believed of the node.
 
-    An answer is expected `still_ms` after the request was sent, and `each_ms` for each request of this router's there,
-    as of when `settle` was called, but never within `least_ms`; `idle_ms` if nobody else was there, and nothing failed
-    any more; `hoped_ms` if it was no slower than half of the nodes are, too. Of that, but for the last two, `charge_ms`
-    are no time that passes: its recent failures, doubts and its cost, which make others better.
+    An answer is expected `next_ms` after the next request is sent: `still_ms`, and `each_ms` for each request of this
+    router's there, as of when `settle` was called, but never within `least_ms`; `idle_ms` if nobody else was there, and
+    nothing failed any more; `hoped_ms` if it was no slower than half of the nodes are, too. Of that, but for the last
+    two, `charge_ms` are no time that passes: its recent failures, doubts and its cost, which make others better.
     """
 
     __slots__ = (
         "_changed", "_failures", "_margin", "_others", "_service_told_s", "_slow", "_status", "_status_s", "_told_s",
         "charge_ms", "circuit", "cost", "cost_ms", "each_ms", "failed_s", "health", "hoped_ms", "identity", "idle_ms",
-        "in_flight", "learned_s", "least_ms", "limit", "middle_ms", "models", "most", "place", "quick_last", "quiet",
-        "rtt_ms", "service_ms", "since_s", "static", "still_ms", "sure", "transfer_ms_per_mb", "usual_ms", "well",
+        "in_flight", "learned_s", "least_ms", "limit", "middle_ms", "models", "most", "next_ms", "place", "quick_last",
+        "quiet", "rtt_ms", "service_ms", "since_s", "static", "still_ms", "sure", "transfer_ms_per_mb", "usual_ms",
+        "well",
     )  # fmt: skip
 
     def __init__(self, identity: Identity, router_place: Place | None, changed: Callable[[], None] = _nothing) -> None:
@@ -93,6 +94,7 @@ class Node:
         """What a request takes at nodes like this one, mean and median: it is taken for an average one until it has
         told."""
         self.idle_ms = self.hoped_ms = self.least_ms = self.still_ms = self.each_ms = self.charge_ms = 0.0
+        self.next_ms = 0.0
         self.cost = self.cost_ms = 0.0
         """What one answer costs, in the operator's unit, and what that weighs in the score."""
         self.since_s: float | None = None
@@ -173,11 +175,13 @@ class Node:
 
     def reserve(self, now_s: float) -> None:
         self.in_flight += 1
+        self._foresee()
         if self.circuit.state != "closed":
             self._turn("started", now_s)
 
     def release(self, ending: Ending, now_s: float) -> None:
         self.in_flight -= 1
+        self._foresee()
         if ending == "succeeded" and self.well:
             return
         if ending != "abandoned":
@@ -230,6 +234,12 @@ class Node:
         self.hoped_ms = rtt_ms + min(service_ms, self.middle_ms)
         self.least_ms = rtt_ms + self.each_ms + self.charge_ms
         self.still_ms = self.least_ms + self.each_ms * self.others_in_flight(now_s) - DRAINED * rtt_ms
+        self._foresee()
+
+    def _foresee(self) -> None:
+        """Whenever something changes here, not for every node with every pick."""
+        ms = self.still_ms + self.each_ms * self.in_flight
+        self.next_ms = ms if ms > self.least_ms else self.least_ms
 
     def pace_ms(self, now_s: float) -> float:
         """What each request there adds: more for a node that is just back."""
