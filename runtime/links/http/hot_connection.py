@@ -26,7 +26,7 @@ from runtime.links.http.theirs import Theirs
 
 log = logging.getLogger(__name__)
 
-PROBE_S = 0.1
+FIRST_PROBE_S, LAST_PROBE_S = 0.01, 1.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HELD_BYTES = 1 << 18
 _BUFFER_BYTES = 1 << 18
@@ -118,15 +118,17 @@ class HotConnection(asyncio.BufferedProtocol):
         waits = bool(self._owner and more) and not self._left
         if not waits or self._transport.get_extra_info("sslcontext") is not None:
             return False  # of TLS no half stays open
-        self._probe()
+        self._probe(FIRST_PROBE_S)
         return True
 
-    def _probe(self) -> None:
+    def _probe(self, again_s: float) -> None:
         """To a caller that is gone the second one of these cannot be sent: its kernel has refused the first. One that
         waits passes over them (RFC 9110, section 15.2)."""
-        if self.answering and not self._pouring and not self._transport.is_closing():
+        if self._transport.is_closing() or not (self.answering or self._theirs.answering):
+            return
+        if (self.answering and not self._pouring) or self._theirs.unanswered:
             self._transport.write(CONTINUE)
-            self._loop.call_later(PROBE_S, self._probe)
+        self._loop.call_later(again_s, self._probe, min(2 * again_s, LAST_PROBE_S))
 
     def _fill(self, bulk: Bulk | Spooling, count: int) -> None:
         bulk.fill(count)
