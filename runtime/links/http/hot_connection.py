@@ -26,7 +26,7 @@ from runtime.links.http.theirs import Theirs
 
 log = logging.getLogger(__name__)
 
-FIRST_PROBE_S, LAST_PROBE_S = 0.04, 0.1
+FIRST_PROBE_S, LAST_PROBE_S = 0.01, 1.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HELD_BYTES = 1 << 18
 _BUFFER_BYTES = 1 << 18

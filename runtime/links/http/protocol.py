@@ -11,7 +11,6 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_writer import HttpVersion11
 
 from contracts.errors import FoothillError
 from runtime.links.http.errors import error_response
@@ -80,11 +79,6 @@ class _Protocol(web.RequestHandler):
     def answering(self) -> bool:
         asked = self._current_request
         return bool(self._messages) or (asked is not None and asked.content.is_eof())
-
-    @property
-    def unanswered(self) -> bool:
-        asked = self._current_request
-        return asked is not None and asked.version >= HttpVersion11 and asked.writer.output_size == 0
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

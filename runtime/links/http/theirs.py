@@ -19,11 +19,6 @@ class Theirs(Protocol):
         """A whole request is, or will be without another byte."""
         ...
 
-    @property
-    def unanswered(self) -> bool:
-        """Nothing of its answer was sent yet, and its caller knows of interim answers."""
-        ...
-
     def data_received(self, data: bytes) -> None:
         """Bytes of such requests."""
         ...

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 DRAIN_S = 30.0
 _BACK_S = 2.0
-"""Until a model is back from its change of bundles, where nobody has measured how long its last one took."""
+"""Until a model comes, or is back from its change of bundles, where nobody has measured how long its last one took."""
 _MEMORY = 0.9
 
 
@@ -217,18 +217,13 @@ class ModelHost:
         self.unloaded.discard(model)
 
     def get(self, model: str, version: str = "") -> Served:
-        """Raises FoothillError `model_not_found`, naming what is served, or `unavailable` for one that comes back.
+        """Raises FoothillError `model_not_found`, naming what is served, or `unavailable` for one that comes.
 
         `version` empty: whichever it is.
         """
         served = self._served.get(model)
         if served is None:
-            away = self.away.get(model)
-            if away is not None:
-                said = f"Model {model} is away for a moment: {away.why} Ask again."
-                raise FoothillError("unavailable", said, retry_after_s=away.back_after_s)
-            known = ", ".join(sorted(self._served)) or "none yet"
-            raise FoothillError("model_not_found", f"Model {model[:80]!r} is not served here. Served: {known}.")
+            raise self._absent(model)
         if version and version != served.loaded.manifest.version:
             raise FoothillError(
                 "model_not_found",
@@ -236,6 +231,17 @@ class ModelHost:
                 f"Leave the version out of the path to take what is served.",
             )
         return served
+
+    def _absent(self, model: str) -> FoothillError:
+        """A model that comes, or comes back, is not answered with a word that callers take for the last one."""
+        away = self.away.get(model)
+        if away is not None:
+            said = f"Model {model} is away for a moment: {away.why} Ask again."
+            return FoothillError("unavailable", said, retry_after_s=away.back_after_s)
+        if model in self.expected and model not in self.unloaded:
+            return FoothillError("unavailable", f"Model {model} comes up. Ask again.", retry_after_s=_BACK_S)
+        known = ", ".join(sorted(self._served)) or "none yet"
+        return FoothillError("model_not_found", f"Model {model[:80]!r} is not served here. Served: {known}.")
 
     def reports(self) -> dict[str, ServedReport]:
         return {

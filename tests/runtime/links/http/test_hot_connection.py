@@ -451,12 +451,11 @@ async def test_what_is_done_for_a_caller_that_is_gone_is_given_up_once(
 
 
 @pytest.mark.parametrize("name", ["hot/wait", "hot/slow-wait"])
-@pytest.mark.parametrize("chunked", [False])
 async def test_a_caller_that_says_that_no_more_comes_gets_all_its_answers(
-    call: Call, echo: Echo, runner: web.AppRunner, name: str, *, chunked: bool
+    call: Call, echo: Echo, runner: web.AppRunner, name: str
 ) -> None:
     caller = await call()
-    await caller.send(post(f"/{name}-1", b"1", chunked=chunked) + post("/hot/2", b"2") + post("/hot/3", b"3"))
+    await caller.send(post(f"/{name}-1", b"1") + post("/hot/2", b"2") + post("/hot/3", b"3"))
     caller.writer.write_eof()
     await asyncio.sleep(0.25)
     echo.go.set()

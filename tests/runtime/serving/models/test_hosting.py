@@ -126,6 +126,19 @@ async def test_a_model_that_comes_back_is_away_until_it_does_or_is_given_up(host
         host.get("digits")
 
 
+async def test_an_expected_model_that_is_not_there_yet_is_not_refused_for_good(load: Load) -> None:
+    host = ModelHost(expected=["digits"])
+    with pytest.raises(FoothillError, match="digits comes up") as refused:
+        host.get("digits")
+    assert (refused.value.code, refused.value.retry_after_s) == ("unavailable", 2.0)
+    await host.activate("digits", load())
+    host.unloaded.add("digits")
+    await host.retire("digits")
+    with pytest.raises(FoothillError, match="not served here"):
+        host.get("digits")
+    await host.close()
+
+
 async def test_a_bundle_of_another_model_is_refused(host: ModelHost, load: Load) -> None:
     loaded = load()
     with pytest.raises(FoothillError, match="serves digits, not faces"):
