@@ -168,7 +168,8 @@ async def test_it_is_not_ready_until_the_fleet_publishes_and_then_comes_up(fleet
         assert await cloud.status("/v2/health/live") == 200
         assert await cloud.status("/v2/health/ready") == 503
         async with cloud.session.post("/v1/predict/digits", data=b"", headers=PNG) as answer:
-            assert (answer.status, (await answer.json())["code"]) == (404, "model_not_found")
+            assert (answer.status, (await answer.json())["code"]) == (503, "unavailable")
+            assert answer.headers["Retry-After"] == "2"
         fleet.publish(label=1)
         await asyncio.wait_for(cloud.ready(), 10)
 

@@ -272,7 +272,9 @@ async def test_a_cloud_that_keeps_failing_is_not_asked_before_the_edge(start: St
     edge, cloud = await start("edge-fra"), await start("cloud", tier="cloud", answer="7")
     cloud.status = 500
     made = rig([static("edge-fra", edge.url)], [cloud.url], floor_per_s=1.0)
+    began_s = time.monotonic()
     for _ in range(20):
         settled = await made.proxy.answer(call(terms=Terms(escalation="always")))
         assert (settled.answer.status, settled.tier, settled.degraded) == (200, "edge", True)
-    assert len(cloud.seen) == 5
+    probes = int(time.monotonic() - began_s)
+    assert 5 <= len(cloud.seen) <= 5 + probes

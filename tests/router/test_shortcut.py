@@ -355,4 +355,4 @@ async def test_under_anything_at_all_each_request_gets_one_answer_and_nothing_st
 
     await asyncio.gather(*(ask(number) for number in range(300)))
     await until(lambda: all(node.in_flight == 0 for node in nodes))
-    assert server.served > 5
+    assert server.served >= 5
