@@ -19,7 +19,7 @@ from router.flights import Flight, Way
 from router.node import Ending, Node
 from router.nodes import Nodes
 from router.proxy import Proxy
-from router.readings import Reading, Times, Told, phases_ms, settled
+from router.readings import Reading, Said, Told, phases_ms, settled
 from router.seeing.access_log import Kind, Noted
 from router.seeing.witness import Witness
 from router.tries import Call, Trail, Tries, judge
@@ -83,18 +83,17 @@ class Arrivals:
         if reading is None:
             reading = form.notes[Reading] = Reading(form)
         try:
-            times = reading.times(values) if reading.of_node else None
-            confidence = reading.confidence(values)
+            said = reading.read(values) if reading.of_node else None
         except ValueError:
             return False
-        if times is None:
+        if said is None:
             return False
         terms = flight.begun.terms
-        verdict, drawn = self._holder.glance(confidence, reading.stratum, terms)
+        verdict, drawn = self._holder.glance(said.confidence, reading.stratum, terms)
         if verdict.action == "escalate" and not drawn and not self._holder.may_ask_cloud(terms):
             verdict = NO_CLOUD
         elif verdict.action == "escalate" and not drawn:
-            evidence = Evidence(confidence, reading.stratum, "", "")
+            evidence = Evidence(said.confidence, reading.stratum, "", "")
             verdict = self._holder.judge(evidence, terms, flight.begun.deadline, drawn=False).verdict
         if verdict.action != "accept" or drawn:
             flight.drawn = drawn
@@ -103,10 +102,10 @@ class Arrivals:
         try:
             if node.may_learn(now_s):
                 load, size_bytes = reading.value(headers.LOAD, values), len(flight.body) + len(reply.body)
-                node.learn(hop_ms, times.total_ms, load, now_s, size_bytes, flight.expected_ms)
+                node.learn(hop_ms, said.total_ms, load, now_s, size_bytes, flight.expected_ms)
         finally:
             node.release("succeeded", now_s)
-        self._tell(flight, reading, reply, times, verdict, hop_ms, now_s)
+        self._tell(flight, reading, reply, said, verdict, hop_ms, now_s)
         return True
 
     def _weigh(self, flight: Flight, reply: Reply | KnownReply, now_s: float) -> None:
@@ -184,7 +183,7 @@ class Arrivals:
         flight: Flight,
         reading: Reading,
         reply: KnownReply,
-        times: Times,
+        said: Said,
         verdict: Verdict,
         hop_ms: float,
         now_s: float,
@@ -193,16 +192,16 @@ class Arrivals:
         way = flight.way
         began_s = flight.begun.began_s
         route_ms = (flight.sent_s - began_s) * 1000.0
-        network_ms = hop_ms - times.total_ms if hop_ms > times.total_ms else 0.0
+        network_ms = hop_ms - said.total_ms if hop_ms > said.total_ms else 0.0
         total_ms = (now_s - began_s) * 1000.0
         request_id, sent = flight.turn.request_id, flight.begun.terms.traceparent
         trace = told_traceparent(sent, request_id) if sent or way.names_itself else own_traceparent(request_id)
         lines = (
-            f"{reading.confidence_line(reply.values)}{_ID}: {request_id}\r\n{_TRACE}: {trace}\r\n"
-            f"{_TIMING}: route;dur={route_ms:.3f}, {times.written}, network;dur={network_ms:.3f}, "
+            f"{said.line}{_ID}: {request_id}\r\n{_TRACE}: {trace}\r\n"
+            f"{_TIMING}: route;dur={route_ms:.3f}, {said.wrote}, network;dur={network_ms:.3f}, "
             f"{TOTAL};dur={total_ms:.3f}\r\n"
         )
-        body, told = bytes(reply.body), reading.told(verdict)
+        body, told = reply.body, reading.told(verdict)
         if way.predicts:
             body = settled(body, reading.content_type, told, verdict)
         flight.ended = True
@@ -210,11 +209,11 @@ class Arrivals:
         if flight.node.cost:
             self._spend(flight)
         tally = way.tallies.get(told) or self._tally(way, told, verdict.reason, flight.node)
-        tally.add((route_ms, network_ms, total_ms), times.written)
+        tally.add((route_ms, network_ms, total_ms), said.wrote)
         if self._log is not None and self._log.draws:
             phases = {"route": route_ms, "network": network_ms, TOTAL: total_ms}
             kind = way.kinds.get(told) or self._kind(way, told, verdict.reason, flight.node)
-            noted = Noted(kind, self._wall(), request_id, sent, len(flight.body), len(body), phases, times.written)
+            noted = Noted(kind, self._wall(), request_id, sent, len(flight.body), len(body), phases, said.wrote)
             self._log.lines.note(noted)
 
     def _tally(self, way: Way, told: Told, reason: str, node: Node) -> Tally:

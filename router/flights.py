@@ -83,8 +83,12 @@ class Begun(msgspec.Struct):
 
     arrived_s: float
     terms: Terms
-    deadline: Deadline
+    expires_at_s: float
     began_s: float
+
+    @property
+    def deadline(self) -> Deadline:
+        return Deadline(self.expires_at_s)
 
 
 class Watch(Protocol):

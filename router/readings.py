@@ -27,7 +27,7 @@ TOLD = (
 """What many of a node's answers say alike, and is passed on."""
 _ENTRY = re.compile(rb"([a-z-]{1,32});dur=[0-9]{1,9}(\.[0-9]{1,9})?")
 _NUMBERS, _NAMES = b"0123456789.", b"abcdefghijklmnopqrstuvwxyz-;= "
-_LAST = f", {TOTAL};dur=".encode()
+_LAST = f", {TOTAL};dur="
 _NETWORK, _PHASES = "network", frozenset(PHASES)
 _UNSETTLED = b'"reason":"unsettled"'
 
@@ -51,11 +51,14 @@ def settled(body: bytes, content_type: str, told: Told, verdict: Verdict) -> byt
     return with_reason(body, content_type, verdict.reason)
 
 
-class Times(msgspec.Struct):
-    """The node's own phases, as it wrote them, and its total in milliseconds."""
+class Said(msgspec.Struct):
+    """What one answer says: the node's own phases, as it `wrote` them, its total in milliseconds, and its confidence,
+    also as the `line` of a head; None and "" where it has none."""
 
-    written: str
+    wrote: str
     total_ms: float
+    confidence: float | None = None
+    line: str = ""
 
 
 class Told(msgspec.Struct, eq=False):
@@ -100,24 +103,18 @@ class Reading:
         at = self._at.get(name)
         return values[at].decode("ascii") if at is not None else ""
 
-    def confidence(self, values: tuple[bytes, ...]) -> float | None:
-        """None where there is none. Raises ValueError for what is no number."""
-        return float(values[self._confidence_at]) if self._confidence_at is not None else None
-
-    def confidence_line(self, values: tuple[bytes, ...]) -> str:
-        if self._confidence_at is None:
-            return ""
-        return f"{headers.CONFIDENCE}: {values[self._confidence_at].decode('ascii')}\r\n"
-
-    def times(self, values: tuple[bytes, ...]) -> Times | None:
+    def read(self, values: tuple[bytes, ...]) -> Said | None:
         """None for times that are written otherwise than a node writes them. Raises ValueError for no number."""
         if self._timing_at is None:
             return None
-        written = values[self._timing_at]
-        if written.translate(None, _NUMBERS) != self._names and not self._learn(written):
+        times = values[self._timing_at]
+        if times.translate(None, _NUMBERS) != self._names and not self._learn(times):
             return None
-        end = written.rfind(_LAST)
-        return Times(written[:end].decode("ascii"), float(written[end + len(_LAST) :]))
+        wrote, _, total_ms = times.decode("ascii").rpartition(_LAST)
+        if self._confidence_at is None:
+            return Said(wrote, float(total_ms))
+        confidence = values[self._confidence_at].decode("ascii")
+        return Said(wrote, float(total_ms), float(confidence), f"{headers.CONFIDENCE}: {confidence}\r\n")
 
     def told(self, verdict: Verdict) -> Told:
         """Always the same one, as long as nodes tell the same times."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from contracts import headers
-from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
 from router.arrivals import Arrivals
@@ -69,7 +68,7 @@ class Coming:
         self._turn = turn
         self._begun = begun
         ways.accounts.in_flight.count += 1
-        ways.awaited.set(self, begun.deadline.expires_at_s)
+        ways.awaited.set(self, begun.expires_at_s)
 
     @property
     def waited_s(self) -> float:
@@ -161,7 +160,7 @@ class Ways:
         except FoothillError:
             return None
         deadline_s = (terms.deadline_ms or self._default_deadline_ms) / 1000.0
-        return Begun(arrived_s, terms, Deadline(arrived_s + deadline_s), arrived_s)
+        return Begun(arrived_s, terms, arrived_s + deadline_s, arrived_s)
 
     def _admitted(self, way: Way, turn: Turn, arrived_s: float) -> bool:
         """False where the story has to ask, and where the caller was refused."""
@@ -183,7 +182,7 @@ class Ways:
     def send(self, way: Way, body: Body, turn: Turn, begun: Begun) -> GiveUp | None:
         """None where no node can be asked just so: the story says what is to be done."""
         now_s = begun.began_s
-        left_ms = (begun.deadline.expires_at_s - now_s) * 1000.0
+        left_ms = (begun.expires_at_s - now_s) * 1000.0
         picked = way.field.pick(now_s, left_ms, len(body)) if left_ms > 0 else None
         if picked is None:
             return None

@@ -65,7 +65,7 @@ class Stories:
         async def story(request: Incoming) -> Outgoing:
             return await accounts.tell(self._answer, request)
 
-        return Route("POST", pattern, story, self._ways(accounts).prepare)
+        return Route("POST", pattern, story, self._ways(accounts).prepare, relays=True)
 
     async def _answer(self, request: Incoming, account: Account) -> Outgoing:
         """The request's own time starts when its body is there: what came before was the network's."""

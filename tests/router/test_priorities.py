@@ -56,7 +56,7 @@ def test_one_alone_fills_its_share_of_each_node_and_one_request_at_least(most: f
     while (picked := field.pick(NOW_S)) is not None:
         picked.node.reserve(NOW_S)
     for node in nodes.all():
-        assert max(1.0, SHARES[priority] * most) <= node.in_flight < SHARES[priority] * most + 1
+        assert node.in_flight - 1 < SHARES[priority] * most <= max(1, node.in_flight)
     last = field.last(NOW_S)
     assert last is None, "the last resort has no more room either"
 

@@ -14,6 +14,7 @@ from router.readings import Reading, phases_ms
 from runtime.links.http.reply_forms import Form
 
 TOLD = {headers.SERVER_TIMING: "x", headers.CONFIDENCE: "0.5", headers.LOAD: "in_flight=1", "Content-Length": "0"}
+TIMES = "infer;dur=1.5, total;dur=2.5"
 HEAD = "HTTP/1.1 200 OK\r\n" + "".join(f"{name}: {value}\r\n" for name, value in TOLD.items()) + "\r\n"
 
 
@@ -33,13 +34,13 @@ def test_times_are_read_as_the_parser_reads_them(drawn: list[tuple[list[str], fl
     one = reading()
     for phases, ms in drawn:
         written = ", ".join(f"{phase};dur={ms:.3f}" for phase in [*phases, "total"])
-        times = one.times(values(written))
+        times = one.read(values(written))
         parsed = parse_server_timing(written)
         assert times is not None
         told = one.told(Verdict("accept", "confident")).phases
-        read = [column for (column,) in phases_ms([times.written])]
+        read = [column for (column,) in phases_ms([times.wrote])]
         assert dict(zip(told, read, strict=True)) | {"total": times.total_ms} == parsed
-        assert f"{times.written}, total;dur={ms:.3f}" == written
+        assert f"{times.wrote}, total;dur={ms:.3f}" == written
 
 
 @pytest.mark.parametrize(
@@ -49,16 +50,16 @@ def test_times_are_read_as_the_parser_reads_them(drawn: list[tuple[list[str], fl
      "infer;dur=1e9, total;dur=2", "infer;dur=.5, total;dur=2", "made-up;dur=1, total;dur=2"],
 )  # fmt: skip
 def test_times_that_no_node_writes_are_left_to_the_long_way(timing: str) -> None:
-    assert reading().times(values(timing)) is None
+    assert reading().read(values(timing)) is None
 
 
 @given(st.text(st.sampled_from("0123456789.,;=durinfetoal "), max_size=40))
 def test_anything_like_times_is_read_rightly_or_not_at_all(noise: str) -> None:
     one = reading()
-    assert one.times(values("infer;dur=1.5, total;dur=2.5")) is not None
+    assert one.read(values(TIMES)) is not None
     for timing in (noise, f"infer;dur={noise}, total;dur=2.5"):
         try:
-            times = one.times(values(timing))
+            times = one.read(values(timing))
         except ValueError:
             continue
         if times is not None:
@@ -67,8 +68,10 @@ def test_anything_like_times_is_read_rightly_or_not_at_all(noise: str) -> None:
 
 def test_a_confidence_that_is_no_number_is_not_read() -> None:
     with pytest.raises(ValueError, match="sure"):
-        reading().confidence(values("x", "sure"))
-    assert reading().confidence(values("x", "0.25")) == 0.25
+        reading().read(values(TIMES, "sure"))
+    said = reading().read(values(TIMES, "0.25"))
+    assert said is not None
+    assert (said.confidence, said.line) == (0.25, "Foothill-Confidence: 0.25\r\n")
 
 
 @given(st.lists(st.lists(st.floats(0, 1e6), min_size=2, max_size=2), min_size=1, max_size=20))

@@ -14,7 +14,7 @@ from runtime.links.access.grants import Grant
 from runtime.links.http.spool import Spool
 
 Clock = Callable[[], float]
-Body = bytes | bytearray
+Body = bytes | bytearray | memoryview
 """All of it, which nobody changes."""
 Varied = Mapping[str, str]
 """Of headers that callers give anew with every request, the values of one request, by name."""

@@ -27,27 +27,25 @@ class Framing:
     """`add` what was received; take a `head`, then as many bytes as its body has, then the next head.
 
     A head that is alike the one before it is not parsed again: a caller sends many requests that differ in their bodies
-    only, or in their ids. Their `alike` is then the same object.
+    only, or in their ids. Their `alike` is then the same object. So many bytes as are `held` wait here.
     """
+
+    __slots__ = ("_bytes", "_last", "held")
 
     def __init__(self) -> None:
         self._bytes = b""
         self._last: Alike | None = None
-
-    @property
-    def held(self) -> int:
-        """How many bytes wait here."""
-        return len(self._bytes)
+        self.held = 0
 
     def add(self, data: bytes) -> None:
-        self._bytes = self._bytes + data if self._bytes else data
+        self._hold(self._bytes + data if self._bytes else data)
 
     def head(self) -> Head | bytes | None:
         """The next request's head; all bytes at hand where it is not plain, or too long for it; None for too few."""
         last, held = self._last, self._bytes
         varied = last.varied(held) if last is not None else None
         if last is not None and varied is not None:
-            self._bytes = held[last.size :]
+            self._hold(held[last.size :])
             return Head(last, varied)
         end = held.find(_END)
         if end < 0:
@@ -56,7 +54,7 @@ class Framing:
         last = self._last = _read_head(held[:end])
         if last is None:
             return self.take(self.held)
-        self._bytes = held[end:]
+        self._hold(held[end:])
         return Head(last, last.varied(held) or {})
 
     def peek(self, count: int) -> bytes:
@@ -65,11 +63,12 @@ class Framing:
 
     def take(self, count: int) -> bytes:
         """Up to `count` bytes of what comes next."""
-        if count >= len(self._bytes):
-            taken, self._bytes = self._bytes, b""
-        else:
-            taken, self._bytes = self._bytes[:count], self._bytes[count:]
+        taken = self._bytes[:count]
+        self._hold(self._bytes[count:])
         return taken
+
+    def _hold(self, rest: bytes) -> None:
+        self._bytes, self.held = rest, len(rest)
 
 
 class _Reader:

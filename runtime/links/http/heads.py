@@ -58,7 +58,7 @@ class Alike:
         pieces, values = [piece for _, piece in self._pieces], [value.encode() for value in varied.values()]
         return b"".join([part for both in zip(pieces, [*values, b""], strict=True) for part in both])
 
-    def varied(self, data: bytes) -> Varied | None:
+    def varied(self, data: bytes | bytearray) -> Varied | None:
         """The values in `data` where it begins with a head that is alike, else None."""
         if not self._spans:
             return _NOTHING if data.startswith(self._pieces[0][1]) else None

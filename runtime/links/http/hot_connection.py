@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple, cast
 
 from contracts.errors import FoothillError
 from contracts.headers import REQUEST_ID
-from runtime.links.http.bulk import Bulk
+from runtime.links.http.bulk import Buffer, Bulk
 from runtime.links.http.date import HttpDate
 from runtime.links.http.errors import callers_id
 from runtime.links.http.exchanges import Body, Outgoing, Varied
@@ -21,7 +22,7 @@ from runtime.links.http.hot_routes import Coming, GiveUp, Hot, HotRoutes, Shortc
 from runtime.links.http.patience import Patience, Waiting
 from runtime.links.http.rendering import rendered
 from runtime.links.http.request_ids import RequestIds
-from runtime.links.http.spool import Spool, Spooling
+from runtime.links.http.spool import SPOOLED_BYTES, Spool, Spooling
 from runtime.links.http.theirs import Theirs
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,9 @@ log = logging.getLogger(__name__)
 FIRST_PROBE_S, LAST_PROBE_S = 0.01, 1.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HELD_BYTES = 1 << 18
-_BUFFER_BYTES = 1 << 18
+_PLACED_BYTES, _AT_LEAST = 1 << 15, 0.25
+"""Bodies of so many bytes on are read into their place with their heads, if such a share of them comes at once: who
+declares much and sends little is given no room for it."""
 _AT_ONCE = 16
 _SMALL_BYTES = 1 << 16
 Start = Callable[[Body, Turn], GiveUp | None]
@@ -43,6 +46,8 @@ class _Last(NamedTuple):
     sent_id: str
     shortcut: Shortcut | None
     whole_bytes: int
+    placed: bool
+    """Whether the next one is read into a place of its own, head and all."""
 
 
 class Shared:
@@ -51,12 +56,13 @@ class Shared:
     def __init__(self) -> None:
         self.date = HttpDate()
         self.ids = RequestIds()
-        self.buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self.buffer = Buffer()
         self.patience = Patience()
 
 
 class HotConnection(asyncio.BufferedProtocol):
-    """`theirs` gets the bytes of requests for other routes.
+    """`theirs` gets the bytes of requests for other routes. Once it `ends`, nothing more is answered. It was `used_s`
+    last, by the monotonic clock.
 
     One request is worked on at a time, in the order in which they came; what a caller sends beyond it waits, here up to
     a bound and then in the kernel. The bytes of a large body are read straight into their place: an asyncio.Protocol
@@ -69,7 +75,9 @@ class HotConnection(asyncio.BufferedProtocol):
         self._theirs = theirs
         self._loop = loop
         self._transport: asyncio.Transport = _UNMADE
-        self._buffer = shared.buffer
+        self._buffer, self._bytes = shared.buffer.view, shared.buffer.bytes
+        self.ends = False
+        self.used_s = time.monotonic()
         self._remote = ""
         self._waiting = Waiting(shared.patience, _UNMADE)
         self._framing = Framing()
@@ -81,6 +89,8 @@ class HotConnection(asyncio.BufferedProtocol):
         self._writable.set()
         self._deliver: Deliver | None = None
         self._bulk: Bulk | Spooling | None = None
+        self._place: bytearray | None = None
+        self._begun: Bulk | None = None
         self._to_disk = False
         self._give_up: GiveUp | None = None
         self._advancing = False
@@ -99,15 +109,31 @@ class HotConnection(asyncio.BufferedProtocol):
         self._waiting.head()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer if self._bulk is None else self._bulk.room()
+        if self._bulk is not None:
+            return self._bulk.room()
+        last = self._last
+        if last is None or not last.placed or self._owner or self._framing.held:
+            self._place = None
+            return self._buffer
+        self._place = bytearray(last.whole_bytes)
+        return memoryview(self._place)
 
     def buffer_updated(self, nbytes: int) -> None:
         last = self._last
         if self._bulk is not None:
             self._fill(self._bulk, nbytes)
-        elif self._theirs.ends and not self.answering:
+        elif self._place is not None:
+            self._take_place(self._place, nbytes)
+        elif self.ends and not self.answering:
             pass  # who is answered while the server stops has still to send the rest of its body; nobody else
-        elif last is None or nbytes != last.whole_bytes or not (self._free and self._again(last)):
+        elif (
+            last is None
+            or nbytes != last.whole_bytes
+            or self._owner
+            or self._framing.held
+            or self._advancing
+            or not self._again(last)
+        ):
             self._receive(bytes(self._buffer[:nbytes]))
 
     def eof_received(self) -> bool:
@@ -138,15 +164,34 @@ class HotConnection(asyncio.BufferedProtocol):
             self._hand_on(bulk.body)
             self._advance()
 
+    def _take_place(self, place: bytearray, count: int) -> None:
+        """Of a large body that begins behind a head like the last one nothing is copied."""
+        last, self._place = self._last, None
+        if last is None or self.ends:
+            return
+        enough = count >= max(last.alike.size, _AT_LEAST * last.whole_bytes)
+        varied = last.alike.varied(place) if enough and not self._advancing else None
+        if varied is None:
+            self._receive(bytes(memoryview(place)[:count]))
+            return
+        if self._waiting.headless:
+            self._waiting.head_came()
+        bulk = Bulk.behind_head(place, last.alike.size, count, self._buffer)
+        if not bulk.left:
+            self._start(last, varied, bulk.body)
+            return
+        self._begun = bulk
+        self._start(last, varied, None, left=bulk.left)
+        self._advance()
+
     def _again(self, last: _Last) -> bool:
         """Whether one whole request has come, whose head is alike the last one's: most are."""
-        size = last.alike.size
-        varied = last.alike.varied(bytes(self._buffer[:size]))
+        varied = last.alike.varied(self._bytes)
         if varied is None:
             return False
         if self._waiting.headless:
             self._waiting.head_came()
-        self._start(last, varied, bytes(self._buffer[size : last.whole_bytes]))
+        self._start(last, varied, bytes(self._buffer[last.alike.size : last.whole_bytes]))
         return True
 
     def _receive(self, data: bytes) -> None:
@@ -155,11 +200,6 @@ class HotConnection(asyncio.BufferedProtocol):
         else:
             self._framing.add(data)
             self._advance()
-
-    @property
-    def _free(self) -> bool:
-        """Nobody is answered, and nothing waits."""
-        return not (self._owner or self._advancing or self._framing.held)
 
     def their_answer_ended(self) -> None:
         if self._owner == "theirs":
@@ -186,10 +226,10 @@ class HotConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone: whatever is done for it is given up."""
         self._waiting.end()
-        self._bulk = self._deliver = None
+        self._bulk = self._begun = self._deliver = None
         if self._give_up is not None:
             self._give_up()
-            self._theirs.note_busy(False)
+            self._theirs.note_free()
         self._theirs.connection_lost(exc)
 
     def _advance(self) -> None:
@@ -249,8 +289,10 @@ class HotConnection(asyncio.BufferedProtocol):
             self._owner = "theirs"
             self._theirs.data_received(alike.raw(varied))
             return True
-        body = self._framing.take(self._left) if self._left <= self._framing.held else None
-        self._start(last, varied, body)
+        if self._left <= self._framing.held:
+            self._start(last, varied, self._framing.take(self._left))
+        else:
+            self._start(last, varied, None, left=self._left)
         return True
 
     def _met(self, head: Head) -> _Last | None:
@@ -261,12 +303,13 @@ class HotConnection(asyncio.BufferedProtocol):
             return None
         sent_id = callers_id(alike.headers(varied))
         shortcut = hot.route.prepare(HotRequest(head, hot.params, sent_id, remote=self._remote))
-        return _Last(alike, hot, sent_id, shortcut, alike.size + alike.content_length)
+        placed = hot.route.relays and _PLACED_BYTES <= alike.content_length <= SPOOLED_BYTES
+        return _Last(alike, hot, sent_id, shortcut, alike.size + alike.content_length, placed)
 
-    def _start(self, last: _Last, varied: Varied, body: bytes | None) -> None:
-        """The shortcut where there is one that takes it, else the story."""
-        self._owner, self._answered, self._left = "ours", False, 0 if body is not None else last.alike.content_length
-        self._theirs.note_busy(True)
+    def _start(self, last: _Last, varied: Varied, body: Body | None, *, left: int = 0) -> None:
+        """The shortcut where there is one that takes it, else the story. So many bytes are `left` to come."""
+        self._owner, self._answered, self._left = "ours", False, left
+        self.used_s = time.monotonic()
         sent_id = callers_id(varied) if REQUEST_ID in varied else last.sent_id
         turn, shortcut = Turn(sent_id or self._shared.ids.new(), varied, self._done), last.shortcut
         if body is None:
@@ -279,7 +322,7 @@ class HotConnection(asyncio.BufferedProtocol):
         coming = None
         if last.shortcut is not None:
             try:
-                coming = last.shortcut.expect(self._framing.peek, last.alike.content_length, turn)
+                coming = last.shortcut.expect(self._peek, last.alike.content_length, turn)
             except Exception:  # noqa: BLE001 - as for `_at_once`
                 self._fail(last.alike)
                 return
@@ -311,9 +354,12 @@ class HotConnection(asyncio.BufferedProtocol):
         if body is not None:
             request.came(body)
         else:
-            request.comes(self._framing.peek, self._want)
+            request.comes(self._peek, self._want)
         task = self._loop.create_task(self._tell(last.hot, request))
         self._give_up = partial(_cancel, task)
+
+    def _peek(self, count: int) -> bytes:
+        return self._framing.peek(count) if self._begun is None else self._begun.peek(count)
 
     def _want(self, deliver: Deliver, to_disk: bool) -> None:
         self._deliver, self._to_disk = deliver, to_disk
@@ -337,12 +383,25 @@ class HotConnection(asyncio.BufferedProtocol):
         first = self._framing.take(self._left)
         self._left -= len(first)
         self._release()
-        if not self._left:
+        bulk, self._begun = self._begun, None
+        if bulk is not None:
+            self._go_on_filling(bulk, first)
+        elif not self._left:
             self._hand_on(first)
         elif self._to_disk and self._deliver is not None:
             self._bulk = Spooling(first, self._left, self._buffer, hold=self._hold_back, failed=self._disk_failed)
         else:
             self._bulk = Bulk(first, self._left, self._buffer, wanted=self._deliver is not None)
+
+    def _go_on_filling(self, bulk: Bulk, first: bytes) -> None:
+        bulk.room()[: len(first)] = first
+        bulk.fill(len(first))
+        if self._deliver is None:
+            bulk.drop()
+        if bulk.left:
+            self._bulk = bulk
+        else:
+            self._hand_on(bulk.body)
 
     def _hold_back(self, hold: bool) -> None:
         """The caller, while the disk is behind."""
@@ -373,7 +432,7 @@ class HotConnection(asyncio.BufferedProtocol):
         """A defect ends its connection."""
         log.exception("%s %s failed", request.method, request.target)
         self._transport.close()
-        self._theirs.note_busy(False)
+        self._theirs.note_free()
 
     def _done(self, answer: Outgoing) -> None:
         try:
@@ -402,7 +461,8 @@ class HotConnection(asyncio.BufferedProtocol):
     def _written(self) -> None:
         """The whole answer is, and this request is over."""
         self._give_up, self._answered = None, True
-        self._theirs.note_busy(False)
+        if self.ends:
+            self._theirs.note_free()
         if self._left:
             self._forget_body()
         if self._left or self._blocked or self._advancing or self._framing.held:
@@ -414,15 +474,14 @@ class HotConnection(asyncio.BufferedProtocol):
                 self._transport.close()
 
     def _write(self, answer: Outgoing) -> None:
-        if self._transport.is_closing():
+        transport = self._transport
+        if transport.is_closing():
             return
         head = rendered(answer, self._shared.date.now())
-        if answer.spool is not None:
-            self._transport.write(head)
-        elif len(answer.body) <= _SMALL_BYTES:
-            self._transport.write(head + answer.body)
+        if len(answer.body) <= _SMALL_BYTES:
+            transport.write(head + answer.body)
         else:
-            self._transport.writelines((head, answer.body))
+            transport.writelines((head, answer.body))
 
     def _forget_body(self) -> None:
         """The rest of it is read, but not for ever."""

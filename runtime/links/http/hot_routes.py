@@ -67,12 +67,14 @@ def _unprepared(_: Known) -> None:
 
 
 class Route(NamedTuple):
-    """`pattern` as aiohttp's: each `{name}` stands for one part of the path."""
+    """`pattern` as aiohttp's: each `{name}` stands for one part of the path. One that `relays` bodies may get them as
+    parts of other bytes, which need not be aligned to anything."""
 
     method: str
     pattern: str
     story: Story
     prepare: Prepare = _unprepared
+    relays: bool = False
 
 
 class Hot(NamedTuple):

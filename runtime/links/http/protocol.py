@@ -6,6 +6,7 @@ aiohttp answers such bytes below its applications and middlewares, in plain text
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from typing import Any
 
@@ -72,10 +73,6 @@ class _Protocol(web.RequestHandler):
         self.hot: HotConnection | None = None
 
     @property
-    def ends(self) -> bool:
-        return self._force_close or self._close
-
-    @property
     def answering(self) -> bool:
         asked = self._current_request
         return bool(self._messages) or (asked is not None and asked.content.is_eof())
@@ -90,18 +87,42 @@ class _Protocol(web.RequestHandler):
         return finished
 
     def _go_on(self, hot: HotConnection) -> None:
-        if not self.ends:
+        if not hot.ends:
             hot.their_answer_ended()
 
-    def note_busy(self, busy: bool) -> None:
-        self._request_in_progress = busy
-        if busy:
-            self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout
-            return
+    def close(self) -> None:
+        super().close()
+        self._end()
+
+    def force_close(self) -> None:
+        super().force_close()
+        self._end()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Waits for the answer under way, whoever gives it."""
+        self._end()
+        if self.hot is not None and self.hot.answering:
+            self._request_in_progress = True
+        await super().shutdown(timeout)
+
+    def _end(self) -> None:
+        if self.hot is not None:
+            self.hot.ends = True
+
+    def note_free(self) -> None:
+        self._request_in_progress = False
         if self._handler_waiter is not None and not self._handler_waiter.done():
             self._handler_waiter.set_result(None)
         if self._close and self.transport is not None:
             self.transport.close()
+
+    def _process_keepalive(self) -> None:
+        """A hot request is use of its connection."""
+        if self.hot is not None:
+            idle_s = 0.0 if self.hot.answering else time.monotonic() - self.hot.used_s
+            closes_s = self._loop.time() + self.keepalive_timeout - idle_s
+            self._next_keepalive_close_time = max(self._next_keepalive_close_time, closes_s)
+        super()._process_keepalive()
 
     def handle_error(
         self,

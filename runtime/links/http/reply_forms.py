@@ -10,7 +10,7 @@ import msgspec
 from multidict import CIMultiDict
 
 from contracts import headers as names
-from runtime.links.http.exchanges import Body
+from runtime.links.http.bulk import Buffer
 
 VARIED = (
     names.REQUEST_ID,
@@ -31,11 +31,11 @@ _LENGTH = "Content-Length"
 
 
 class Form:
-    """What such heads have in common: how they `start`, and what they `match` behind that; `fixed` are the headers that
-    never differ, `at` says which of the values is a header's, `length_at` that of the length. `notes` is for whoever
-    reads answers of this form: what follows from it."""
+    """What such heads have in common: how they `start`, and what they `match` behind that, from `starts` on; `fixed`
+    are the headers that never differ, `at` says which of the values is a header's, `length_at` that of the length; the
+    last value is the body. `notes` is for whoever reads answers of this form: what follows from it."""
 
-    __slots__ = ("at", "fixed", "length_at", "match", "notes", "start")
+    __slots__ = ("at", "fixed", "length_at", "match", "notes", "start", "starts")
 
     def __init__(self, head: bytes, headers: Mapping[str, str]) -> None:
         start, parts, told = [], [], []
@@ -50,7 +50,8 @@ class Form:
             else:
                 start.append(line)
         self.start = b"\r\n".join([*start, b""])
-        self.match = re.compile(b"\r\n".join(parts) + b"\r\n\r\n").match
+        self.starts = len(self.start)
+        self.match = re.compile(b"\r\n".join(parts) + b"\r\n\r\n(.*)", re.DOTALL).match
         self.at = {name: number for number, name in enumerate(told)}
         self.length_at = self.at[_LENGTH]
         self.fixed = {name: value for name, value in headers.items() if name.lower() not in _VARIED}
@@ -62,7 +63,7 @@ class KnownReply(msgspec.Struct, eq=False):
 
     form: Form
     values: tuple[bytes, ...]
-    body: Body
+    body: bytes
     status: ClassVar[int] = 200
     begun: ClassVar[bool] = True
 
@@ -81,20 +82,19 @@ class Forms:
         self._forms: list[Form] = []
         self._read = 0
 
-    def reply(self, data: bytes) -> KnownReply | None:
-        """Where `data` is exactly one answer of a known form."""
+    def reply(self, data: Buffer, size: int) -> KnownReply | None:
+        """Where the first `size` bytes are exactly one answer of a known form."""
         for form in self._forms:
-            found = form.match(data, len(form.start)) if data.startswith(form.start) else None
+            found = form.match(data.bytes, form.starts, size) if data.bytes.startswith(form.start) else None
             if found is None:
                 continue
             values = found.groups()
-            start = found.end()
-            if len(data) - start != int(values[form.length_at]):
+            if len(values[-1]) != int(values[form.length_at]):
                 return None
             if form is not self._forms[0]:
                 self._forms.remove(form)
                 self._forms.insert(0, form)
-            return KnownReply(form, values, data[start:])
+            return KnownReply(form, values, values[-1])
         return None
 
     def learn(self, head: bytes, status: int, headers: CIMultiDict[str]) -> None:

@@ -7,12 +7,7 @@ from typing import Protocol
 
 
 class Theirs(Protocol):
-    """It calls `their_answer_ended` of the HotConnection behind each of its answers."""
-
-    @property
-    def ends(self) -> bool:
-        """Nothing more is to be answered."""
-        ...
+    """It calls `their_answer_ended` of the HotConnection behind each of its answers, and says there that it `ends`."""
 
     @property
     def answering(self) -> bool:
@@ -23,8 +18,8 @@ class Theirs(Protocol):
         """Bytes of such requests."""
         ...
 
-    def note_busy(self, busy: bool) -> None:
-        """An answer to a hot route begins, or has ended."""
+    def note_free(self) -> None:
+        """No answer to a hot route is under way any more. To be told once it ends; it may be told before."""
         ...
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...

@@ -16,18 +16,19 @@ from yarl import URL
 from contracts import headers
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
+from runtime.links.http.bulk import Buffer
 from runtime.links.http.exchanges import header_lines
 from runtime.links.http.replies import Reply
 from runtime.links.http.reply_forms import KnownReply
 from runtime.links.http.spool import Spool
-from runtime.links.http.wires import BUFFER_BYTES, ENDED, TOO_LARGE, Origin, Pool, Wire
+from runtime.links.http.wires import ENDED, TOO_LARGE, Origin, Pool, Wire
 from runtime.links.process.alarm import Alarm
 
 MAX_BODY_BYTES = 64 << 20
 CONNECT_TIMEOUT_S = 2.0
 _CONNECTIONS_PER_ORIGIN = 256
 _POOLS = 1024
-_DIGITS = 9
+_DIGITS = "%09d"
 _VISIBLE = re.compile(r"[!-~]+")
 _TOKEN = re.compile(r"[A-Z]+")
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", headers.DEADLINE_MS.lower()})
@@ -110,7 +111,7 @@ class Upstreams:
         self._ssl = ssl
         self._max_body_bytes = max_body_bytes
         self._connect_timeout_s = connect_timeout_s
-        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._buffer = Buffer()
         self._idle: Alarm[Pool] = Alarm(Pool.close_idle)
         self._deadlines: Alarm[_Asking] = Alarm(_Asking.late)
         self._places: dict[str, Place] = {}
@@ -341,7 +342,7 @@ def _head(place: Place, request: Request) -> bytes:
 def milliseconds(left: float) -> str:
     """Always as many digits: requests whose heads are of one length are read faster."""
     bounded = left if 1.0 <= left <= headers.MAX_DEADLINE_MS else min(headers.MAX_DEADLINE_MS, max(1.0, left))
-    return str(int(bounded)).zfill(_DIGITS)
+    return _DIGITS % bounded
 
 
 def _origin(url: URL) -> tuple[str, str | None, int | None]:

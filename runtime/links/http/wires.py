@@ -13,14 +13,13 @@ from typing import NamedTuple, Protocol, cast
 
 from aiohappyeyeballs import start_connection
 
-from runtime.links.http.bulk import Bulk
+from runtime.links.http.bulk import Buffer, Bulk
 from runtime.links.http.exchanges import Body
 from runtime.links.http.replies import BrokenReply, LargeReply, Reply
 from runtime.links.http.reply_forms import Forms, KnownReply
 from runtime.links.http.spool import SPOOLED_BYTES, Spool, Spooling
 from runtime.links.process.alarm import Alarm
 
-BUFFER_BYTES = 1 << 18
 TOO_LARGE, ENDED = "too large", "the connection ended before the answer did"
 """Reasons: an answer has more bytes than are taken; there is none, or not all of it."""
 NO_ROOM = "this server's disk does not take its answer"
@@ -122,14 +121,14 @@ class Wire(asyncio.BufferedProtocol):
         self.over = False
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._reply.room() if self._reply is not None else self._pool.buffer
+        return self._reply.room() if self._reply is not None else self._pool.buffer.view
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._reply is not None:
             self._read(self._reply, partial(self._reply.filled, nbytes))
             return
-        data, waits = bytes(self._pool.buffer[:nbytes]), self._waits
-        known = self._pool.forms.reply(data) if waits is not None and self._method != "HEAD" else None
+        pool, waits = self._pool, self._waits
+        known = pool.forms.reply(pool.buffer, nbytes) if waits is not None and self._method != "HEAD" else None
         if waits is None:
             self.close()  # nobody has asked
         elif known is not None:
@@ -137,11 +136,11 @@ class Wire(asyncio.BufferedProtocol):
             if self._large and not self._sent:
                 self.close()
             else:
-                self._pool.put_back(self)
+                pool.put_back(self)
             waits.answered(known)
         else:
             self._reply = self._new_reply()
-            self._read(self._reply, partial(self._reply.take, data))
+            self._read(self._reply, partial(self._reply.take, bytes(pool.buffer.view[:nbytes])))
 
     def pause_writing(self) -> None:
         self._writable = asyncio.Event()
@@ -194,12 +193,12 @@ class Wire(asyncio.BufferedProtocol):
 
     def _new_reply(self) -> Reply:
         place = self._place if self._spools else None
-        return Reply(self._method, self._pool.buffer, max_body_bytes=self._pool.max_body_bytes, place=place)
+        return Reply(self._method, self._pool.buffer.view, max_body_bytes=self._pool.max_body_bytes, place=place)
 
     def _place(self, first: bytes, left: int) -> Bulk | Spooling:
         if len(first) + left <= SPOOLED_BYTES:
-            return Bulk(first, left, self._pool.buffer, wanted=True)
-        return Spooling(first, left, self._pool.buffer, hold=self._hold, failed=partial(self._fail, NO_ROOM))
+            return Bulk(first, left, self._pool.buffer.view, wanted=True)
+        return Spooling(first, left, self._pool.buffer.view, hold=self._hold, failed=partial(self._fail, NO_ROOM))
 
     def _hold(self, hold: bool) -> None:
         """The upstream, while the disk is behind."""
@@ -231,7 +230,7 @@ class Pool:
     def __init__(
         self,
         origin: Origin,
-        buffer: memoryview,
+        buffer: Buffer,
         *,
         max_body_bytes: int,
         limit: int,

@@ -28,7 +28,8 @@ class Ready:
     def form(self, body: Body) -> Form | None:
         """Of a whole body; None for what is new here, or is not served."""
         served, form = self._host.models.get(self.told.model), self._form
-        if served is self.served and form is not None and len(body) == form.body_bytes and body.startswith(form.json):
+        known = served is self.served and form is not None and len(body) == form.body_bytes
+        if form is not None and known and body[: len(form.json)] == form.json:
             return form
         self._form = self.find(bytes(body[: self.json_bytes]), len(body))
         return self._form

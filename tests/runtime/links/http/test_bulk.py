@@ -29,6 +29,20 @@ def test_a_body_is_whole_however_it_comes(first: bytes, rest: bytes, data: st.Da
     assert bulk.body == first + rest
 
 
+@given(st.binary(min_size=1, max_size=300), st.binary(min_size=1, max_size=3000), st.data())
+def test_behind_its_head_it_is_the_same(head: bytes, rest: bytes, data: st.DataObject) -> None:
+    whole, place = head + rest, bytearray(len(head + rest))
+    filled = data.draw(st.integers(len(head), len(whole)))
+    place[:filled] = whole[:filled]
+    bulk = Bulk.behind_head(place, len(head), filled, SCRATCH)
+    assert bulk.peek(10) == whole[len(head) : filled][:10]
+    while bulk.left:
+        taken = data.draw(st.integers(1, bulk.left))
+        at = len(whole) - bulk.left
+        fill(bulk, whole[at : at + taken])
+    assert bulk.body == rest
+
+
 def test_memory_grows_with_what_has_come_and_not_with_what_was_declared() -> None:
     bulk = Bulk(b"x", 1 << 30, SCRATCH, wanted=True)
     come = 1

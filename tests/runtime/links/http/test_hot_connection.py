@@ -156,7 +156,9 @@ def application(echo: Echo) -> web.Application:
     app.router.add_post("/cold/{name}", cold)
     app.router.add_post("/early/{name}", early)
     app.router.add_post("/hot/{name}", handler(echo.story))
-    app[HOT_ROUTES] = HotRoutes([Route("POST", "/hot/{name}", echo.story, echo.prepare)])
+    app.router.add_post("/relayed/{name}", handler(echo.story))
+    relayed = Route("POST", "/relayed/{name}", echo.story, echo.prepare, relays=True)
+    app[HOT_ROUTES] = HotRoutes([Route("POST", "/hot/{name}", echo.story, echo.prepare), relayed])
     return app
 
 
@@ -237,6 +239,53 @@ async def test_less_plain_requests_are_answered_alike_on_the_same_connection(cal
         await caller.send(make("abc", b"body"))
         told = await caller.answer()
         assert (told.status, told.headers["Name"].removeprefix("slow-"), told.body) == (200, "abc", b"body")
+
+
+@pytest.mark.parametrize("pieces", [0, 3_000, 40_000, 70_000, 90_000])
+@pytest.mark.parametrize("way", ["", "slow-", "late-", "awaited-", "awaited-odd-", "picky-", "deaf-"])
+async def test_large_bodies_behind_heads_that_are_alike_come_whole_in_any_pieces(
+    call: Call, echo: Echo, way: str, pieces: int
+) -> None:
+    caller = await call()
+    echo.go.set()
+    for at in range(6):
+        body = bytes([97 + at]) * (100_000 if at != 3 else 99_000)
+        more = post("/cold/small", b"z") if at == 2 else b""
+        sending = asyncio.create_task(caller.send(post(f"/relayed/{way}x", body) + more, pieces=pieces))
+        told = await caller.answer()
+        await sending
+        refused = way == "deaf-" or (way == "picky-" and told.status == 503)
+        assert refused or (told.status, told.headers["Name"], told.body) == (200, f"{way}x", body)
+        if more:
+            assert (await caller.answer()).body == b"z"
+
+
+async def test_of_a_large_body_that_a_caller_only_begins_no_more_is_kept_than_came(
+    call: Call, runner: web.AppRunner
+) -> None:
+    caller, large = await call(), post("/relayed/x", bytes(1 << 20))
+    await caller.send(large)
+    await caller.answer()
+    await caller.send(large[:5_000])
+    hot = hot_of(runner)
+    await until(lambda: hot.answering)
+    assert (hot._place, hot._begun) == (None, None)
+
+
+async def test_another_request_than_the_one_before_it_is_read_from_its_place_too(call: Call) -> None:
+    caller, body = await call(), b"x" * 100_000
+    for other in (
+        post("/cold/a", body),
+        post("/relayed/ab", body),
+        post("/hot/a", b"x" * 99_995),
+        b"GARBAGE " * 20_000,
+    ):
+        await caller.send(post("/relayed/x", body))
+        assert (await caller.answer()).body == body
+        await caller.send(other)
+        told = await caller.answer()
+        assert (told.status, told.body[:5]) == (200, b"xxxxx") or other.startswith(b"GARBAGE")
+    assert told.status == 400
 
 
 async def test_they_are_answered_alike_when_all_are_sent_at_once(call: Call) -> None:
@@ -551,18 +600,18 @@ async def test_an_idle_connection_is_closed_after_a_while_however_it_was_used(ec
     await runner.cleanup()
 
 
-async def test_a_hot_request_is_use_of_its_connection(call: Call, runner: web.AppRunner) -> None:
-    caller = await call()
-    await caller.send(post("/hot/a"))
-    await caller.answer()
-    assert runner.server is not None
-    (protocol,) = runner.server.connections
-    closes_s, loop = protocol._next_keepalive_close_time, asyncio.get_running_loop()
-    answered_s = loop.time()
-    await until(lambda: loop.time() > answered_s)
-    await caller.send(post("/hot/a"))
-    await caller.answer()
-    assert protocol._next_keepalive_close_time > closes_s
+async def test_a_hot_request_is_use_of_its_connection(echo: Echo) -> None:
+    runner = Runner(application(echo), source="echo", keepalive_timeout=0.4)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    caller = await RawCaller.connect(f"http://127.0.0.1:{runner.addresses[0][1]}")
+    for _ in range(8):
+        await caller.send(post("/hot/a"))
+        assert (await caller.answer()).body == b""
+        await asyncio.sleep(0.1)
+    await caller.close()
+    await runner.cleanup()
 
 
 @pytest.mark.parametrize("name", ["defect", "swift-defect", "bad", "picky-defect", "awaited-swift-defect"])
