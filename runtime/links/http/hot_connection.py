@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, cast
 from contracts.errors import FoothillError
 from contracts.headers import REQUEST_ID
 from runtime.links.http.bulk import Buffer, Bulk
+from runtime.links.http.coming_body import ComingBody
 from runtime.links.http.date import HttpDate
 from runtime.links.http.errors import callers_id
 from runtime.links.http.exchanges import Body, Outgoing, Varied
@@ -22,7 +23,7 @@ from runtime.links.http.hot_routes import Coming, GiveUp, Hot, HotRoutes, Shortc
 from runtime.links.http.patience import Patience, Waiting
 from runtime.links.http.rendering import rendered
 from runtime.links.http.request_ids import RequestIds
-from runtime.links.http.spool import SPOOLED_BYTES, Spool, Spooling
+from runtime.links.http.spool import SPOOLED_BYTES, Spool
 from runtime.links.http.theirs import Theirs
 
 log = logging.getLogger(__name__)
@@ -81,17 +82,13 @@ class HotConnection(asyncio.BufferedProtocol):
         self._remote = ""
         self._waiting = Waiting(shared.patience, _UNMADE)
         self._framing = Framing()
+        self._body = ComingBody(self._framing, self._buffer, self._hold_back)
         self._owner: Literal["", "ours", "theirs", "theirs for good"] = ""
-        self._left = 0
         self._answered = True
         self._blocked = self._paused = self._ended = self._pouring = False
         self._writable = asyncio.Event()
         self._writable.set()
-        self._deliver: Deliver | None = None
-        self._bulk: Bulk | Spooling | None = None
         self._place: bytearray | None = None
-        self._begun: Bulk | None = None
-        self._to_disk = False
         self._give_up: GiveUp | None = None
         self._advancing = False
         self._last: _Last | None = None
@@ -109,8 +106,9 @@ class HotConnection(asyncio.BufferedProtocol):
         self._waiting.head()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self._bulk is not None:
-            return self._bulk.room()
+        bulk = self._body.bulk
+        if bulk is not None:
+            return bulk.room()
         last = self._last
         if last is None or not last.placed or self._owner or self._framing.held:
             self._place = None
@@ -120,8 +118,8 @@ class HotConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         last = self._last
-        if self._bulk is not None:
-            self._fill(self._bulk, nbytes)
+        if self._body.bulk is not None:
+            self._fill(nbytes)
         elif self._place is not None:
             self._take_place(self._place, nbytes)
         elif self.ends and not self.answering:
@@ -141,7 +139,7 @@ class HotConnection(asyncio.BufferedProtocol):
         self._theirs.eof_received()
         self._ended = True
         more = self.answering or (self._framing.held and not self._theirs.answering)
-        waits = bool(self._owner and more) and not self._left
+        waits = bool(self._owner and more) and not self._body.left
         if not waits or self._transport.get_extra_info("sslcontext") is not None:
             return False  # of TLS no half stays open
         self._probe(FIRST_PROBE_S)
@@ -156,12 +154,10 @@ class HotConnection(asyncio.BufferedProtocol):
             self._transport.write(CONTINUE)
         self._loop.call_later(again_s, self._probe, min(2 * again_s, LAST_PROBE_S))
 
-    def _fill(self, bulk: Bulk | Spooling, count: int) -> None:
-        bulk.fill(count)
-        self._left = bulk.left
-        if not self._left:
-            self._bulk = None
-            self._hand_on(bulk.body)
+    def _fill(self, count: int) -> None:
+        self._body.fill(count)
+        if not self._body.left:
+            self._waiting.rest_came()
             self._advance()
 
     def _take_place(self, place: bytearray, count: int) -> None:
@@ -180,8 +176,8 @@ class HotConnection(asyncio.BufferedProtocol):
         if not bulk.left:
             self._start(last, varied, bulk.body)
             return
-        self._begun = bulk
-        self._start(last, varied, None, left=bulk.left)
+        self._body.begin(bulk)
+        self._start(last, varied, None)
         self._advance()
 
     def _again(self, last: _Last) -> bool:
@@ -226,7 +222,7 @@ class HotConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone: whatever is done for it is given up."""
         self._waiting.end()
-        self._bulk = self._begun = self._deliver = None
+        self._body.end()
         if self._give_up is not None:
             self._give_up()
             self._theirs.note_free()
@@ -254,10 +250,10 @@ class HotConnection(asyncio.BufferedProtocol):
         """Whether there is more to do with the bytes at hand."""
         if self._transport.is_closing() or not (self._owner or self._begin()):
             return False
-        if self._left and not self._pass_body():
+        if self._body.left and not self._pass_body():
             self._hold()
             return False
-        if self._left or not self._answered or self._blocked:
+        if self._body.left or not self._answered or self._blocked:
             self._hold()
             return False
         self._owner = ""
@@ -281,7 +277,7 @@ class HotConnection(asyncio.BufferedProtocol):
             self._theirs.data_received(head)
             return False
         alike, varied = head
-        self._left, self._answered = alike.content_length, False
+        self._body.left, self._answered = alike.content_length, False
         last = self._last
         if last is None or last.alike is not alike:
             last = self._last = self._met(head)
@@ -289,10 +285,10 @@ class HotConnection(asyncio.BufferedProtocol):
             self._owner = "theirs"
             self._theirs.data_received(alike.raw(varied))
             return True
-        if self._left <= self._framing.held:
-            self._start(last, varied, self._framing.take(self._left))
-        else:
-            self._start(last, varied, None, left=self._left)
+        body = None
+        if alike.content_length <= self._framing.held:
+            body, self._body.left = self._framing.take(alike.content_length), 0
+        self._start(last, varied, body)
         return True
 
     def _met(self, head: Head) -> _Last | None:
@@ -306,9 +302,9 @@ class HotConnection(asyncio.BufferedProtocol):
         placed = hot.route.relays and _PLACED_BYTES <= alike.content_length <= SPOOLED_BYTES
         return _Last(alike, hot, sent_id, shortcut, alike.size + alike.content_length, placed)
 
-    def _start(self, last: _Last, varied: Varied, body: Body | None, *, left: int = 0) -> None:
-        """The shortcut where there is one that takes it, else the story. So many bytes are `left` to come."""
-        self._owner, self._answered, self._left = "ours", False, left
+    def _start(self, last: _Last, varied: Varied, body: Body | None) -> None:
+        """The shortcut where there is one that takes it, else the story."""
+        self._owner, self._answered = "ours", False
         self.used_s = time.monotonic()
         sent_id = callers_id(varied) if REQUEST_ID in varied else last.sent_id
         turn, shortcut = Turn(sent_id or self._shared.ids.new(), varied, self._done), last.shortcut
@@ -322,12 +318,13 @@ class HotConnection(asyncio.BufferedProtocol):
         coming = None
         if last.shortcut is not None:
             try:
-                coming = last.shortcut.expect(self._peek, last.alike.content_length, turn)
+                coming = last.shortcut.expect(self._body.peek, last.alike.content_length, turn)
             except Exception:  # noqa: BLE001 - as for `_at_once`
                 self._fail(last.alike)
                 return
         if coming is not None:
-            self._give_up, self._deliver = coming.give_up, partial(self._came, last, turn, coming)
+            self._give_up = coming.give_up
+            self._body.want(partial(self._came, last, turn, coming), to_disk=False)
         elif not self._answered:
             self._begin_story(last, turn)
 
@@ -354,73 +351,35 @@ class HotConnection(asyncio.BufferedProtocol):
         if body is not None:
             request.came(body)
         else:
-            request.comes(self._peek, self._want)
+            request.comes(self._body.peek, self._want)
         task = self._loop.create_task(self._tell(last.hot, request))
         self._give_up = partial(_cancel, task)
 
-    def _peek(self, count: int) -> bytes:
-        return self._framing.peek(count) if self._begun is None else self._begun.peek(count)
-
     def _want(self, deliver: Deliver, to_disk: bool) -> None:
-        self._deliver, self._to_disk = deliver, to_disk
+        self._body.want(deliver, to_disk=to_disk)
         self._advance()
 
     def _pass_body(self) -> bool:
         """Whether what is here of it could go on. What nobody has asked for yet waits, up to the bound."""
+        body = self._body
         if self._owner == "ours":
-            if self._bulk is None and (self._answered or self._deliver is not None):
-                self._fetch()
-            return not self._left
-        part = self._framing.take(self._left)
-        self._left -= len(part)
+            if body.bulk is None and (self._answered or body.wanted):
+                body.fetch()
+                self._release()
+                if not body.left:
+                    self._waiting.rest_came()
+            return not body.left
+        part = self._framing.take(body.left)
+        body.left -= len(part)
         self._release()
         if part:
             self._theirs.data_received(part)
         return bool(part)
 
-    def _fetch(self) -> None:
-        """A body that somebody wants, or nobody any more."""
-        first = self._framing.take(self._left)
-        self._left -= len(first)
-        self._release()
-        bulk, self._begun = self._begun, None
-        if bulk is not None:
-            self._go_on_filling(bulk, first)
-        elif not self._left:
-            self._hand_on(first)
-        elif self._to_disk and self._deliver is not None:
-            self._bulk = Spooling(first, self._left, self._buffer, hold=self._hold_back, failed=self._disk_failed)
-        else:
-            self._bulk = Bulk(first, self._left, self._buffer, wanted=self._deliver is not None)
-
-    def _go_on_filling(self, bulk: Bulk, first: bytes) -> None:
-        bulk.room()[: len(first)] = first
-        bulk.fill(len(first))
-        if self._deliver is None:
-            bulk.drop()
-        if bulk.left:
-            self._bulk = bulk
-        else:
-            self._hand_on(bulk.body)
-
     def _hold_back(self, hold: bool) -> None:
         """The caller, while the disk is behind."""
         if not self._transport.is_closing():
             self._transport.pause_reading() if hold else self._transport.resume_reading()
-
-    def _disk_failed(self) -> None:
-        """Whoever waits for the body is told now: the rest of it is read for nothing."""
-        bulk, deliver = self._bulk, self._deliver
-        if isinstance(bulk, Spooling) and deliver is not None:
-            self._deliver = None
-            deliver(bulk.body)
-
-    def _hand_on(self, body: Body | Spool) -> None:
-        deliver, self._deliver, self._to_disk = self._deliver, None, False
-        if deliver is not None:
-            deliver(body)
-        else:
-            self._waiting.rest_came()
 
     async def _tell(self, hot: Hot, request: HotRequest) -> None:
         try:
@@ -463,9 +422,10 @@ class HotConnection(asyncio.BufferedProtocol):
         self._give_up, self._answered = None, True
         if self.ends:
             self._theirs.note_free()
-        if self._left:
-            self._forget_body()
-        if self._left or self._blocked or self._advancing or self._framing.held:
+        if self._body.left:
+            self._body.forget()
+            self._waiting.rest()
+        if self._body.left or self._blocked or self._advancing or self._framing.held:
             self._advance()
         else:
             self._owner = ""
@@ -482,13 +442,6 @@ class HotConnection(asyncio.BufferedProtocol):
             transport.write(head + answer.body)
         else:
             transport.writelines((head, answer.body))
-
-    def _forget_body(self) -> None:
-        """The rest of it is read, but not for ever."""
-        self._deliver = None
-        if self._bulk is not None:
-            self._bulk.drop()
-        self._waiting.rest()
 
     def _hold(self) -> None:
         if self._framing.held > _HELD_BYTES and not self._paused:
