@@ -23,9 +23,9 @@ class Health:
         self.against = 0
 
     @property
-    def wavering(self) -> bool:
-        """Whether the next probe may change it, so that it is worth asking soon."""
-        return self.state == "unknown" or self.against > 0
+    def settled(self) -> bool:
+        """Well, and nothing speaks against it. Whoever is not is worth asking soon."""
+        return self.state == "online" and not self.against
 
     def on(self, event: Event) -> None:
         _TABLE[self.state, event](self)

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 32
 JITTER = 0.1
-SOON = 0.2
-"""After this share of the interval a node is asked again whose state the next probe may change."""
+SOON = 0.1
+"""After this share of the interval a node is asked again that is away, or of which a probe has said something new."""
 
 
 Told = Callable[[str, Event, "float | None"], None]
@@ -79,7 +79,7 @@ class Probes:
         while self._nodes.get(node.name) is node:
             async with self._room:
                 await self._probe(node, path)
-            if node.health is not None and node.health.wavering:
+            if node.health is not None and not node.health.settled:
                 pause_s = min(pause_s, SOON * self._interval_s)
             await asyncio.sleep(pause_s)
             pause_s = self._interval_s * self._rng.uniform(1.0 - JITTER, 1.0 + JITTER)

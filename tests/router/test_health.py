@@ -48,7 +48,6 @@ def test_fewer_change_nothing(before: list[Event], event: Event) -> None:
 
 
 @given(events)
-def test_it_wavers_where_the_next_probes_may_change_it(told: list[Event]) -> None:
+def test_it_is_settled_while_it_is_well_and_nothing_speaks_against_it(told: list[Event]) -> None:
     health = after(told)
-    settled: Event = "good" if health.state == "online" else "bad"
-    assert health.wavering == (health.state == "unknown" or told[-1] != settled)
+    assert health.settled == (health.state == "online" and told[-1] == "good")
