@@ -33,6 +33,7 @@ from edge_node.updater import Updater
 from edge_node.vitals import is_news
 from runtime.links.escalation.certificate_reader import CertificateReader
 from runtime.links.mqtt.port import MqttPort, Will
+from runtime.links.process.within import within
 from runtime.links.trust import signatures
 from runtime.links.trust.fleet_keys import FleetKeys
 from runtime.links.trust.tuf import TrustedFleet, TrustUnavailable
@@ -311,7 +312,7 @@ class Agent:
 
     async def _news_within(self, seconds: float | None) -> bool:
         try:
-            await asyncio.wait_for(self._news.wait(), seconds)
+            await within(self._news.wait(), seconds)
         except asyncio.TimeoutError:
             return False
         self._news.clear()

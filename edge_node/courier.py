@@ -18,6 +18,7 @@ from edge_node.spool_file import Doubtful, LateAnswer
 from runtime.links.escalation.holder import may_change
 from runtime.links.escalation.late import as_late
 from runtime.links.http.upstream import Answer, Request, UpstreamUnreachable
+from runtime.links.process.within import within
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ class Courier:
     async def _idle(self) -> None:
         self._spool.news.clear()
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._spool.news.wait(), _LOOK_AGAIN_S)
+            await within(self._spool.news.wait(), _LOOK_AGAIN_S)
 
 
 def _late(doubtful: Doubtful, answer: Answer, now_s: float) -> LateAnswer:

@@ -25,6 +25,7 @@ from runtime.links.http.exposure import check_exposure
 from runtime.links.http.serve import configure_logging, run_loop, stop_on_signals
 from runtime.links.mqtt.session import MAX_PACKET_BYTES
 from runtime.links.process.settings import SettingsError, load
+from runtime.links.process.within import within
 
 log = logging.getLogger(__name__)
 
@@ -282,7 +283,7 @@ async def _terminate(process: asyncio.subprocess.Process) -> None:
         return
     process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), _STOP_TIMEOUT_S)
+        await within(process.wait(), _STOP_TIMEOUT_S)
     except asyncio.TimeoutError:
         process.kill()
         await process.wait()

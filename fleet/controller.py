@@ -47,6 +47,7 @@ from fleet.roster import Roster
 from fleet.signing import Signing
 from fleet.state import NodeRow, State, Worker
 from runtime.links.mqtt.port import MqttPort
+from runtime.links.process.within import within
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +198,7 @@ class Controller:
             seen = now
             async with self._changed:
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), heartbeat_s)
+                    await within(self._changed.wait(), heartbeat_s)
 
     async def end_watching(self) -> None:
         self._closing = True

@@ -15,6 +15,7 @@ from router.results import Result, Results
 from runtime.links.access.grants import grant_of
 from runtime.links.escalation.late import waiting_answer
 from runtime.links.http.upstream import Answer
+from runtime.links.process.within import within
 
 EVENTS = "text/event-stream"
 BEAT_S = 10.0
@@ -50,7 +51,7 @@ class LateResults:
         while not found.ended.is_set():
             await response.write(b": waiting\n\n")
             try:
-                await asyncio.wait_for(found.ended.wait(), self._beat_s)
+                await within(found.ended.wait(), self._beat_s)
             except asyncio.TimeoutError:
                 continue
         await response.write(_event(found))

@@ -12,6 +12,7 @@ import msgspec
 from contracts.decoding import UNREADABLE
 from router.budgets import Book, Budgets
 from runtime.links.process.durable import make_directories, write_file
+from runtime.links.process.within import within
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Ledger:
     async def _keep_saving(self) -> None:
         while not self._stopping.is_set():
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), self._save_s)
+                await within(self._stopping.wait(), self._save_s)
             await self.save()
 
 

@@ -43,6 +43,7 @@ from router.workers.frames import (
     Up,
 )
 from router.workers.rates import Rates
+from runtime.links.process.within import within
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ class Control:
         told = worker.waiting[question] = asyncio.get_running_loop().create_future()
         worker.channel.send(Count(question))
         try:
-            return await asyncio.wait_for(told, COUNT_S)
+            return await within(told, COUNT_S)
         except asyncio.TimeoutError:
             log.warning("a worker did not tell its metrics in %.0f s: they are not among those of the router", COUNT_S)
             return None

@@ -16,6 +16,7 @@ from router.workers.control import Control, Worker
 from router.workers.frames import Broken, Setup, to_worker
 from runtime.links.http.serve import DRAIN_S
 from runtime.links.process.settings import SettingsError
+from runtime.links.process.within import within
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Supervisor:
 async def _wait(process: Process) -> int:
     """Its exit code, once it has drained; one that does not is killed."""
     try:
-        return await asyncio.wait_for(process.wait(), DRAIN_S + 3.0)
+        return await within(process.wait(), DRAIN_S + 3.0)
     except asyncio.TimeoutError:
         _signal(process, signal.SIGKILL)
         return await process.wait()

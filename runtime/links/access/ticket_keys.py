@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from aiohttp import web
 
 from contracts.errors import FoothillError
+from runtime.links.process.within import within
 from runtime.links.trust.tuf import TrustedFleet, TrustUnavailable
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class TicketKeys:
                 await self._looked.wait()
 
         try:
-            await asyncio.wait_for(look(), seconds)
+            await within(look(), seconds)
         except asyncio.TimeoutError:
             return False
         return True
@@ -98,7 +99,7 @@ class TicketKeys:
                 self._looked.notify_all()
             await asyncio.sleep(self._pause_s)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), self._every_s)
+                await within(self._wanted.wait(), self._every_s)
 
     async def _look(self) -> None:
         """One refresh. With the fleet away, what it signed before goes on to hold."""

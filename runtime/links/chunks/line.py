@@ -32,6 +32,7 @@ from contracts.messages import (
 from contracts.topics import chunk_topic
 from runtime.links.chunks.window import Window
 from runtime.links.mqtt.port import MqttPort
+from runtime.links.process.within import within
 from runtime.links.trust import signatures
 
 log = logging.getLogger(__name__)
@@ -281,6 +282,6 @@ class Pull:
         self._news.clear()
         wait_s = min(self._window.wait_s(self._line.now_s()), self._line.terms.give_up_s)
         try:
-            await asyncio.wait_for(self._news.wait(), max(0.001, wait_s))
+            await within(self._news.wait(), max(0.001, wait_s))
         except asyncio.TimeoutError:
             return

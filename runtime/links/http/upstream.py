@@ -23,6 +23,7 @@ from runtime.links.http.reply_forms import KnownReply
 from runtime.links.http.spool import Spool
 from runtime.links.http.wires import ENDED, TOO_LARGE, Origin, Pool, Wire
 from runtime.links.process.alarm import Alarm
+from runtime.links.process.within import within
 
 MAX_BODY_BYTES = 64 << 20
 CONNECT_TIMEOUT_S = 2.0
@@ -161,7 +162,7 @@ class Upstreams:
     async def _open(self, place: Place, sending: _Sending, *, fresh: bool = False) -> Wire:
         left_s = sending.left_s()
         try:
-            wire = await asyncio.wait_for(place.pool.open(fresh=fresh), min(left_s, self._connect_timeout_s))
+            wire = await within(place.pool.open(fresh=fresh), min(left_s, self._connect_timeout_s))
             if self._closed:
                 wire.close()
             return wire

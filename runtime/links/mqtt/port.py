@@ -25,6 +25,7 @@ from paho.mqtt.properties import Properties
 from contracts.errors import FoothillError
 from contracts.messages import MAX_MESSAGE_BYTES
 from runtime.links.mqtt.session import ANSWER_TIMEOUT_S, MAX_PACKET_BYTES, OUT_WINDOW, ClosedEarly, Outgoing, Session
+from runtime.links.process.within import within
 from runtime.links.trust.tls import SYSTEM, TlsConfig, client_context, told
 
 log = logging.getLogger(__name__)
@@ -165,7 +166,7 @@ class MqttPort:
     async def wait_connected(self, timeout_s: float) -> None:
         """Until connected, subscribed and re-asserted. Raises TimeoutError that names the broker."""
         try:
-            await asyncio.wait_for(self._ready.wait(), timeout_s)
+            await within(self._ready.wait(), timeout_s)
         except asyncio.TimeoutError as error:
             raise TimeoutError(f"No MQTT broker answered at {self._url} in {timeout_s:g} s. Is it running?") from error
 
@@ -198,7 +199,7 @@ class MqttPort:
         session, self._started = self._session, False
         if session is not None:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), _DRAIN_S)
+                await within(self._idle.wait(), _DRAIN_S)
             session.disconnect()
             await asyncio.wait([session.closed], timeout=_DRAIN_S)
         await self._end_tasks()
@@ -249,7 +250,7 @@ class MqttPort:
         await loop.run_in_executor(self._connecting, self._connect, client)
         session.attach()
         try:
-            reason = await asyncio.wait_for(asyncio.shield(session.accepted), ANSWER_TIMEOUT_S)
+            reason = await within(asyncio.shield(session.accepted), ANSWER_TIMEOUT_S)
             if reason.is_failure:
                 raise ConnectionError(f"the broker refused the connection: {reason}")
         except BaseException:

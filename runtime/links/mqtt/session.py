@@ -21,6 +21,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from contracts.messages import MAX_MESSAGE_BYTES
+from runtime.links.process.within import within
 from runtime.links.trust.tls import told
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class Session:
             raise ConnectionError(f"subscribe failed: {rc.name}")
         answer: asyncio.Future[list[ReasonCode]] = self._loop.create_future()
         self._subacks[mid] = answer
-        for (topic_filter, _), code in zip(filters, await asyncio.wait_for(answer, ANSWER_TIMEOUT_S), strict=False):
+        for (topic_filter, _), code in zip(filters, await within(answer, ANSWER_TIMEOUT_S), strict=False):
             if code.is_failure:
                 log.error("mqtt: the broker refused the subscription to %s: %s", topic_filter, code)
 

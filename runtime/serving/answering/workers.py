@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
+from runtime.links.process.within import within
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ class Workers:
         begun = self._pool.submit(work)
         begun.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release))
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(begun), deadline.left_s(self._clock()))
+            return await within(asyncio.wrap_future(begun), deadline.left_s(self._clock()))
         except asyncio.TimeoutError:
             raise FoothillError(
                 "deadline_exceeded",

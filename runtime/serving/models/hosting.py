@@ -16,6 +16,7 @@ from contracts import headers
 from contracts.errors import FoothillError
 from runtime.links.http.exchanges import Fixed
 from runtime.links.process.few import Few
+from runtime.links.process.within import within
 from runtime.serving.batching.turns import Turns
 from runtime.serving.models.batcher import Batcher
 from runtime.serving.models.forms import Forms
@@ -125,7 +126,7 @@ class Served:
     async def close(self, drain_s: float) -> None:
         """Waits for its users, then for its engine threads, and frees the model."""
         try:
-            await asyncio.wait_for(self._idle.wait(), drain_s)
+            await within(self._idle.wait(), drain_s)
         except asyncio.TimeoutError:
             log.warning("%s: %d requests still run after %.0f s of draining", self.name, self.in_flight, drain_s)
         await self.batcher.close()
