@@ -34,12 +34,24 @@ class PyProject(msgspec.Struct):
 
 def imports(path: Path) -> Iterator[str]:
     """Every module that a file may import, and every name it takes out of one, which may be a module too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _run_here(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _run_here(tree: ast.AST) -> Iterator[ast.AST]:
+    """As `ast.walk`, without what is for other versions of Python."""
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and ast.unparse(child.test).startswith("sys.version_info"):
+            taken = child.body if eval(ast.unparse(child.test), {"sys": sys}) else child.orelse
+            for each in taken:
+                yield from _run_here(each)
+        else:
+            yield from _run_here(child)
 
 
 def file_of(module: str) -> Path | None:

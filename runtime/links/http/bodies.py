@@ -10,7 +10,6 @@ from aiohttp import web
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.links.http.spool import Spool
-from runtime.links.process.within import within
 
 
 async def read_body(request: web.Request, limit: int, deadline: Deadline, clock: Callable[[], float]) -> bytes:
@@ -22,7 +21,7 @@ async def read_body(request: web.Request, limit: int, deadline: Deadline, clock:
     if request.content.is_eof():
         return await _read(request, limit)
     try:
-        return await within(_read(request, limit), deadline.left_s(clock()))
+        return await asyncio.wait_for(_read(request, limit), deadline.left_s(clock()))
     except asyncio.TimeoutError:
         raise too_slow() from None
 
@@ -36,7 +35,7 @@ async def store_body(
     """
     _check_declared(request, limit)
     try:
-        return await within(_store(request, limit, above), deadline.left_s(clock()))
+        return await asyncio.wait_for(_store(request, limit, above), deadline.left_s(clock()))
     except asyncio.TimeoutError:
         raise too_slow() from None
 
