@@ -23,7 +23,8 @@ from benchmarks.report import Report, report
 from benchmarks.rounds import Case, Profile, Ratio, Rounds, Run, interleaved, middle, percentile_ms, ratio
 from benchmarks.stage import Server, Stage
 from benchmarks.tree import Tree
-from foothill.processes import free_ports, http_ready
+from foothill.processes import http_ready
+from runtime.links.process.ports import free_ports
 
 NAME = "peers"
 CONCURRENCIES = (1, 8, 32)

@@ -36,7 +36,7 @@ from benchmarks.rounds import (
 from benchmarks.stage import Server, Stage
 from benchmarks.tree import Tree
 from contracts.predictions import Classification
-from foothill.processes import free_ports
+from runtime.links.process.ports import free_ports
 
 NAME = "proxies"
 CONCURRENCIES = (1, 32)

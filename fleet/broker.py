@@ -11,7 +11,6 @@ import importlib.util
 import logging
 import os
 import shutil
-import socket
 import sys
 import time
 from collections import deque
@@ -24,6 +23,7 @@ import msgspec
 from runtime.links.http.exposure import check_exposure
 from runtime.links.http.serve import configure_logging, run_loop, stop_on_signals
 from runtime.links.mqtt.session import MAX_PACKET_BYTES
+from runtime.links.process.ports import check_free, free_ports
 from runtime.links.process.settings import SettingsError, load
 from runtime.links.process.within import within
 
@@ -247,19 +247,17 @@ def _find_mosquitto() -> str | None:
 
 def _free_port(host: str, port: int, table: str) -> int:
     """The port, or a free one for 0; raises SettingsError when it is taken or the host is not ours."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            where = f"in {table} " if table else ""
-            raise SettingsError(
-                f"broker: cannot listen on {host}:{port} ({error.strerror}). Stop what holds the port "
-                f"(`ss -ltnp 'sport = :{port}'` shows it), or set another `port` or `host` {where}of the configuration."
-            ) from error
-        bound: int = probe.getsockname()[1]
-        return bound
+    try:
+        if port == 0:
+            return free_ports(1, host)[0]
+        check_free(host, port)
+        return port
+    except OSError as error:
+        where = f"in {table} " if table else ""
+        raise SettingsError(
+            f"broker: cannot listen on {host}:{port} ({error.strerror}). Stop what holds the port "
+            f"(`ss -ltnp 'sport = :{port}'` shows it), or set another `port` or `host` {where}of the configuration."
+        ) from error
 
 
 async def _wait_listening(host: str, port: int) -> None:

@@ -46,7 +46,7 @@ from fleet.rollout import (
 from fleet.roster import Roster
 from fleet.signing import Signing
 from fleet.state import NodeRow, State, Worker
-from runtime.links.mqtt.port import MqttPort
+from runtime.links.mqtt.port import LONGEST_PAUSE_S, MqttPort
 from runtime.links.process.within import within
 
 log = logging.getLogger(__name__)
@@ -351,12 +351,16 @@ class Controller:
         return message
 
     async def _tick(self) -> None:
+        """Waiting counts while nodes can be heard: from where all of them are back, after a broker that was away."""
         loop = asyncio.get_running_loop()
         heard_s: float | None = None
+        back_s = 0.0
         while True:
             await asyncio.sleep(TICK_S)
             before_s, heard_s = heard_s, loop.time() if self._port.connected else None
-            if before_s is None or heard_s is None:
+            if heard_s is None:
+                back_s = loop.time() + LONGEST_PAUSE_S
+            if before_s is None or heard_s is None or heard_s < back_s:
                 continue
             listened_s = min(heard_s - before_s, _LONGEST_TICK_S)
             for rollout in self._open():

@@ -5,13 +5,12 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -203,15 +202,6 @@ def terminate_as_interrupt() -> Iterator[None]:
     numbers = [signal.SIGTERM, signal.SIGINT] if kept else [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     with _handling(numbers, signal.default_int_handler):
         yield
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on 127.0.0.1 that are free now. Prefer port 0 where a program can tell which one it got."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @contextmanager

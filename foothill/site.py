@@ -23,9 +23,10 @@ from fleet.api import RolloutRequest, RolloutView
 from fleet.client import FleetClient
 from foothill import toml
 from foothill.plain_http import get
-from foothill.processes import Child, Processes, file_ready, free_ports, http_ready
+from foothill.processes import Child, Processes, file_ready, http_ready
 from foothill.simulators.links import LinkCounts, Links, Ready, Site, bytes_to, connect_to, plan, through
 from runtime import regions
+from runtime.links.process.ports import check_free, free_ports
 
 HOME = "northeurope"
 """Broker, fleet manager, cloud tier and router stand in Dublin."""
@@ -292,13 +293,11 @@ def _kept_ports(file: Path, *, usual: bool) -> dict[str, int]:
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+    try:
+        check_free("127.0.0.1", port)
+    except OSError:
+        return False
+    return True
 
 
 def _accepts(port: int) -> bool:

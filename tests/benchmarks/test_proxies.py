@@ -25,9 +25,10 @@ from benchmarks.stage import Stage, perform
 from benchmarks.tree import descendants
 from contracts import headers
 from contracts.predictions import Classification
-from foothill.processes import Processes, file_ready, free_ports
+from foothill.processes import Processes, file_ready
 from model_compiler.digits.recipe import DigitsBundles
 from runtime.links.access.hop import sign_hop
+from runtime.links.process.ports import free_ports
 
 SIZES = {"1 KB": 1_000, "20 KB": 20_000}
 HOP_KEY = b"h" * 32

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from foothill.processes import ProcessError, Processes, file_ready, free_ports, http_ready
+from foothill.processes import ProcessError, Processes, file_ready, http_ready
+from runtime.links.process.ports import free_ports
 
 pytestmark = pytest.mark.integration
 
@@ -241,7 +242,3 @@ def test_children_are_started_from_the_main_thread_only(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert "main thread" in str(errors[0])
-
-
-def test_free_ports_are_distinct() -> None:
-    assert len(set(free_ports(20))) == 20

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from runtime.links.process.ports import free_ports
 from tests.edge_node.bundle_factory import pack
 from tests.edge_node.test_node_process import EDGE, Fleet, edge
 
@@ -27,7 +27,7 @@ class Site:
     def __init__(self, directory: Path, *, probation_s: float = 1.0) -> None:
         self.directory = directory
         self.fleet = Fleet(directory)
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.url = f"http://127.0.0.1:{free_ports(1)[0]}"
         self.pid_file = directory / "node.pid"
         self.log = directory / "node.log"
         self.config = directory / "edge.toml"
@@ -112,10 +112,3 @@ def _listens(url: str) -> bool:
         return httpx.get(f"{url}/healthz", timeout=5).is_success
     except httpx.TransportError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -38,7 +38,7 @@ _CONNECT_TIMEOUT_S = 5.0
 _DRAIN_S = 1.0
 _IN_WINDOW = 256
 _MAX_WAITING = 10_000
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+_FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 _LONGEST_FIGHT_PAUSE_S = 30.0
 """Two clients of one name take it from each other for ever: slowly, for the broker's sake and the logs'."""
 _FEW = 5
@@ -376,7 +376,7 @@ class MqttPort:
 
 def longest_pause_s(failures: int, short_lives: int) -> float:
     """Before the next attempt, after so many connections in a row that failed, or that ended soon."""
-    failed = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(failures, 10))
+    failed = min(LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(failures, 10))
     ended = min(_LONGEST_FIGHT_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(short_lives, 10))
     return max(failed, ended)
 
