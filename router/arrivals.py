@@ -15,11 +15,13 @@ from contracts.traces import own_traceparent, told_traceparent
 from router.answers import settled_answer
 from router.budgets import Purse
 from router.calls import Calls
-from router.flights import Flight, Way
+from router.flights import Flight
+from router.lanes import Way
 from router.node import Ending, Node
 from router.nodes import Nodes
 from router.proxy import Proxy
-from router.readings import Reading, Said, Told, phases_ms, settled
+from router.readings import Reading, phases_ms, settled
+from router.said import Said, Told
 from router.seeing.access_log import Kind, Noted
 from router.seeing.witness import Witness
 from router.tries import Call, Trail, Tries, judge

@@ -26,7 +26,7 @@ import msgspec
 from contracts.headers import Priority
 from router.node import LARGE_BYTES, Node
 from router.nodes import Nodes
-from router.selection import TIE_MS, Query, assume_usual, of_version, refusal, score, within
+from router.selection import TIE_MS, Picked, Query, assume_usual, of_version, refusal, score, within
 from router.trials import Trials
 
 NEAR = 64
@@ -45,13 +45,6 @@ _WINDOW = 512
 """So many of the nearest are looked at for 64 that may have requests."""
 _FIELDS = 256
 _NONE: frozenset[str] = frozenset()
-
-
-class Picked(msgspec.Struct):
-    """A node, and when it is expected to answer if it does not fail."""
-
-    node: Node
-    expected_ms: float
 
 
 class Field:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import msgspec
-
 from contracts import headers
 from contracts.escalation import Verdict
 from contracts.predictions import with_reason
 from contracts.timing import PHASES, TOTAL
 from contracts.topics import STRATUM
+from router.said import Said, Told
 from runtime.links.http.exchanges import Fixed
 from runtime.links.http.reply_forms import Form
 
@@ -49,25 +48,6 @@ def settled(body: bytes, content_type: str, told: Told, verdict: Verdict) -> byt
     if plain and content_type == "application/json":
         return before + told.reason + behind
     return with_reason(body, content_type, verdict.reason)
-
-
-class Said(msgspec.Struct):
-    """What one answer says: the node's own phases, as it `wrote` them, its total in milliseconds, and its confidence,
-    also as the `line` of a head; None and "" where it has none."""
-
-    wrote: str
-    total_ms: float
-    confidence: float | None = None
-    line: str = ""
-
-
-class Told(msgspec.Struct, eq=False):
-    """What all answers of one form with one verdict have alike: headers, how a prediction says its reason, and the
-    names of the times, but for the total."""
-
-    fixed: Fixed
-    reason: bytes
-    phases: tuple[str, ...]
 
 
 class Reading:

@@ -70,6 +70,13 @@ class Ranked(msgspec.Struct, frozen=True):
     score: Score
 
 
+class Picked(msgspec.Struct):
+    """A node, and when it is expected to answer if it does not fail."""
+
+    node: Node
+    expected_ms: float
+
+
 def refusal(node: Node, query: Query, now_s: float) -> Refusal | None:
     """Why this node may not have the request, or None."""
     return next((reason for reason, refuses in _FILTERS if refuses(node, query, now_s)), None)

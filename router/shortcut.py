@@ -15,7 +15,8 @@ from router.arrivals import Arrivals
 from router.budgets import Purse
 from router.calls import Calls
 from router.fields import Field, Fields
-from router.flights import OWN, Begun, Flight, Lane, Way
+from router.flights import Begun, Flight
+from router.lanes import OWN, Lane, Way
 from router.node import Node
 from router.nodes import Nodes
 from router.proxy import Proxy

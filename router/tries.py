@@ -16,9 +16,10 @@ from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from contracts.headers import Terms
 from router.budgets import Purse
-from router.fields import Field, Fields, Picked
+from router.fields import Field, Fields
 from router.metrics import RouterMetrics
 from router.node import Ending, Node
+from router.selection import Picked
 from runtime.links.access.grants import UNLIMITED, Allowance
 from runtime.links.escalation.holder import Settled
 from runtime.links.http.accounts import Hop

@@ -15,8 +15,9 @@ from aiohappyeyeballs import start_connection
 
 from runtime.links.http.bulk import Buffer, Bulk
 from runtime.links.http.exchanges import Body
+from runtime.links.http.known_forms import Forms
 from runtime.links.http.replies import BrokenReply, LargeReply, Reply
-from runtime.links.http.reply_forms import Forms, KnownReply
+from runtime.links.http.reply_forms import KnownReply
 from runtime.links.http.spool import SPOOLED_BYTES, Spool, Spooling
 from runtime.links.process.alarm import Alarm
 

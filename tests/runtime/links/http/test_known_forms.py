@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from runtime.links.http.bulk import Buffer
+from runtime.links.http.known_forms import Forms
 from runtime.links.http.replies import BrokenReply, LargeReply, Reply
-from runtime.links.http.reply_forms import Forms, KnownReply
+from runtime.links.http.reply_forms import KnownReply
 
 FIXED = "Content-Type: application/json\r\nFoothill-Node: edge-0\r\n"
 
