@@ -7,15 +7,18 @@ PIP    := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 TRT    := .venv-trt
 OPENVINO := .venv-openvino
 GPU    := .venv-gpu
+COMPILED := .compiled
 OLD    := .venv-310
 PYTHON310 ?= python3.10
 
-.PHONY: help demo up test test-310 test-trt test-openvino test-gpu-wheel power-cuts kills switches soak board-packages check lint types imports unit bench bench-peers bench-proxies clean
+.PHONY: help demo up wheel test test-compiled test-310 test-trt test-openvino test-gpu-wheel power-cuts kills switches soak board-packages check lint types imports unit bench bench-peers bench-proxies clean
 
 help:
 	@echo "make demo    compile, start, roll out, route, break and report, on this machine (about 4 minutes)"
 	@echo "make up      start everything on this machine and keep it running until Ctrl-C"
+	@echo "make wheel   a wheel for this Python whose hot path is compiled (needs gcc and Python's headers)"
 	@echo "make test    lint, types, import rules and every test"
+	@echo "make test-compiled  the tests of contracts, links and router, with the hot path compiled"
 	@echo "make test-trt  NVIDIA's parser and builder take what the compiler makes (TensorRT for RTX, proprietary, 170 MB)"
 	@echo "make test-openvino  what runs on OpenVINO, with its build of ONNX Runtime (85 MB)"
 	@echo "make test-gpu-wheel  onnxruntime-gpu on a machine without a GPU: refused, or told (260 MB)"
@@ -29,7 +32,7 @@ help:
 	@echo "make bench   the benchmarks; results go to benchmarks/RESULTS.md by hand"
 	@echo "make bench-peers  Triton, LitServe and MLServer beside an edge node, each in an environment of its own (1 GB)"
 	@echo "make bench-proxies  the router beside nginx, HAProxy, Envoy, Caddy and others, those that are there (225 MB)"
-	@echo "make clean   remove .venv, .venv-310, -trt, -openvino, -gpu, -peer-*, state and caches"
+	@echo "make clean   remove .venv, .venv-310, -trt, -openvino, -gpu, -peer-*, .compiled, state and caches"
 
 # Debian splits ensurepip out of python3, so pip stays outside the environment and installs into it.
 $(BIN)/python:
@@ -53,8 +56,26 @@ demo: $(VENV)/.installed-all
 up: $(VENV)/.installed-all
 	@$(BIN)/foothill up
 
+# Built from a source distribution: a module compiled in place would be taken for its source ever after.
+PACKAGES_OF_WHEEL := contracts runtime edge_node cloud_tier router model_compiler fleet hil foothill
+$(COMPILED)/.installed: $(VENV)/.installed-dev $(shell find $(PACKAGES_OF_WHEEL) -name '*.py')
+	@echo "Compiling the hot path (a minute) ..."
+	@rm -rf dist $(COMPILED)
+	@$(BIN)/python -m hatchling build --target sdist --directory dist >/dev/null
+	@HATCH_BUILD_HOOKS_ENABLE=1 $(PIP) wheel --quiet --no-build-isolation --no-deps --wheel-dir dist dist/foothill-*.tar.gz
+	@$(PIP) install --quiet --no-deps --target $(COMPILED) dist/foothill-*.whl
+	@touch $@
+
+wheel: $(COMPILED)/.installed
+	@ls dist/*.whl
+
 test: $(VENV)/.installed-dev lint types imports
 	$(BIN)/pytest
+
+# FOOTHILL_COMPILED has the tests refuse what is not; Python 3.11 and newer take compiled modules in child processes too.
+test-compiled: $(COMPILED)/.installed
+	FOOTHILL_COMPILED=$(CURDIR)/$(COMPILED) PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED):$(CURDIR) \
+		$(BIN)/pytest -o 'pythonpath=$(COMPILED) .' tests/test_compiled_modules.py tests/contracts tests/runtime/links tests/router
 
 # What is tried in the place of $(VENV)'s own, or is proprietary, lies in an environment of its own, before all else.
 $(TRT)/.installed: PACKAGES := onnxruntime-ep-nv-tensorrt-rtx-cu12==0.5.0 tensorrt-rtx-cu12-bindings==1.7.1.116
@@ -143,9 +164,9 @@ bench-peers: $(VENV)/.installed-dev $(foreach peer,triton litserve mlserver,.ven
 	$(BIN)/python -m benchmarks peers
 
 # What Debian has is not installed from here: a proxy that is missing is named, and left out.
-bench-proxies: $(VENV)/.installed-dev $(foreach peer,envoy sglang,.venv-peer-$(peer)/.installed)
+bench-proxies: $(COMPILED)/.installed $(foreach peer,envoy sglang,.venv-peer-$(peer)/.installed)
 	$(BIN)/python -m benchmarks proxies
 
 clean:
-	rm -rf $(VENV) $(TRT) $(OPENVINO) $(GPU) $(OLD) .venv-peer-* state .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(TRT) $(OPENVINO) $(GPU) $(OLD) $(COMPILED) .venv-peer-* state .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

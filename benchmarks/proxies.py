@@ -128,7 +128,7 @@ async def compare(stage: Stage, profile: Profile, sizes: Mapping[str, int], prox
 @contextmanager
 def _running(stage: Stage, proxy: Proxy, nodes: Server) -> Iterator[_Running]:
     """Ready when the first request is answered."""
-    name = proxy.name.lower().replace(" ", "-")
+    name = proxy.name.lower().replace(",", "").replace(" ", "-")
     site = Site(stage.work / name, free_ports(2), nodes.url.split())
     site.folder.mkdir()
     small = proxy.ask(min(SIZES.values()))

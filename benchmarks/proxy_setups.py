@@ -22,6 +22,7 @@ from foothill import toml
 from foothill.demo.places import GeoDatabaseError, database_path
 
 _ROOT = Path(__file__).resolve().parents[1]
+_COMPILED = _ROOT / ".compiled"
 _SBIN = "/usr/sbin"
 """Where Debian has servers, which is not on everybody's PATH."""
 _MOST_BYTES = 16 << 20
@@ -75,6 +76,20 @@ class Own(NamedTuple):
     @property
     def missing(self) -> str:
         return ""
+
+
+class Compiled(NamedTuple):
+    """The same, with the hot path compiled, as `make wheel` has unpacked it."""
+
+    @property
+    def path(self) -> str:
+        return sys.executable
+
+    @property
+    def missing(self) -> str:
+        if sys.version_info < (3, 11):
+            return "not run: before Python 3.11 sources in the working directory come first"
+        return "" if (_COMPILED / ".installed").exists() else "not run: make wheel compiles it"
 
 
 class Debian(NamedTuple):
@@ -308,11 +323,18 @@ def _sglang(program: str, site: Site) -> list[str]:
     return [program, "-m", "sglang_router.launch_router", *told, *switched, "--worker-urls", *site.nodes]
 
 
+def _compiled_router(program: str, site: Site) -> list[str]:
+    """Without the working directory in the path, in which the sources lie."""
+    return ["env", "PYTHONSAFEPATH=1", f"PYTHONPATH={_COMPILED}:{_ROOT}", *_router(program, site)]
+
+
 NGINX = "nginx"
 ROUTER = Proxy("Foothill router", Own(), _router, ask_predict)
+COMPILED = Proxy("Foothill router, compiled", Compiled(), _compiled_router, ask_predict)
 BARE = Proxy("bare aiohttp proxy", Own(), _bare, ask_predict)
 PROXIES = (
     ROUTER,
+    COMPILED,
     Proxy(NGINX, Debian("nginx", "nginx-light"), _nginx, ask_predict),
     Proxy("HAProxy", Debian("haproxy", "haproxy"), _haproxy, ask_predict),
     Proxy("Envoy", Packaged(_ROOT / ".venv-peer-envoy", "envoy"), _envoy, ask_predict),

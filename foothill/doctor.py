@@ -71,6 +71,7 @@ class Facts(msgspec.Struct, frozen=True):
     jetson: str = ""
     tensorrt: str = ""
     providers: tuple[str, ...] = ()
+    compiled: str = ""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -119,6 +120,7 @@ def examine() -> Facts:
         jetson=_first_line(Path("/etc/nv_tegra_release")),
         tensorrt=_version("tensorrt"),
         providers=_providers(),
+        compiled=_compiled(),
     )
 
 
@@ -179,6 +181,7 @@ def _demo(facts: Facts) -> Finding:
 def _around(facts: Facts) -> Iterator[Finding]:
     without = "Without it the fleet manager runs the broker that comes with it, on 127.0.0.1 only: "
     yield _found("mosquitto", facts.mosquitto, f"{without}apt-get install mosquitto")
+    yield _found("compiled", facts.compiled, "Requests cost less CPU where the hot path is compiled: make wheel")
     yield _found("geo database", facts.geo_database, f"For clients' places: {install('geo')}")
     if facts.jetson:
         yield _found("jetson", facts.jetson, "")
@@ -232,6 +235,13 @@ def _providers() -> tuple[str, ...]:
     import onnxruntime
 
     return tuple(onnxruntime.get_available_providers())
+
+
+def _compiled() -> str:
+    """The file of one of the modules that `make wheel` compiles, where it is compiled."""
+    found = importlib.util.find_spec("runtime.links.http.wires")
+    origin = (found and found.origin) or ""
+    return "" if origin.endswith(".py") else origin
 
 
 def _gpu() -> str:

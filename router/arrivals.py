@@ -36,7 +36,11 @@ from runtime.links.http.upstream import Answer, answer_of
 from runtime.links.process.alarm import Alarm
 
 _MOST_TALLIES = 64
-_ID, _TRACE, _TIMING = headers.REQUEST_ID, headers.TRACEPARENT, headers.SERVER_TIMING
+_LINES = (
+    f"%s{headers.REQUEST_ID}: %s\r\n{headers.TRACEPARENT}: %s\r\n"
+    f"{headers.SERVER_TIMING}: route;dur=%.3f, %s, network;dur=%.3f, {TOTAL};dur=%.3f\r\n"
+)
+"""The header lines that every answer says anew; written at once, which costs half of what it does number by number."""
 
 
 class Arrivals:
@@ -198,11 +202,7 @@ class Arrivals:
         total_ms = (now_s - began_s) * 1000.0
         request_id, sent = flight.turn.request_id, flight.begun.terms.traceparent
         trace = told_traceparent(sent, request_id) if sent or way.names_itself else own_traceparent(request_id)
-        lines = (
-            f"{said.line}{_ID}: {request_id}\r\n{_TRACE}: {trace}\r\n"
-            f"{_TIMING}: route;dur={route_ms:.3f}, {said.wrote}, network;dur={network_ms:.3f}, "
-            f"{TOTAL};dur={total_ms:.3f}\r\n"
-        )
+        lines = _LINES % (said.line, request_id, trace, route_ms, said.wrote, network_ms, total_ms)
         body, told = reply.body, reading.told(verdict)
         if way.predicts:
             body = settled(body, reading.content_type, told, verdict)

@@ -41,6 +41,8 @@ def test_a_bare_machine_is_a_client_and_is_told_what_to_type() -> None:
     assert finding(BARE, "demo, up").remedy == "pip install '.[all,geo]'"
     assert "apt-get install mosquitto" in finding(BARE, "mosquitto").remedy
     assert "'.[geo]'" in finding(BARE, "geo database").remedy
+    assert "make wheel" in finding(BARE, "compiled").remedy
+    assert finding(msgspec.structs.replace(BARE, compiled="/wires.so"), "compiled").found == "/wires.so"
 
 
 def test_the_client_s_own_packages_are_required() -> None:

@@ -68,6 +68,12 @@ class Server:
             return self._fact(request)
         return self._answered(request)
 
+    def hang_up(self) -> None:
+        """Closes the connections on which requests came."""
+        for seen in self.seen:
+            if seen.transport is not None:
+                seen.transport.close()
+
     async def _held(self) -> None:
         assert self.hold is not None
         try:

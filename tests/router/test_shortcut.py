@@ -6,17 +6,20 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from contracts import headers
 from contracts.timing import parse_server_timing
-from router import wiring
+from router import nodes as nodes_module
+from router import stories, wiring
 from router.node import Node
-from router.shortcut import Ways
 from runtime.links.escalation.holder import Certificates
+from runtime.links.http import hot_routes
+from runtime.links.http.exchanges import Body, Known, Story
+from runtime.links.http.hot_routes import Coming, GiveUp, Prepare, Shortcut, Turn
 from tests.router.rig import TOKYO, Server, Start, certificate, static
 from tests.router.test_app import Client, Route, cloud, edge, router
 from tests.runtime.raw_caller import until
@@ -27,33 +30,49 @@ IMAGE = {"Content-Type": "image/png"}
 OWN = {headers.REQUEST_ID.lower(), headers.SERVER_TIMING.lower(), headers.TRACEPARENT, "date"}
 
 
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """One entry for each request that asked for the short way: whether it took it."""
-    taken: list[bool] = []
-    send = Ways.send
+class Watched:
+    """A short way whose requests, and what became of them, are known."""
 
-    def watched(self: Ways, *args: Any) -> Any:
-        sent = send(self, *args)
-        taken.append(sent is not None)
+    def __init__(self, way: Shortcut, taken: list[bool]) -> None:
+        self._way = way
+        self._taken = taken
+
+    def start(self, body: Body, turn: Turn) -> GiveUp | None:
+        sent = self._way.start(body, turn)
+        self._taken.append(sent is not None)
         return sent
 
-    monkeypatch.setattr(Ways, "send", watched)
+    def expect(self, peek: Callable[[int], bytes], body_bytes: int, turn: Turn) -> Coming | None:
+        return self._way.expect(peek, body_bytes, turn)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """One entry for each request whose head was known and whose body was there: whether a node was asked just so."""
+    taken: list[bool] = []
+
+    def watched(method: str, pattern: str, story: Story, prepare: Prepare, **more: Any) -> hot_routes.Route:
+        def prepared(known: Known) -> Shortcut | None:
+            way = prepare(known)
+            return Watched(way, taken) if way is not None else None
+
+        return hot_routes.Route(method, pattern, story, prepared, **more)
+
+    monkeypatch.setattr(stories, "Route", watched)
     return taken
 
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
-    """The nodes that were asked, in the order of the requests."""
-    asked: list[Node] = []
-    reserve = Node.reserve
+    """The nodes of every router, in the order of their coming."""
+    made: list[Node] = []
 
-    def watched(self: Node, now_s: float) -> None:
-        asked.append(self)
-        reserve(self, now_s)
+    def watched(*told: Any) -> Node:
+        made.append(Node(*told))
+        return made[-1]
 
-    monkeypatch.setattr(Node, "reserve", watched)
-    return asked
+    monkeypatch.setattr(nodes_module, "Node", watched)
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -255,9 +274,7 @@ async def test_a_node_that_was_started_again_is_not_blamed_for_its_old_connectio
     client = await router([static("edge-fra", edge.url)], [])
     await warm(client)
     for _ in range(3):
-        for seen in edge.seen:
-            if seen.transport is not None:
-                seen.transport.close()
+        edge.hang_up()
         response, told = await client.predict()
         assert response.status == 200, told
     assert nodes[0].circuit.state == "closed"

@@ -190,7 +190,7 @@ async def test_whose_request_it_was_is_told_where_somebody_asks(
         await client.predict(known)
     await client.ask("GET", "/v1/explain?model=digits", sent=known)
     await client.predict({"Authorization": "Bearer wrong"})
-    assert short == [False, True]
+    assert short == [False, True, False]
     lines = await lines_of(tmp_path / "log", 4)
     assert [(line["tenant"], line["status"], line["client"]) for line in lines] == [
         *[("acme", 200, "")] * 3,
