@@ -60,10 +60,12 @@ up: $(VENV)/.installed-all
 PACKAGES_OF_WHEEL := contracts runtime edge_node cloud_tier router model_compiler fleet hil foothill
 $(COMPILED)/.installed: $(VENV)/.installed-dev $(shell find $(PACKAGES_OF_WHEEL) -name '*.py')
 	@echo "Compiling the hot path (a minute) ..."
-	@rm -rf dist $(COMPILED)
+	@rm -rf dist $(COMPILED) build/wheel
 	@$(BIN)/python -m hatchling build --target sdist --directory dist >/dev/null
-	@HATCH_BUILD_HOOKS_ENABLE=1 $(PIP) wheel --quiet --no-build-isolation --no-deps --wheel-dir dist dist/foothill-*.tar.gz
-	@$(PIP) install --quiet --no-deps --target $(COMPILED) dist/foothill-*.whl
+	@mkdir -p build/wheel && tar xzf dist/foothill-*.tar.gz -C build/wheel --strip-components 1
+	@cd build/wheel && HATCH_BUILD_HOOKS_ENABLE=1 $(CURDIR)/$(BIN)/python -m hatchling build --target wheel --directory $(CURDIR)/dist >/dev/null
+	@$(BIN)/python -m zipfile --extract dist/foothill-*.whl $(COMPILED)
+	@rm -rf build/wheel
 	@touch $@
 
 wheel: $(COMPILED)/.installed
