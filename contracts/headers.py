@@ -4,42 +4,42 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 import msgspec
 
 from contracts.errors import FoothillError
 
 # In: set by callers.
-DEADLINE_MS = "Foothill-Deadline-Ms"
-ESCALATION = "Foothill-Escalation"
-RESIDENCY = "Foothill-Residency"
-PRIORITY = "Foothill-Priority"
-IDEMPOTENCY_KEY = "Idempotency-Key"
-TRACEPARENT = "traceparent"
+DEADLINE_MS: Final = "Foothill-Deadline-Ms"
+ESCALATION: Final = "Foothill-Escalation"
+RESIDENCY: Final = "Foothill-Residency"
+PRIORITY: Final = "Foothill-Priority"
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+TRACEPARENT: Final = "traceparent"
 
 # Out: on every answer.
-REQUEST_ID = "Foothill-Request-Id"
-TIER = "Foothill-Tier"
-NODE = "Foothill-Node"
-REASON = "Foothill-Reason"
-CONFIDENCE = "Foothill-Confidence"
-STRATUM = "Foothill-Stratum"
-CERTIFIED = "Foothill-Certified"
-DEGRADED = "Foothill-Degraded"
-LATE = "Foothill-Late"
-MODEL = "Foothill-Model"
-DIGEST = "Foothill-Digest"
-SERVER_TIMING = "Server-Timing"
+REQUEST_ID: Final = "Foothill-Request-Id"
+TIER: Final = "Foothill-Tier"
+NODE: Final = "Foothill-Node"
+REASON: Final = "Foothill-Reason"
+CONFIDENCE: Final = "Foothill-Confidence"
+STRATUM: Final = "Foothill-Stratum"
+CERTIFIED: Final = "Foothill-Certified"
+DEGRADED: Final = "Foothill-Degraded"
+LATE: Final = "Foothill-Late"
+MODEL: Final = "Foothill-Model"
+DIGEST: Final = "Foothill-Digest"
+SERVER_TIMING: Final = "Server-Timing"
 
 # Between hops only: never relayed to a caller, never believed from one.
-HOP = "Foothill-Hop"
-LOAD = "Foothill-Load"
-ANSWER = "Foothill-Answer"
+HOP: Final = "Foothill-Hop"
+LOAD: Final = "Foothill-Load"
+ANSWER: Final = "Foothill-Answer"
 HOP_ONLY = frozenset(name.lower() for name in (HOP, LOAD, ANSWER))
 
 # To the fleet manager: the record of an engine that is sent.
-ENGINE = "Foothill-Engine"
+ENGINE: Final = "Foothill-Engine"
 
 RELAYED_IN = (
     "Content-Type",
@@ -70,7 +70,7 @@ RELAYED_OUT = (
 )
 """An upstream's headers that a hop passes on to its caller; the rest it writes itself or drops."""
 
-MAX_DEADLINE_MS = 600_000.0
+MAX_DEADLINE_MS: Final = 600_000.0
 MAX_RESIDENCY_REGIONS = 64
 
 Escalation = Literal["auto", "never", "always"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import Final
 
 PHASES = ("route", "retry", "network", "queue", "decode", "infer", "encode", "escalate", "prefill", "decode-tokens")
 """The phases of one hop, in the order a request meets them. `total` is the whole hop as its server saw it."""
 
-TOTAL = "total"
+TOTAL: Final = "total"
 _ENTRY = re.compile(r"\s*([A-Za-z0-9_\-]{1,32})\s*;\s*dur=([0-9]+(?:\.[0-9]+)?)\s*")
 _MAX_HEADER_CHARACTERS = 1024
 

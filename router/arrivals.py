@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 import msgspec
 
@@ -27,16 +28,17 @@ from router.seeing.witness import Witness
 from router.tries import Call, Trail, Tries, judge
 from runtime.links.access.grants import ANYBODY
 from runtime.links.escalation.holder import Evidence, Holder
-from runtime.links.http.accounts import CLIENT_GONE, Account, Accounts, Tally
+from runtime.links.http.accounts import CLIENT_GONE, Account, Accounts
 from runtime.links.http.exchanges import Clock, Known, Outgoing
 from runtime.links.http.hot_routes import Turn
 from runtime.links.http.replies import Reply
 from runtime.links.http.reply_forms import KnownReply
 from runtime.links.http.upstream import Answer, answer_of
 from runtime.links.process.alarm import Alarm
+from runtime.links.process.telemetry import Tally
 
 _MOST_TALLIES = 64
-_LINES = (
+_LINES: Final = (
     f"%s{headers.REQUEST_ID}: %s\r\n{headers.TRACEPARENT}: %s\r\n"
     f"{headers.SERVER_TIMING}: route;dur=%.3f, %s, network;dur=%.3f, {TOTAL};dur=%.3f\r\n"
 )

@@ -20,6 +20,7 @@ import math
 import random
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from typing import Final
 
 import msgspec
 
@@ -29,7 +30,7 @@ from router.nodes import Nodes
 from router.selection import TIE_MS, Picked, Query, assume_usual, of_version, refusal, score, within
 from router.trials import Trials
 
-NEAR = 64
+NEAR: Final = 64
 EXPLORE = 0.01
 FADE_S = 0.1
 """After so long loads and failures that were told have faded enough to look again."""

@@ -11,10 +11,10 @@ from router.node import Node
 from router.said import Told
 from router.seeing.access_log import Kind
 from runtime.links.access.grants import ANYBODY, Grant
-from runtime.links.http.accounts import Tally
 from runtime.links.http.exchanges import Known, header_lines
 from runtime.links.http.upstream import Place
 from runtime.links.http.wires import Pool
+from runtime.links.process.telemetry import Tally
 
 OWN = frozenset(name.lower() for name in (headers.TRACEPARENT, headers.IDEMPOTENCY_KEY))
 """Headers that each request has for itself, and that are sent on."""

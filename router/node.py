@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from contracts import headers
 from contracts.circuits import Circuit, Event
@@ -26,10 +26,10 @@ FAILURE_MS = 500.0
 DOUBT_MS = FAILURE_MS / 2
 """What a node is charged of which nobody knows how it is: it may as well fail as not."""
 PRIOR_MS_PER_MB = 10.0
-LARGE_BYTES = 65_536
+LARGE_BYTES: Final = 65_536
 SLOW_START_S, SLOW_START = 10.0, 0.1
 """A node that is back gets a tenth of its share at first, and all of it after so long."""
-LEARN_S = 0.005
+LEARN_S: Final = 0.005
 FRESH_S = 10.0
 """For so long a node's word on its service time is believed; then it is halved every so often towards the usual."""
 _NEVER = 0.001

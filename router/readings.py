@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from contracts import headers
 from contracts.escalation import Verdict
@@ -25,10 +26,11 @@ TOLD = (
 )
 """What many of a node's answers say alike, and is passed on."""
 _ENTRY = re.compile(rb"([a-z-]{1,32});dur=[0-9]{1,9}(\.[0-9]{1,9})?")
-_NUMBERS, _NAMES = b"0123456789.", b"abcdefghijklmnopqrstuvwxyz-;= "
-_LAST = f", {TOTAL};dur="
+_NUMBERS: Final = b"0123456789."
+_NAMES = b"abcdefghijklmnopqrstuvwxyz-;= "
+_LAST: Final = f", {TOTAL};dur="
 _NETWORK, _PHASES = "network", frozenset(PHASES)
-_UNSETTLED = b'"reason":"unsettled"'
+_UNSETTLED: Final = b'"reason":"unsettled"'
 
 
 def phases_ms(written: Sequence[str]) -> Sequence[Sequence[float]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -31,7 +31,7 @@ Refusal = Literal[
 ]
 Distance = Callable[[Node], float]
 
-TIE_MS = 0.5
+TIE_MS: Final = 0.5
 
 
 class Query(msgspec.Struct, frozen=True):

@@ -21,7 +21,8 @@ from router.node import Node
 from router.nodes import Nodes
 from router.proxy import Proxy
 from router.seeing.witness import Witness
-from router.tries import Tries, share_ms
+from router.shares import share_ms
+from router.tries import Tries
 from runtime.links.access.admission import Admission
 from runtime.links.access.hop import HopSigner
 from runtime.links.escalation.holder import Holder
@@ -29,12 +30,10 @@ from runtime.links.http.accounts import Accounts
 from runtime.links.http.bodies import too_slow
 from runtime.links.http.exchanges import Body, Clock, Known, Varied
 from runtime.links.http.hot_routes import GiveUp, Turn
+from runtime.links.http.rendering import milliseconds
 from runtime.links.http.spool import SPOOLED_BYTES
-from runtime.links.http.upstream import Upstreams, UpstreamUnreachable, milliseconds
+from runtime.links.http.upstream import Upstreams, UpstreamUnreachable
 from runtime.links.process.alarm import Alarm
-
-_ID, _HOP, _DEADLINE = headers.REQUEST_ID, headers.HOP, headers.DEADLINE_MS
-_TRACE = headers.TRACEPARENT
 
 
 class _Short(Way):
@@ -94,7 +93,7 @@ def _own_lines(varied: Varied) -> str:
 
 
 def _trace(way: Way, turn: Turn) -> str:
-    return turn.varied.get(_TRACE, way.asked.traceparent)
+    return turn.varied.get(headers.TRACEPARENT, way.asked.traceparent)
 
 
 class Ways:
@@ -218,6 +217,6 @@ class Ways:
         own = _own_lines(varied) if varied else ""
         mark = self._signer.sign(request_id, self._wall())
         return (
-            f"{own}Content-Length: {body_bytes}\r\n{_ID}: {request_id}\r\n{_HOP}: {mark}\r\n"
-            f"{_DEADLINE}: {milliseconds(allowed_ms)}\r\n\r\n"
+            f"{own}Content-Length: {body_bytes}\r\n{headers.REQUEST_ID}: {request_id}\r\n{headers.HOP}: {mark}\r\n"
+            f"{headers.DEADLINE_MS}: {milliseconds(allowed_ms)}\r\n\r\n"
         ).encode()

@@ -20,6 +20,7 @@ from router.fields import Field, Fields
 from router.metrics import RouterMetrics
 from router.node import Ending, Node
 from router.selection import Picked
+from router.shares import share_ms
 from runtime.links.access.grants import UNLIMITED, Allowance
 from runtime.links.escalation.holder import Settled
 from runtime.links.http.accounts import Hop
@@ -33,8 +34,6 @@ Resort = Literal["best", "ejected", "last"]
 """The best node; one that is left alone and should not be; any, where nothing better is left."""
 _HEDGES_AT_LEAST = 2
 _HEDGE_WINDOW_S = 10.0
-_EXPECTED_FACTOR = 3.0
-_EXPECTED_SLACK_MS = 100.0
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -68,18 +67,6 @@ def judge(status: int) -> Judgement:
     if 200 <= status < 300 or 400 <= status < 500:
         return Judgement(True, "succeeded")
     return Judgement(False, "failed")
-
-
-def share_ms(expected_ms: float, left_ms: float, *, well: bool = True, owed: bool = False) -> float:
-    """What one node that needs `expected_ms` may take of what is left of a deadline.
-
-    Half of it, so that a node that stalls leaves time for another; more where the node needs more, unless some of it is
-    `owed` to the cloud; only what it needs where it has failed of late, and is not known to be `well` again.
-    """
-    needed_ms = _EXPECTED_FACTOR * expected_ms + _EXPECTED_SLACK_MS
-    if needed_ms < left_ms / 2:
-        return left_ms / 2 if well else needed_ms
-    return left_ms / 2 if owed else min(left_ms, needed_ms)
 
 
 class Trail:

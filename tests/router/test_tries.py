@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from contracts import headers
 from contracts.errors import FoothillError
 from contracts.headers import Terms
-from router.tries import share_ms
+from router.shares import share_ms
 from tests.router.rig import TOKYO, BuildRig, Rig, Server, Start, call, static
 
 KEYED = Terms(idempotency_key="k1")

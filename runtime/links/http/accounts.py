@@ -16,7 +16,7 @@ from contracts.timing import TOTAL, format_server_timing
 from runtime.links.http.errors import hidden, refused
 from runtime.links.http.exchanges import Clock, Incoming, Outgoing
 from runtime.links.http.oip_errors import with_error
-from runtime.links.process.telemetry import InFlight, Labels, Note, Read, Telemetry
+from runtime.links.process.telemetry import Labels, Read, Tally, Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -223,18 +223,3 @@ class Accounts:
 
     def _region(self, tier: str, told: str) -> str:
         return told or (self._rim.region if tier == self._rim.tier else "")
-
-
-class Tally:
-    """Requests that are answered alike."""
-
-    __slots__ = ("_in_flight", "_note")
-
-    def __init__(self, in_flight: InFlight, note: Note) -> None:
-        self._in_flight = in_flight
-        self._note = note
-
-    def add(self, times_ms: tuple[float, ...], written: str) -> None:
-        """One was answered: the times of the first phases, and the others as they are written."""
-        self._in_flight.count -= 1
-        self._note((times_ms, written))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -16,7 +16,7 @@ VARIED = (names.REQUEST_ID, names.HOP, names.DEADLINE_MS, names.IDEMPOTENCY_KEY,
 _VARIED = {name.lower().encode(): name for name in VARIED}
 _VISIBLE = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
 """A value that ends where it seems to: no line break in it, and no blanks around it, which a parser would strip."""
-_NOTHING: Varied = {}
+_NOTHING: Final[Varied] = {}
 
 
 class _Span(NamedTuple):

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, cast
 
 from contracts.errors import FoothillError
 from contracts.headers import REQUEST_ID
@@ -35,7 +35,7 @@ _PLACED_BYTES, _AT_LEAST = 1 << 15, 0.25
 """Bodies of so many bytes on are read into their place with their heads, if such a share of them comes at once: who
 declares much and sends little is given no room for it."""
 _AT_ONCE = 16
-_SMALL_BYTES = 1 << 16
+_SMALL_BYTES: Final = 1 << 16
 Start = Callable[[Body, Turn], GiveUp | None]
 
 

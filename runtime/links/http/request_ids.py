@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 _AT_ONCE = 256
-_BYTES = 16
+_BYTES: Final = 16
 
 
 class RequestIds:

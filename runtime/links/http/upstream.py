@@ -18,6 +18,7 @@ from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.links.http.bulk import Buffer
 from runtime.links.http.exchanges import header_lines
+from runtime.links.http.rendering import milliseconds
 from runtime.links.http.replies import Reply
 from runtime.links.http.reply_forms import KnownReply
 from runtime.links.http.spool import Spool
@@ -29,7 +30,6 @@ MAX_BODY_BYTES = 64 << 20
 CONNECT_TIMEOUT_S = 2.0
 _CONNECTIONS_PER_ORIGIN = 256
 _POOLS = 1024
-_DIGITS = "%09d"
 _VISIBLE = re.compile(r"[!-~]+")
 _TOKEN = re.compile(r"[A-Z]+")
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", headers.DEADLINE_MS.lower()})
@@ -338,12 +338,6 @@ def _head(place: Place, request: Request) -> bytes:
         sent["Content-Length"] = str(request.size)
     first = f"{request.method} {place.prefix}{request.path} HTTP/1.1\r\nHost: {place.host}\r\n"
     return (first + header_lines(sent)).encode("utf-8", "surrogateescape")
-
-
-def milliseconds(left: float) -> str:
-    """Always as many digits: requests whose heads are of one length are read faster."""
-    bounded = left if 1.0 <= left <= headers.MAX_DEADLINE_MS else min(headers.MAX_DEADLINE_MS, max(1.0, left))
-    return _DIGITS % bounded
 
 
 def _origin(url: URL) -> tuple[str, str | None, int | None]:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from ssl import SSLContext
-from typing import NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 from aiohappyeyeballs import start_connection
 
@@ -24,7 +24,7 @@ from runtime.links.process.alarm import Alarm
 TOO_LARGE, ENDED = "too large", "the connection ended before the answer did"
 """Reasons: an answer has more bytes than are taken; there is none, or not all of it."""
 NO_ROOM = "this server's disk does not take its answer"
-_SMALL_BYTES = 1 << 16
+_SMALL_BYTES: Final = 1 << 16
 _IDLE_S = 30.0
 _STAGGER_S = 0.25
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
@@ -21,7 +21,7 @@ Purpose = Literal["escalate", "audit", "fallback", "late"]
 AuditOutcome = Literal["published", "failed", "dropped", "unpaired", "outside-residency"]
 
 OTHER = "other"
-_AT_ONCE = 256
+_AT_ONCE: Final = 256
 MAX_MODELS = 64
 MAX_REGIONS = 64
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -148,6 +148,21 @@ class InFlight:
 
     def __exit__(self, *_: object) -> None:
         self.count -= 1
+
+
+class Tally:
+    """Requests that are answered alike."""
+
+    __slots__ = ("_in_flight", "_note")
+
+    def __init__(self, in_flight: InFlight, note: Note) -> None:
+        self._in_flight = in_flight
+        self._note = note
+
+    def add(self, times_ms: tuple[float, ...], written: str) -> None:
+        """One was answered: the times of the first phases, and the others as they are written."""
+        self._in_flight.count -= 1
+        self._note((times_ms, written))
 
 
 class _AllInFlight(Collector):
