@@ -87,7 +87,7 @@ class Compiled(NamedTuple):
 
     @property
     def missing(self) -> str:
-        if sys.version_info < (3, 11):
+        if not hasattr(sys.flags, "safe_path"):
             return "not run: before Python 3.11 sources in the working directory come first"
         return "" if (_COMPILED / ".installed").exists() else "not run: make wheel compiles it"
 

@@ -15,6 +15,7 @@ DEADLINE_MS: Final = "Foothill-Deadline-Ms"
 ESCALATION: Final = "Foothill-Escalation"
 RESIDENCY: Final = "Foothill-Residency"
 PRIORITY: Final = "Foothill-Priority"
+CAPABILITIES: Final = "Foothill-Capabilities"
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 TRACEPARENT: Final = "traceparent"
 
@@ -72,6 +73,7 @@ RELAYED_OUT = (
 
 MAX_DEADLINE_MS: Final = 600_000.0
 MAX_RESIDENCY_REGIONS = 64
+MAX_CAPABILITIES = 32
 
 Escalation = Literal["auto", "never", "always"]
 Priority = Literal["high", "normal", "low"]
@@ -84,7 +86,8 @@ _REGION = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
 
 class Terms(msgspec.Struct, frozen=True):
     """What a caller asks of one request. `deadline_ms` None: the server's default; `residency` empty: no claim.
-    `priority`, which is for routers, may only be lowered."""
+    `priority`, which is for routers, may only be lowered; `capabilities`, which are for routers too, are sorted, and a
+    node needs all of them."""
 
     deadline_ms: float | None = None
     escalation: Escalation = "auto"
@@ -93,6 +96,7 @@ class Terms(msgspec.Struct, frozen=True):
     idempotency_key: str = ""
     traceparent: str = ""
     priority: Priority = "high"
+    capabilities: tuple[str, ...] = ()
 
     def admit(self, region: str) -> bool:
         """Whether a server in `region` may have this request; "" (nobody knows where it stands) is in no claim.
@@ -122,6 +126,7 @@ def parse_terms(headers: Mapping[str, str]) -> Terms:
         idempotency_key=_token(IDEMPOTENCY_KEY, headers.get(IDEMPOTENCY_KEY)),
         traceparent=_token(TRACEPARENT, headers.get(TRACEPARENT)),
         priority=_priority(_one(headers, PRIORITY)),
+        capabilities=_capabilities(_all(headers, CAPABILITIES)),
     )
 
 
@@ -136,6 +141,7 @@ def renewed(terms: Terms, sent: Mapping[str, str]) -> Terms:
         _token(IDEMPOTENCY_KEY, sent[IDEMPOTENCY_KEY]) if IDEMPOTENCY_KEY in sent else terms.idempotency_key,
         _token(TRACEPARENT, sent[TRACEPARENT]) if TRACEPARENT in sent else terms.traceparent,
         terms.priority,
+        terms.capabilities,
     )
 
 
@@ -217,6 +223,20 @@ def _regions(value: str) -> tuple[str, ...]:
     if len(regions) > MAX_RESIDENCY_REGIONS or not all(_REGION.fullmatch(region) for region in regions):
         raise _bad(RESIDENCY, value, f"at most {MAX_RESIDENCY_REGIONS} region names, separated by commas")
     return regions
+
+
+def _capabilities(told: Sequence[str]) -> tuple[str, ...]:
+    """All that are named: one more header may only narrow."""
+    named = {part.strip().lower() for value in told for part in value.split(",")}
+    if len(named) > MAX_CAPABILITIES or not all(map(is_capability, named)):
+        wanted = f"at most {MAX_CAPABILITIES} names of letters, digits and '-', separated by commas"
+        raise _bad(CAPABILITIES, ", ".join(told), wanted)
+    return tuple(sorted(named))
+
+
+def is_capability(name: str) -> bool:
+    """Whether it is in form: what an operator calls something that some nodes can and others cannot."""
+    return _REGION.fullmatch(name) is not None
 
 
 def _token(name: str, value: str | None) -> str:

@@ -26,6 +26,10 @@ Sequence = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 Threshold = Annotated[float, msgspec.Meta(ge=0.0, le=MAX_THRESHOLD)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
+Capabilities = Annotated[
+    tuple[Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9\-]{0,62}$")], ...], msgspec.Meta(max_length=32)
+]
+
 CHUNK_BYTES = 64 << 10
 """Of every chunk of a content but its last."""
 MOST_WANTED_CHUNKS = 64
@@ -73,12 +77,14 @@ class Identity(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """Whether a node lives (retained, and the last will). Readers keep the highest epoch.
 
-    `epoch` grows with every start of the node (unix time in ms at its start).
+    `epoch` grows with every start of the node (unix time in ms at its start). `capabilities` are names that its
+    operator gave it: no promise rests on them.
     """
 
     node: str
     epoch: Epoch
     state: NodeState
+    capabilities: Capabilities = ()
 
 
 class Load(msgspec.Struct, frozen=True):

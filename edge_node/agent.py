@@ -17,6 +17,7 @@ from contracts.errors import FoothillError
 from contracts.messages import (
     MAX_EPOCH,
     Audit,
+    Capabilities,
     Desired,
     Late,
     Load,
@@ -62,8 +63,8 @@ class Agent:
     """Keeps one node in touch with its fleet for as long as it runs, with or without a broker.
 
     `open_port` makes an MQTT client with the given will; `fingerprint` tells the machine as it is known now, `load`
-    reads the present load, `vitals` the machine's (in a thread); `private_key` is the one that this node enrolled, and
-    signs its audits.
+    reads the present load, `vitals` the machine's (in a thread); `capabilities` are told to routers; `private_key` is
+    the one that this node enrolled, and signs its audits.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Agent:
         load: Callable[[], LoadFigures],
         vitals: Callable[[], Vitals] = Vitals,
         vitals_every_s: float = VITALS_EVERY_S,
+        capabilities: Capabilities = (),
         unread_pause_s: float = UNREAD_PAUSE_S,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
@@ -95,6 +97,7 @@ class Agent:
         self._read_vitals = vitals
         self._vitals_every_s = vitals_every_s
         self._vitals = Vitals()
+        self._capabilities = capabilities
         self._unread_pause_s = unread_pause_s
         self._wall = wall
         self._epoch = int(wall() * 1000)
@@ -155,7 +158,7 @@ class Agent:
         self._port.publish(topics.audit_topic(audit.stratum), encode(signatures.sign(audit, self._private_key)))
 
     def _new_port(self) -> MqttPort:
-        gone = encode(Status(self._node, self._epoch, "offline"))
+        gone = encode(self._status("offline"))
         port = self._open_port((topics.node_topic(self._node, "status"), gone, True))
         port.subscribe(topics.node_topic(self._node, "desired"), self._on_desired)
         port.subscribe(topics.node_topic(self._node, "status"), self._on_status)
@@ -179,8 +182,11 @@ class Agent:
         self._publish_reported()
 
     def _publish_status(self) -> None:
-        status = Status(self._node, self._epoch, self._state)
-        self._port.publish(topics.node_topic(self._node, "status"), encode(status), retain=True)
+        told = encode(self._status(self._state))
+        self._port.publish(topics.node_topic(self._node, "status"), told, retain=True)
+
+    def _status(self, state: NodeState) -> Status:
+        return Status(self._node, self._epoch, state, self._capabilities)
 
     def _publish_reported(self) -> None:
         self._told_fingerprint = self._fingerprint()

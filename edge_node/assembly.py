@@ -167,6 +167,7 @@ def _agent(ground: _Ground, trust: TrustedFleet, certificates: NodeCertificates,
         fingerprint=machine.fingerprint,
         load=ground.host.load,
         vitals=look,
+        capabilities=config.capabilities,
     )
 
 

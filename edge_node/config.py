@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from contracts.boards import BOARDS
+from contracts.messages import Capabilities
 from edge_node.room import WhenShort
 from edge_node.spool_file import SpoolConfig
 from runtime.links.access.admission import AuthConfig
@@ -29,6 +30,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cloud_urls: tuple[str, ...] = ()
     cloud_region: str = ""
     connect_to: dict[str, str] = {}
+    capabilities: Capabilities = ()
     target: str = ""
     threads: Annotated[int, Meta(ge=1, le=1024)] = 1
     provider: Choice = "auto"

@@ -140,7 +140,8 @@ class Routes:
 
     async def explain(self, request: web.Request) -> web.Response:
         """Why a caller would go where:
-        `?model=M[&ip=ADDRESS][&lat=LAT&lon=LON][&residency=REGION,…][&deadline_ms=MS][&bytes=COUNT]`."""
+        `?model=M[&ip=ADDRESS][&lat=LAT&lon=LON][&residency=REGION,…][&capabilities=NAME,…]
+        [&deadline_ms=MS][&bytes=COUNT]`."""
         model = request.query.get("model", "")
         if not model:
             raise FoothillError("bad_request", "Name a model: GET /v1/explain?model=digits&ip=192.0.2.7.")
@@ -159,6 +160,7 @@ class Routes:
                 place_error_km=located.error_km if located else None,
                 place_source=located.source if located else "",
                 residency=asked.residency,
+                capabilities=asked.capabilities,
                 deadline_ms=asked.deadline_ms,
                 size_bytes=asked.size_bytes,
                 cloud=self._holder.may_ask_cloud(Terms(residency=asked.residency)),
@@ -193,12 +195,12 @@ class Routes:
 
 def _asked(request: web.Request, model: str) -> explain.Asked:
     """In the words and within the bounds of the headers that a request would have."""
-    told = {headers.RESIDENCY: "residency", headers.DEADLINE_MS: "deadline_ms"}
+    told = {headers.RESIDENCY: "residency", headers.DEADLINE_MS: "deadline_ms", headers.CAPABILITIES: "capabilities"}
     sent = {name: request.query[key] for name, key in told.items() if request.query.get(key)}
     terms, size = headers.parse_terms(sent), request.query.get("bytes", "0")
     if not _COUNT.fullmatch(size):
         raise FoothillError("bad_request", f"bytes={size[:40]!r} is no number of bytes: write bytes=600000.")
-    return explain.Asked(model, terms.residency, terms.deadline_ms, int(size))
+    return explain.Asked(model, terms.residency, terms.deadline_ms, int(size), terms.capabilities)
 
 
 def _asked_place(request: web.Request) -> Place | None:

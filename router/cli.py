@@ -76,6 +76,7 @@ def explain(
     lat: Annotated[float | None, typer.Option(help="The client's latitude, in degrees; with --lon.")] = None,
     lon: Annotated[float | None, typer.Option(help="The client's longitude, in degrees; with --lat.")] = None,
     residency: Annotated[str, typer.Option(help="Regions the request must stay in, separated by commas.")] = "",
+    capabilities: Annotated[str, typer.Option(help="What a node has to have, separated by commas.")] = "",
     deadline_ms: Annotated[float | None, typer.Option(help="In which it must be answered.")] = None,
     size_bytes: Annotated[int, typer.Option("--bytes", min=0, help="Of its bodies, there and back.")] = 0,
     url: Annotated[str, typer.Option(help="The router.")] = "http://127.0.0.1:8080",
@@ -83,6 +84,7 @@ def explain(
 ) -> None:
     """Show every node with its score, or with what speaks against it."""
     wanted = {"model": model, "ip": ip, "lat": lat, "lon": lon, "residency": residency, "bytes": size_bytes or ""}
+    wanted["capabilities"] = capabilities
     wanted["deadline_ms"] = f"{deadline_ms:.9f}".rstrip("0").rstrip(".") if deadline_ms is not None else ""
     query = urlencode({name: value for name, value in wanted.items() if value not in ("", None)})
     answer = asyncio.run(_get(url, f"/v1/explain?{query}"))

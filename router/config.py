@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from contracts.headers import MAX_DEADLINE_MS
+from contracts.messages import Capabilities
 from contracts.places import Place
 from contracts.tickets import MAX_LIFE_S, Count
 from contracts.topics import NODE_NAME
@@ -35,6 +36,7 @@ class StaticNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: tuple[str, ...]
     health_path: str = "/v2/health/ready"
     cost_per_request: Cost = 0.0
+    capabilities: Capabilities = ()
 
     def __post_init__(self) -> None:
         Place(self.lat, self.lon)

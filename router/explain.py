@@ -25,6 +25,7 @@ class Asked(NamedTuple):
     residency: tuple[str, ...] = ()
     deadline_ms: float | None = None
     size_bytes: int = 0
+    capabilities: tuple[str, ...] = ()
 
 
 class Expected(Score, frozen=True):
@@ -69,6 +70,7 @@ class Candidate(msgspec.Struct, frozen=True):
     sure: float
     leased: Expected
     proxied: Expected
+    capabilities: tuple[str, ...] = ()
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -95,6 +97,7 @@ class Explanation(msgspec.Struct, frozen=True):
     proxied_to: str
     candidates: tuple[Candidate, ...]
     unidentified: tuple[str, ...]
+    capabilities: tuple[str, ...] = ()
 
 
 def candidates(
@@ -126,7 +129,7 @@ def _candidate(node: Node, asked: Asked, caller: Caller, round_trips: RoundTrips
         region=node.identity.region,
         state=node.state,
         circuit=node.circuit.state,
-        leased_refusal=refusal(node, Query(asked.model, asked.residency, public_only=True), now_s),
+        leased_refusal=refusal(node, _query(asked, public_only=True), now_s),
         proxied_refusal=_proxied_refusal(node, asked, proxied, now_s),
         prior_rtt_ms=way.prior_ms,
         measured_rtt_ms=way.measured_ms,
@@ -141,7 +144,12 @@ def _candidate(node: Node, asked: Asked, caller: Caller, round_trips: RoundTrips
         sure=node.sure,
         leased=_expected(node, distance_from(caller, round_trips)(node), 0.0, now_s),
         proxied=proxied,
+        capabilities=tuple(sorted(node.capabilities)),
     )
+
+
+def _query(asked: Asked, *, public_only: bool = False) -> Query:
+    return Query(asked.model, asked.residency, public_only=public_only, capabilities=asked.capabilities)
 
 
 def _expected(node: Node, rtt_ms: float, transfer_ms: float, now_s: float) -> Expected:
@@ -158,7 +166,7 @@ def _expected(node: Node, rtt_ms: float, transfer_ms: float, now_s: float) -> Ex
 
 def _proxied_refusal(node: Node, asked: Asked, expected: Expected, now_s: float) -> str | None:
     """Leases are no promise of one request: they know of no deadline, and of no limit of this router's."""
-    refused = refusal(node, Query(asked.model, asked.residency), now_s)
+    refused = refusal(node, _query(asked), now_s)
     if refused is not None:
         return refused
     if node.in_flight >= node.most:

@@ -218,19 +218,26 @@ class Field:
 
 
 class Fields:
-    """One field for each model, claim, version and priority that was asked for."""
+    """One field for each model, claim, version, priority and list of capabilities that was asked for."""
 
     def __init__(self, nodes: Nodes, rng: random.Random) -> None:
         self._nodes = nodes
         self._rng = rng
-        self._fields: dict[tuple[str, tuple[str, ...], str, Priority], Field] = {}
+        self._fields: dict[tuple[str, tuple[str, ...], str, Priority, tuple[str, ...]], Field] = {}
 
-    def of(self, model: str, residency: tuple[str, ...], version: str = "", priority: Priority = "high") -> Field:
-        key = (model, residency, version, priority)
+    def of(
+        self,
+        model: str,
+        residency: tuple[str, ...],
+        version: str = "",
+        priority: Priority = "high",
+        capabilities: tuple[str, ...] = (),
+    ) -> Field:
+        key = (model, residency, version, priority, capabilities)
         field = self._fields.get(key)
         if field is None:
             if len(self._fields) >= _FIELDS:
                 self._fields.clear()  # callers make up names and claims
-            query = Query(model, residency, version=version)
+            query = Query(model, residency, version=version, capabilities=capabilities)
             field = self._fields[key] = Field(self._nodes, query, self._rng, SHARES[priority])
         return field

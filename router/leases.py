@@ -38,7 +38,7 @@ def give(
     """
     ranked = ranking(asked.model, terms, caller, surroundings, round_trips, now_s=now_s, rng=rng)
     if not ranked and not cloud:
-        raise surroundings.nodes.nowhere(asked.model, terms.residency)
+        raise surroundings.nodes.nowhere(asked.model, terms)
     count = min(max(asked.candidates, 1), MAX_CANDIDATES)
     leased = tuple(_leased(each) for each in ranked[:count])
     lasts_s = ttl_s if leased else min(ttl_s, CLOUD_ALONE_TTL_S)
@@ -57,7 +57,7 @@ def ranking(
     version: str = "",
 ) -> list[Ranked]:
     """Nodes that a caller can reach by itself, best first: of very many those around it, unless too few of them can."""
-    query = Query(model, terms.residency, public_only=True, version=version)
+    query = Query(model, terms.residency, public_only=True, version=version, capabilities=terms.capabilities)
     distance, near = distance_from(caller, round_trips), surroundings.near(query, caller.place)
     ranked = rank(near, query, distance, now_s, rng)
     if len(ranked) < min(MAX_CANDIDATES, len(near)):

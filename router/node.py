@@ -66,10 +66,10 @@ class Node:
 
     __slots__ = (
         "_changed", "_failures", "_margin", "_others", "_service_told_s", "_slow", "_status", "_status_s", "_told_s",
-        "charge_ms", "circuit", "cost", "cost_ms", "each_ms", "failed_s", "health", "hoped_ms", "identity", "idle_ms",
-        "in_flight", "learned_s", "least_ms", "limit", "middle_ms", "models", "most", "next_ms", "place", "quick_last",
-        "quiet", "rtt_ms", "service_ms", "since_s", "static", "still_ms", "sure", "transfer_ms_per_mb", "usual_ms",
-        "well",
+        "capabilities", "charge_ms", "circuit", "cost", "cost_ms", "each_ms", "failed_s", "health", "hoped_ms",
+        "identity", "idle_ms", "in_flight", "learned_s", "least_ms", "limit", "middle_ms", "models", "most",
+        "next_ms", "place", "quick_last", "quiet", "rtt_ms", "service_ms", "since_s", "static", "still_ms", "sure",
+        "transfer_ms_per_mb", "usual_ms", "well",
     )  # fmt: skip
 
     def __init__(self, identity: Identity, router_place: Place | None, changed: Callable[[], None] = _nothing) -> None:
@@ -82,6 +82,8 @@ class Node:
         """It says that it is online, and nobody has heard from it for long."""
         self.models: Mapping[str, str] = {}
         """Logical models that answer here now, with the bundle (name@version) where the node tells it."""
+        self.capabilities: frozenset[str] = frozenset()
+        """What its operator says it has."""
         self.circuit = Circuit()
         self.limit = Gradient2(MOST_IN_FLIGHT)
         self.in_flight = 0
@@ -153,6 +155,8 @@ class Node:
 
     def put_status(self, status: Status, now_s: float) -> None:
         was, self._status, self._status_s, self.quiet = self.state, status, now_s, False
+        if self.capabilities.symmetric_difference(status.capabilities):
+            self.capabilities = frozenset(status.capabilities)
         self._restate(was, now_s)
 
     def put_quiet(self, quiet: bool, now_s: float) -> None:

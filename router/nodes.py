@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from contracts.errors import FoothillError
+from contracts.headers import Terms
 from contracts.messages import Identity, Load, Reported, Status
 from contracts.places import Place
 from router.config import StaticNode
 from router.health import Health
 from router.node import Node
+from router.selection import Query, within
 
 MOST_EJECTED = 0.3
 """Of the nodes with one model; one may always be."""
@@ -25,8 +27,8 @@ _LOOKED_AT = 8
 class Nodes:
     """All nodes by name. An identity comes first: what else is said of a name waits until the fleet has signed it.
 
-    `version` grows with every change to who is there and has which models, `pulse` also where a node comes, goes, or is
-    left alone.
+    `version` grows with every change to who is there, has which models and can what, `pulse` also where a node comes,
+    goes, or is left alone.
     """
 
     def __init__(
@@ -67,7 +69,11 @@ class Nodes:
             return
         self._statuses[status.node] = status
         if status.node in self._nodes:
-            self._nodes[status.node].put_status(status, now_s)
+            node = self._nodes[status.node]
+            before = node.capabilities
+            node.put_status(status, now_s)
+            if node.capabilities != before:
+                self._changed()
 
     def put_reported(self, reported: Reported) -> None:
         known = self._reports.get(reported.node)
@@ -111,8 +117,8 @@ class Nodes:
             self._index()
         return self._by_model
 
-    def nowhere(self, model: str, residency: Sequence[str], version: str = "") -> FoothillError:
-        """What to answer when no node may have a request, and no cloud either: closed by `residency`, or not there.
+    def nowhere(self, model: str, terms: Terms, version: str = "") -> FoothillError:
+        """What to answer when no node may have a request, and no cloud either: closed by its terms, or not there.
 
         A router that knows no node at all cannot tell whether anybody has the model.
         """
@@ -120,10 +126,17 @@ class Nodes:
             return FoothillError(
                 "unavailable", "This router knows no node yet, and no cloud_urls are configured. Try later."
             )
-        if residency:
+        able, needed = Query(model, capabilities=terms.capabilities), ", ".join(terms.capabilities)
+        if needed and self.serving(model) and not any(within(node, able) for node in self.serving(model)):
+            return FoothillError(
+                "unavailable",
+                f"No node with model {model[:80]!r} has all of: {needed}. Ask for less in Foothill-Capabilities, or "
+                "try again when such a node is there.",
+            )
+        if terms.residency:
             return FoothillError(
                 "residency_denied",
-                f"Nothing inside {', '.join(residency)} serves model {model!r} now. Widen Foothill-Residency, or "
+                f"Nothing inside {', '.join(terms.residency)} serves model {model!r} now. Widen Foothill-Residency, or "
                 "try again when a node there is back.",
             )
         told = {node.version(model) for node in self.serving(model)}
@@ -176,6 +189,7 @@ class Nodes:
         node.health = Health() if told.health_path else None
         node.cost, node.cost_ms = told.cost_per_request, told.cost_per_request * self._ms_per_cost_unit
         node.models = dict.fromkeys(told.models, "")
+        node.capabilities = frozenset(told.capabilities)
 
     def _put(self, identity: Identity) -> Node:
         node = self._nodes[identity.node] = Node(identity, self._router_place, self._stirred)

@@ -124,7 +124,7 @@ class Proxy:
         elif busy:
             return await self._without_room(call, trail)
         elif trail.failure is None and not self._tries.field(call).here(self._clock()):
-            trail.fail(self._nodes.nowhere(call.model, call.terms.residency, call.version))
+            trail.fail(self._nodes.nowhere(call.model, call.terms, call.version))
         edge = await self._tries.ask(call, trail, resort="last")
         if edge is not None:
             return await self._settle(call, trail, edge)

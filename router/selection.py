@@ -26,6 +26,7 @@ Refusal = Literal[
     "draining",
     "unknown",
     "outside-residency",
+    "not-capable",
     "site-only",
     "circuit-open",
 ]
@@ -44,6 +45,7 @@ class Query(msgspec.Struct, frozen=True):
     public_only: bool = False
     ejected: bool = False
     version: str = ""
+    capabilities: tuple[str, ...] = ()
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -83,8 +85,16 @@ def refusal(node: Node, query: Query, now_s: float) -> Refusal | None:
 
 
 def within(node: Node, query: Query) -> bool:
-    """Whether the node lies inside the claim."""
+    """Whether the node lies inside the claim, and can what it has to."""
+    return _inside(node, query) and _able(node, query)
+
+
+def _inside(node: Node, query: Query) -> bool:
     return not query.residency or node.identity.region in query.residency
+
+
+def _able(node: Node, query: Query) -> bool:
+    return not query.capabilities or node.capabilities.issuperset(query.capabilities)
 
 
 def of_version(nodes: Iterable[Node], model: str, version: str) -> list[Node]:
@@ -138,10 +148,8 @@ _FILTERS: tuple[tuple[Refusal, Callable[[Node, Query, float], bool]], ...] = (
     ("offline", lambda node, query, now_s: node.state == "offline" and not (query.ejected and node.static)),
     ("draining", lambda node, query, now_s: node.state == "draining"),
     ("unknown", lambda node, query, now_s: node.state == "unknown" and not node.doubtful),
-    (
-        "outside-residency",
-        lambda node, query, now_s: not within(node, query),
-    ),
+    ("outside-residency", lambda node, query, now_s: not _inside(node, query)),
+    ("not-capable", lambda node, query, now_s: not _able(node, query)),
     ("site-only", lambda node, query, now_s: query.public_only and node.identity.reach != "public"),
     ("circuit-open", lambda node, query, now_s: not (query.ejected or node.circuit.allows(now_s))),
 )

@@ -146,7 +146,7 @@ class Ways:
 
     def _field(self, request: Known, terms: Terms) -> Field:
         version = request.params.get("version", "")
-        return self._fields.of(request.params["model"], terms.residency, version, terms.priority)
+        return self._fields.of(request.params["model"], terms.residency, version, terms.priority, terms.capabilities)
 
     def begin(self, way: Way, turn: Turn) -> Begun | None:
         """None where it is left to the story, which records spans too, and where it was refused."""

@@ -135,7 +135,7 @@ class Tries:
 
     def field(self, call: Call) -> Field:
         terms = call.terms
-        return self._fields.of(call.model, terms.residency, call.version, terms.priority)
+        return self._fields.of(call.model, terms.residency, call.version, terms.priority, terms.capabilities)
 
     def shed(self, call: Call) -> None:
         """Counts one that is refused for want of room."""

@@ -56,6 +56,9 @@ from runtime.links.trust.tls import checked, own_context
 
 log = logging.getLogger(__name__)
 
+_BROKER_PAUSE_S = 1.5
+"""Routers are few: unlike thousands of nodes they may all ask a broker that is coming back this often."""
+
 Life = Callable[[web.Application], AsyncIterator[None]]
 
 
@@ -250,7 +253,7 @@ def discovery_of(parts: Parts, nodes: NodeTable, certificates: CertificateTable)
         return None
     try:
         name = f"foothill-{config.name}-{secrets.token_hex(4)}"
-        mqtt = MqttPort(config.broker_url, name, tls=checked(config.tls))
+        mqtt = MqttPort(config.broker_url, name, tls=checked(config.tls), longest_pause_s=_BROKER_PAUSE_S)
     except ValueError as error:
         raise SettingsError(f"broker_url: {error}") from error
     named = Path(config.root) if config.root else None

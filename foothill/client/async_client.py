@@ -62,9 +62,10 @@ class AsyncClient:
         escalation: Escalation = "auto",
         residency: Sequence[str] | None = None,
         deadline_ms: float | None = None,
+        capabilities: Sequence[str] = (),
     ) -> Predicted:
         """See `Client.predict`."""
-        terms = Terms(escalation=escalation, residency=residency, deadline_ms=deadline_ms)
+        terms = Terms(escalation=escalation, residency=residency, deadline_ms=deadline_ms, capabilities=capabilities)
         wish = wishes.predict(model, image, media_type, self._session.own_headers, terms)
         settled = await self._perform(wish)
         with reading(wish.request_id):
@@ -79,17 +80,20 @@ class AsyncClient:
         escalation: Escalation = "auto",
         residency: Sequence[str] | None = None,
         deadline_ms: float | None = None,
+        capabilities: Sequence[str] = (),
     ) -> Inferred:
         """See `Client.infer`."""
-        terms = Terms(escalation=escalation, residency=residency, deadline_ms=deadline_ms)
+        terms = Terms(escalation=escalation, residency=residency, deadline_ms=deadline_ms, capabilities=capabilities)
         wish = wishes.infer(model, inputs, outputs, self._session.own_headers, terms)
         settled = await self._perform(wish)
         with reading(wish.request_id):
             return read_inferred(settled)
 
-    async def lease(self, model: str, *, residency: Sequence[str] | None = None) -> Lease:
+    async def lease(
+        self, model: str, *, residency: Sequence[str] | None = None, capabilities: Sequence[str] = ()
+    ) -> Lease:
         """See `Client.lease`."""
-        subject = Subject(model, tuple(residency or ()))
+        subject = Subject(model, tuple(residency or ()), tuple(capabilities))
         await self._ask_if_needed(subject, self._session.start(None))
         return self._session.leased(subject)
 

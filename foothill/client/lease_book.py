@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from contracts import headers
 from contracts.leases import Lease
 
 _RENEW_SHARE = 0.8
@@ -16,10 +17,17 @@ Standing = Literal["none", "fresh", "due", "expired"]
 
 
 class Subject(NamedTuple):
-    """What a lease is for: a logical model, under a residency (region names; empty: no claim)."""
+    """What a lease is for: a logical model, under a residency (region names; empty: no claim), at nodes with all of the
+    `capabilities`."""
 
     model: str
     residency: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        told = {headers.RESIDENCY: self.residency, headers.CAPABILITIES: self.capabilities}
+        return {name: ",".join(values) for name, values in told.items() if values}
 
 
 class _Held(msgspec.Struct, frozen=True):

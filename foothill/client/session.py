@@ -168,9 +168,7 @@ class Session:
     def _question(self, subject: Subject, deadline: Deadline, request_id: str, measured_ms: dict[str, float]) -> Send:
         left_s = deadline.left_s(self.clock())
         timeout_s = left_s if self.book.get(subject) is None else min(left_s / 2, _LONGEST_ASK_S)
-        sent = self.own_headers | {"Content-Type": "application/json", headers.REQUEST_ID: request_id}
-        if subject.residency:
-            sent[headers.RESIDENCY] = ",".join(subject.residency)
+        sent = self.own_headers | {"Content-Type": "application/json", headers.REQUEST_ID: request_id} | subject.headers
         if self._token:
             sent["Authorization"] = f"Bearer {self._token}"
         body = msgspec.json.encode(RouteRequest(subject.model, self._place, _CANDIDATES, measured_ms))

@@ -68,12 +68,14 @@ class Client:
         escalation: Escalation = "auto",
         residency: Sequence[str] | None = None,
         deadline_ms: float | None = None,
+        capabilities: Sequence[str] = (),
     ) -> Predicted:
         """What the model sees in a picture. `media_type` None: JPEG or PNG, told by the first bytes.
 
-        `residency` names the regions that may see the request. Raises RequestError.
+        `residency` names the regions that may see the request, `capabilities` what a node has to have for it. Raises
+        RequestError.
         """
-        terms = Terms(escalation=escalation, residency=residency, deadline_ms=deadline_ms)
+        terms = Terms(escalation=escalation, residency=residency, deadline_ms=deadline_ms, capabilities=capabilities)
         wish = wishes.predict(model, image, media_type, self._session.own_headers, terms)
         settled = self._perform(wish)
         with reading(wish.request_id):
@@ -88,17 +90,18 @@ class Client:
         escalation: Escalation = "auto",
         residency: Sequence[str] | None = None,
         deadline_ms: float | None = None,
+        capabilities: Sequence[str] = (),
     ) -> Inferred:
         """Tensors in, tensors out: Open Inference Protocol v2. `outputs` empty: all of them. Raises RequestError."""
-        terms = Terms(escalation=escalation, residency=residency, deadline_ms=deadline_ms)
+        terms = Terms(escalation=escalation, residency=residency, deadline_ms=deadline_ms, capabilities=capabilities)
         wish = wishes.infer(model, inputs, outputs, self._session.own_headers, terms)
         settled = self._perform(wish)
         with reading(wish.request_id):
             return read_inferred(settled)
 
-    def lease(self, model: str, *, residency: Sequence[str] | None = None) -> Lease:
+    def lease(self, model: str, *, residency: Sequence[str] | None = None, capabilities: Sequence[str] = ()) -> Lease:
         """The lease in hand for a model, asked for if there is none. Raises RequestError."""
-        subject = Subject(model, tuple(residency or ()))
+        subject = Subject(model, tuple(residency or ()), tuple(capabilities))
         self._ask_if_needed(subject, self._session.start(None))
         return self._session.leased(subject)
 

@@ -32,11 +32,13 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class Terms(TypedDict):
-    """What a caller may ask of one request; `residency` lists region names, None is no claim."""
+    """What a caller may ask of one request; `residency` lists region names, None is no claim; `capabilities` are what
+    a node has to have."""
 
     escalation: Escalation
     residency: Sequence[str] | None
     deadline_ms: float | None
+    capabilities: Sequence[str]
 
 
 def new_id() -> str:
@@ -64,12 +66,10 @@ def infer(
 def _wish(model: str, path: str, sent: dict[str, str], body: bytes, terms: Terms) -> Wish:
     if not _NAME.fullmatch(model):
         raise ValueError(f"{model!r} is not a model name: letters, digits, '.', '_' and '-' only.")
-    residency = tuple(terms["residency"] or ())
+    subject = Subject(model, tuple(terms["residency"] or ()), tuple(terms["capabilities"]))
     request_id = new_id()
-    sent |= {headers.REQUEST_ID: request_id, headers.ESCALATION: terms["escalation"]}
-    if residency:
-        sent[headers.RESIDENCY] = ",".join(residency)
-    return Wish(Subject(model, residency), path, sent, bytes(body), request_id, terms["deadline_ms"])
+    sent |= {headers.REQUEST_ID: request_id, headers.ESCALATION: terms["escalation"]} | subject.headers
+    return Wish(subject, path, sent, bytes(body), request_id, terms["deadline_ms"])
 
 
 def _sniff(image: bytes) -> str:

@@ -22,13 +22,13 @@ _MOST_GLOBES = 64
 
 
 class Surroundings:
-    """Of the nodes that have a model and lie inside a claim."""
+    """Of the nodes that have a model, lie inside a claim, and can what they have to."""
 
     def __init__(self, nodes: Nodes, rng: random.Random) -> None:
         self.nodes = nodes
         self._rng = rng
         self._version = -1
-        self._globes: dict[tuple[str, tuple[str, ...]], _Globe] = {}
+        self._globes: dict[tuple[str, tuple[str, ...], tuple[str, ...]], _Globe] = {}
 
     def near(self, query: Query, place: Place | None) -> Sequence[Node]:
         """The 256 nearest to a place; any 256 for nowhere; all where there are no more."""
@@ -41,7 +41,7 @@ class Surroundings:
         if self._version != self.nodes.version or len(self._globes) >= _MOST_GLOBES:
             self._globes.clear()
             self._version = self.nodes.version
-        key = (query.model, query.residency)
+        key = (query.model, query.residency, query.capabilities)
         if key not in self._globes:
             serving = self.nodes.serving(query.model)
             self._globes[key] = _Globe([node for node in serving if within(node, query)])

@@ -74,6 +74,13 @@ def test_repeated_claims_must_all_hold() -> None:
     assert parse_terms({}).claim() == {}
 
 
+def test_capabilities_that_are_repeated_add_up() -> None:
+    terms = parse_terms(repeated(headers.CAPABILITIES, "HD, gpu", "roof,gpu"))
+    assert terms.capabilities == ("gpu", "hd", "roof")
+    assert headers.renewed(terms, {headers.REQUEST_ID: "r2"}).capabilities == terms.capabilities
+    assert parse_terms({}).capabilities == ()
+
+
 @pytest.mark.parametrize("values", [("eu-west", "us-east"), ("eu-west", ""), ("eu-west", "../x")])
 def test_claims_that_no_region_meets_or_of_which_one_is_out_of_form_are_refused(values: tuple[str, ...]) -> None:
     with pytest.raises(FoothillError, match="Foothill-Residency") as raised:

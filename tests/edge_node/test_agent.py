@@ -164,6 +164,7 @@ class Life:
             load=lambda: self.load,
             vitals=lambda: self.vitals,
             vitals_every_s=0.05,
+            capabilities=("gpu",),
             unread_pause_s=0.2,
         )
 
@@ -383,9 +384,9 @@ async def test_a_killed_node_is_reported_gone_and_a_stopped_one_says_so(fleet: F
     await again.start()
     await until(lambda: is_online(fleet))
     again.agent.drain()
-    await until(lambda: fleet.mail.read("status", Status) == Status(NODE, again.agent.epoch, "draining"))
+    await until(lambda: fleet.mail.read("status", Status) == Status(NODE, again.agent.epoch, "draining", ("gpu",)))
     await again.stop()
-    await until(lambda: fleet.mail.read("status", Status) == Status(NODE, again.agent.epoch, "offline"))
+    await until(lambda: fleet.mail.read("status", Status) == Status(NODE, again.agent.epoch, "offline", ("gpu",)))
 
 
 async def test_somebody_elses_word_on_the_nodes_status_is_replaced(
@@ -394,18 +395,23 @@ async def test_somebody_elses_word_on_the_nodes_status_is_replaced(
     await until(lambda: is_online(fleet))
     topic = topics.node_topic(NODE, "status")
     fleet.mail.port.publish(topic, encode(Status(NODE, 1, "offline")), retain=True)
-    own = (topic, encode(Status(NODE, life.agent.epoch, "online")))
+    own = (topic, encode(Status(NODE, life.agent.epoch, "online", ("gpu",))))
     await until(lambda: fleet.mail.heard.count(own) == 2)
     later = life.agent.epoch + 1_000_000
     fleet.mail.port.publish(topic, encode(Status(NODE, later, "offline")), retain=True)
-    await until(lambda: fleet.mail.read("status", Status) == Status(NODE, later + 1, "online"))
+    await until(lambda: fleet.mail.read("status", Status) == Status(NODE, later + 1, "online", ("gpu",)))
     assert "taking the name back" in caplog.text
     await life.ports[-1].kill()
-    await until(lambda: fleet.mail.read("status", Status) == Status(NODE, later + 1, "offline"))
+    await until(lambda: fleet.mail.read("status", Status) == Status(NODE, later + 1, "offline", ("gpu",)))
 
 
 @pytest.mark.parametrize(
-    "theirs", [encode(Status(NODE, MAX_EPOCH, "offline")), encode(Status(NODE, 2**64 - 1, "offline")), b"\xc1"]
+    "theirs",
+    [
+        encode(Status(NODE, MAX_EPOCH, "offline")),
+        encode(Status(NODE, 2**64 - 1, "offline")),
+        b"\xc1",
+    ],
 )
 async def test_no_word_on_the_nodes_status_is_beyond_correction(fleet: Fleet, life: Life, theirs: bytes) -> None:
     await until(lambda: is_online(fleet))
@@ -413,7 +419,7 @@ async def test_no_word_on_the_nodes_status_is_beyond_correction(fleet: Fleet, li
     fleet.mail.port.publish(topic, theirs, retain=True)
     await until(lambda: (topic, theirs) in fleet.mail.heard)
     await until(lambda: fleet.mail.heard[-1] != (topic, theirs) and is_online(fleet))
-    assert fleet.mail.read("status", Status) == Status(NODE, life.agent.epoch, "online")
+    assert fleet.mail.read("status", Status) == Status(NODE, life.agent.epoch, "online", ("gpu",))
 
 
 async def test_a_broker_that_comes_back_empty_is_told_everything_again(fleet: Fleet, life: Life) -> None:

@@ -98,7 +98,8 @@ class MqttPort:
     Every connection starts clean: nothing is kept for a client that is away, so owners of retained state publish it
     again in `on_connect`. Messages arrive at least once, in order for each subscription; the filters of one port must
     not overlap. A message is acknowledged after its handler has returned or failed. The broker drops what is larger
-    than `max_packet_bytes` before it gets here. `tls` is for `mqtts://`, and read anew for every connection.
+    than `max_packet_bytes` before it gets here. `tls` is for `mqtts://`, and read anew for every connection. A broker
+    that is away is asked every `longest_pause_s` at least.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class MqttPort:
         queue_limit: int = 1000,
         max_packet_bytes: int = MAX_PACKET_BYTES,
         tls: TlsConfig = SYSTEM,
+        longest_pause_s: float = LONGEST_PAUSE_S,
         rng: random.Random | None = None,
     ) -> None:
         self._scheme, self._host, self._port, self._login = _parse(url)
@@ -119,6 +121,7 @@ class MqttPort:
         self._client_id = client_id
         self._will = will
         self._keepalive_s = keepalive_s
+        self._longest_pause_s = longest_pause_s
         self._rng = rng or random.Random()
         self._routes: dict[str, _Route] = {}
         self._callbacks: list[Callback] = []
@@ -233,7 +236,7 @@ class MqttPort:
                 failures, taken_over = 0, await self._live(session)
                 steady = loop.time() - began_s > max(_STEADY_S, 4 * pause_s) and not taken_over
                 self._short_lives = 0 if steady else self._short_lives + 1
-            longest_s = longest_pause_s(failures, self._short_lives)
+            longest_s = longest_pause_s(failures, self._short_lives, self._longest_pause_s)
             pause_s = self._rng.uniform(longest_s / 2, longest_s)
             await asyncio.sleep(pause_s)
 
@@ -374,9 +377,9 @@ class MqttPort:
         task.add_done_callback(self._tasks.discard)
 
 
-def longest_pause_s(failures: int, short_lives: int) -> float:
-    """Before the next attempt, after so many connections in a row that failed, or that ended soon."""
-    failed = min(LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(failures, 10))
+def longest_pause_s(failures: int, short_lives: int, most_s: float = LONGEST_PAUSE_S) -> float:
+    """Before the next attempt, after so many connections in a row that failed, `most_s` at most, or that ended soon."""
+    failed = min(most_s, _FIRST_PAUSE_S * 2.0 ** min(failures, 10))
     ended = min(_LONGEST_FIGHT_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(short_lives, 10))
     return max(failed, ended)
 

@@ -310,6 +310,18 @@ def test_a_residency_claim_gets_a_lease_of_its_own(serve: Serve, connect: Connec
     assert node.seen[0][1][headers.RESIDENCY] == "eu,ch"
 
 
+def test_what_a_node_has_to_have_gets_a_lease_of_its_own(serve: Serve, connect: Connect) -> None:
+    node = serve(predicts())
+    router = serve(leases(node.url))
+    client = connect(router.url)
+    client.predict("digits", JPEG, capabilities=["gpu", "hd"])
+    client.predict("digits", JPEG, residency=["eu"], capabilities=["gpu"])
+    client.lease("digits", capabilities=["gpu"])
+    asked = [(sent.get(headers.RESIDENCY), sent.get(headers.CAPABILITIES)) for _, sent, _ in router.seen]
+    assert asked == [(None, "gpu,hd"), ("eu", "gpu"), (None, "gpu")]
+    assert node.seen[0][1][headers.CAPABILITIES] == "gpu,hd"
+
+
 def test_a_connection_closed_for_idleness_is_opened_again(serve: Serve, connect: Connect) -> None:
     async def once(request: web.Request, body: bytes) -> web.StreamResponse:
         # The server drops a kept connection exactly when the next request comes in on it.
