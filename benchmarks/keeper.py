@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 
@@ -21,7 +20,7 @@ from benchmarks.tree import descendants, send, shared_memory
 from foothill import child as child_program
 
 _PR_SET_CHILD_SUBREAPER = 36
-_LOOK_S = 0.2
+_LOOK_S = 0.1
 _POLL_S = 0.02
 GRACE_S = 5.0
 """Less than what `foothill.processes` gives a child before it kills it."""
@@ -29,20 +28,20 @@ GRACE_S = 5.0
 
 def main(core: int, command: Sequence[str]) -> int:
     """Returns the program's exit code, or 0 when it was told to end."""
-    ending = threading.Event()
-    for told in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(told, lambda _number, _frame: ending.set())
+    told: list[int] = []  # no Event: setting one while it is being set, by another signal, waits for ever
+    for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(ending, lambda number, _frame: told.append(number))
     os.sched_setaffinity(0, {core})
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl(PR_SET_CHILD_SUBREAPER): {os.strerror(number)}")
     program = subprocess.Popen([sys.executable, "-I", "-S", str(child_program.__file__), str(os.getpid()), *command])
     try:
-        while program.poll() is None and not ending.wait(_LOOK_S):
-            pass
+        while program.poll() is None and not told:
+            time.sleep(_LOOK_S)
     finally:
         _end(program)
-    return 0 if ending.is_set() else program.returncode
+    return 0 if told else program.returncode
 
 
 def _end(program: subprocess.Popen[bytes]) -> None:
