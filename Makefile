@@ -18,7 +18,7 @@ help:
 	@echo "make up      start everything on this machine and keep it running until Ctrl-C"
 	@echo "make wheel   a wheel for this Python whose hot path is compiled (needs gcc and Python's headers)"
 	@echo "make test    lint, types, import rules and every test"
-	@echo "make test-compiled  the tests of contracts, links and router, with the hot path compiled"
+	@echo "make test-compiled  the tests of contracts, links, answering and router, with the hot path compiled"
 	@echo "make test-trt  NVIDIA's parser and builder take what the compiler makes (TensorRT for RTX, proprietary, 170 MB)"
 	@echo "make test-openvino  what runs on OpenVINO, with its build of ONNX Runtime (85 MB)"
 	@echo "make test-gpu-wheel  onnxruntime-gpu on a machine without a GPU: refused, or told (260 MB)"
@@ -77,7 +77,8 @@ test: $(VENV)/.installed-dev lint types imports
 # FOOTHILL_COMPILED has the tests refuse what is not; Python 3.11 and newer take compiled modules in child processes too.
 test-compiled: $(COMPILED)/.installed
 	FOOTHILL_COMPILED=$(CURDIR)/$(COMPILED) PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED):$(CURDIR) \
-		$(BIN)/pytest -o 'pythonpath=$(COMPILED) .' tests/test_compiled_modules.py tests/contracts tests/runtime/links tests/router
+		$(BIN)/pytest -o 'pythonpath=$(COMPILED) .' tests/test_compiled_modules.py tests/contracts tests/runtime/links \
+		tests/runtime/serving/answering tests/runtime/serving/test_app.py tests/router
 
 # What is tried in the place of $(VENV)'s own, or is proprietary, lies in an environment of its own, before all else.
 $(TRT)/.installed: PACKAGES := onnxruntime-ep-nv-tensorrt-rtx-cu12==0.5.0 tensorrt-rtx-cu12-bindings==1.7.1.116
@@ -165,8 +166,9 @@ bench: $(VENV)/.installed-dev
 bench-peers: $(VENV)/.installed-dev $(foreach peer,triton litserve mlserver,.venv-peer-$(peer)/.installed)
 	$(BIN)/python -m benchmarks peers
 
-# What Debian has is not installed from here: a proxy that is missing is named, and left out.
-bench-proxies: $(COMPILED)/.installed $(foreach peer,envoy sglang,.venv-peer-$(peer)/.installed)
+# What Debian has is not installed from here: a proxy that is missing is named, and left out; so is, without gcc, the wheel.
+bench-proxies: $(VENV)/.installed-dev $(foreach peer,envoy sglang,.venv-peer-$(peer)/.installed)
+	-@$(MAKE) --no-print-directory wheel
 	$(BIN)/python -m benchmarks proxies
 
 clean:

@@ -72,7 +72,7 @@ RELAYED_OUT = (
 """An upstream's headers that a hop passes on to its caller; the rest it writes itself or drops."""
 
 MAX_DEADLINE_MS: Final = 600_000.0
-MAX_RESIDENCY_REGIONS = 64
+MAX_RESIDENCY_NAMES = 64
 MAX_CAPABILITIES = 32
 
 Escalation = Literal["auto", "never", "always"]
@@ -81,7 +81,7 @@ PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 """Where a router's nodes are full, the last of these is refused first."""
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _TOKEN = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
-_REGION = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -220,23 +220,18 @@ def _residency(claims: Sequence[str]) -> tuple[str, ...]:
 
 def _regions(value: str) -> tuple[str, ...]:
     regions = tuple(part.strip().lower() for part in value.split(","))
-    if len(regions) > MAX_RESIDENCY_REGIONS or not all(_REGION.fullmatch(region) for region in regions):
-        raise _bad(RESIDENCY, value, f"at most {MAX_RESIDENCY_REGIONS} region names, separated by commas")
+    if len(regions) > MAX_RESIDENCY_NAMES or not all(_NAME.fullmatch(region) for region in regions):
+        raise _bad(RESIDENCY, value, f"at most {MAX_RESIDENCY_NAMES} region names, separated by commas")
     return regions
 
 
 def _capabilities(told: Sequence[str]) -> tuple[str, ...]:
     """All that are named: one more header may only narrow."""
     named = {part.strip().lower() for value in told for part in value.split(",")}
-    if len(named) > MAX_CAPABILITIES or not all(map(is_capability, named)):
+    if len(named) > MAX_CAPABILITIES or not all(map(_NAME.fullmatch, named)):
         wanted = f"at most {MAX_CAPABILITIES} names of letters, digits and '-', separated by commas"
         raise _bad(CAPABILITIES, ", ".join(told), wanted)
     return tuple(sorted(named))
-
-
-def is_capability(name: str) -> bool:
-    """Whether it is in form: what an operator calls something that some nodes can and others cannot."""
-    return _REGION.fullmatch(name) is not None
 
 
 def _token(name: str, value: str | None) -> str:

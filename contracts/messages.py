@@ -27,7 +27,7 @@ Threshold = Annotated[float, msgspec.Meta(ge=0.0, le=MAX_THRESHOLD)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 Capabilities = Annotated[
-    tuple[Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9\-]{0,62}$")], ...], msgspec.Meta(max_length=32)
+    tuple[Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9\-]{0,62}\Z")], ...], msgspec.Meta(max_length=32)
 ]
 
 CHUNK_BYTES = 64 << 10

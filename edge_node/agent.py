@@ -234,7 +234,7 @@ class Agent:
             )
             self._seen_epoch = status.epoch
             self._renew.set()
-        elif status is None or (status.epoch, status.state) != (self._epoch, self._state):
+        elif status != self._status(self._state):
             self._publish_status()
 
     async def _open_fleet(self) -> TrustedFleet:

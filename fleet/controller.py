@@ -351,7 +351,7 @@ class Controller:
         return message
 
     async def _tick(self) -> None:
-        """Waiting counts while nodes can be heard: from where all of them are back, after a broker that was away."""
+        """Waiting counts while nodes can be heard: not while they still look for a broker that was away."""
         loop = asyncio.get_running_loop()
         heard_s: float | None = None
         back_s = 0.0

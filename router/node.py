@@ -155,7 +155,7 @@ class Node:
 
     def put_status(self, status: Status, now_s: float) -> None:
         was, self._status, self._status_s, self.quiet = self.state, status, now_s, False
-        if self.capabilities.symmetric_difference(status.capabilities):
+        if not self.static:
             self.capabilities = frozenset(status.capabilities)
         self._restate(was, now_s)
 

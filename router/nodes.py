@@ -14,7 +14,7 @@ from contracts.places import Place
 from router.config import StaticNode
 from router.health import Health
 from router.node import Node
-from router.selection import Query, within
+from router.selection import Query, of_version, within
 
 MOST_EJECTED = 0.3
 """Of the nodes with one model; one may always be."""
@@ -126,12 +126,13 @@ class Nodes:
             return FoothillError(
                 "unavailable", "This router knows no node yet, and no cloud_urls are configured. Try later."
             )
-        able, needed = Query(model, capabilities=terms.capabilities), ", ".join(terms.capabilities)
-        if needed and self.serving(model) and not any(within(node, able) for node in self.serving(model)):
+        inside = self._inside(model, terms.residency, version)
+        able = Query(model, capabilities=terms.capabilities)
+        if inside and not any(within(node, able) for node in inside):
             return FoothillError(
-                "unavailable",
-                f"No node with model {model[:80]!r} has all of: {needed}. Ask for less in Foothill-Capabilities, or "
-                "try again when such a node is there.",
+                "model_not_found",
+                f"None of the nodes with model {model[:80]!r} that may have the request has all of: "
+                f"{', '.join(terms.capabilities)}. Ask for less in Foothill-Capabilities.",
             )
         if terms.residency:
             return FoothillError(
@@ -155,6 +156,11 @@ class Nodes:
         return FoothillError(
             "unavailable", f"All nodes with model {model!r} are away, and there is no cloud. Try later."
         )
+
+    def _inside(self, model: str, residency: tuple[str, ...], version: str) -> list[Node]:
+        """Those with the model that a claim and a version leave."""
+        query = Query(model, residency)
+        return [node for node in of_version(self.serving(model), model, version) if within(node, query)]
 
     def _look_for_quiet(self, now_s: float) -> None:
         """Stale means unknown, but where this router hears nobody it is its own ears that are bad."""

@@ -93,7 +93,7 @@ class AsyncClient:
         self, model: str, *, residency: Sequence[str] | None = None, capabilities: Sequence[str] = ()
     ) -> Lease:
         """See `Client.lease`."""
-        subject = Subject(model, tuple(residency or ()), tuple(capabilities))
+        subject = Subject.of(model, residency, capabilities)
         await self._ask_if_needed(subject, self._session.start(None))
         return self._session.leased(subject)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -23,6 +24,14 @@ class Subject(NamedTuple):
     model: str
     residency: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, model: str, residency: Sequence[str] | None, capabilities: Sequence[str]) -> Subject:
+        """Raises TypeError for a string in the place of a list of them."""
+        for key, told in (("residency", residency), ("capabilities", capabilities)):
+            if isinstance(told, str):
+                raise TypeError(f"{key} is a list of names: write {key}=[{told!r}].")
+        return cls(model, tuple(residency or ()), tuple(sorted(capabilities)))
 
     @property
     def headers(self) -> dict[str, str]:

@@ -101,7 +101,7 @@ class Client:
 
     def lease(self, model: str, *, residency: Sequence[str] | None = None, capabilities: Sequence[str] = ()) -> Lease:
         """The lease in hand for a model, asked for if there is none. Raises RequestError."""
-        subject = Subject(model, tuple(residency or ()), tuple(capabilities))
+        subject = Subject.of(model, residency, capabilities)
         self._ask_if_needed(subject, self._session.start(None))
         return self._session.leased(subject)
 

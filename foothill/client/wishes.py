@@ -66,7 +66,7 @@ def infer(
 def _wish(model: str, path: str, sent: dict[str, str], body: bytes, terms: Terms) -> Wish:
     if not _NAME.fullmatch(model):
         raise ValueError(f"{model!r} is not a model name: letters, digits, '.', '_' and '-' only.")
-    subject = Subject(model, tuple(terms["residency"] or ()), tuple(terms["capabilities"]))
+    subject = Subject.of(model, terms["residency"], terms["capabilities"])
     request_id = new_id()
     sent |= {headers.REQUEST_ID: request_id, headers.ESCALATION: terms["escalation"]} | subject.headers
     return Wish(subject, path, sent, bytes(body), request_id, terms["deadline_ms"])

@@ -397,6 +397,8 @@ async def test_somebody_elses_word_on_the_nodes_status_is_replaced(
     fleet.mail.port.publish(topic, encode(Status(NODE, 1, "offline")), retain=True)
     own = (topic, encode(Status(NODE, life.agent.epoch, "online", ("gpu",))))
     await until(lambda: fleet.mail.heard.count(own) == 2)
+    fleet.mail.port.publish(topic, encode(Status(NODE, life.agent.epoch, "online", ("roof",))), retain=True)
+    await until(lambda: fleet.mail.heard.count(own) == 3)
     later = life.agent.epoch + 1_000_000
     fleet.mail.port.publish(topic, encode(Status(NODE, later, "offline")), retain=True)
     await until(lambda: fleet.mail.read("status", Status) == Status(NODE, later + 1, "online", ("gpu",)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -386,6 +387,22 @@ async def test_a_broker_that_was_away_longer_than_the_deadline_is_nobodys_silenc
         assert (await fleet.operator.rollout(started["id"]))["state"] == "staging"
         await broker.start()
         await fleet.operator.wait(started["id"], "completed")
+
+
+async def test_nodes_have_time_to_find_a_broker_that_is_back(
+    fleet: Fleet, bundles: dict[str, Path], broker: Broker
+) -> None:
+    async with nodes_of(fleet, "tokyo") as nodes:
+        await fleet.operator.publish(bundles["1"])
+        nodes["tokyo"].silent = True
+        started = await fleet.operator.start("digits-edge@1", stage_deadline_s=1.0)
+        await until(lambda: nodes["tokyo"].documents)
+        await broker.stop()
+        await asyncio.sleep(0.5)
+        await broker.start()
+        back_s = time.monotonic()
+        await fleet.operator.wait(started["id"], "rolled-back")
+        assert time.monotonic() - back_s > 4.5
 
 
 async def test_watching_shows_every_step_and_ends(fleet: Fleet, bundles: dict[str, Path]) -> None:

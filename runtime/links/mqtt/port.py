@@ -98,8 +98,8 @@ class MqttPort:
     Every connection starts clean: nothing is kept for a client that is away, so owners of retained state publish it
     again in `on_connect`. Messages arrive at least once, in order for each subscription; the filters of one port must
     not overlap. A message is acknowledged after its handler has returned or failed. The broker drops what is larger
-    than `max_packet_bytes` before it gets here. `tls` is for `mqtts://`, and read anew for every connection. A broker
-    that is away is asked every `longest_pause_s` at least.
+    than `max_packet_bytes` before it gets here. `tls` is for `mqtts://`, and read anew for every connection. Between
+    two attempts to find a broker that is away there are `longest_pause_s` at most.
     """
 
     def __init__(

@@ -320,6 +320,8 @@ def test_what_a_node_has_to_have_gets_a_lease_of_its_own(serve: Serve, connect: 
     asked = [(sent.get(headers.RESIDENCY), sent.get(headers.CAPABILITIES)) for _, sent, _ in router.seen]
     assert asked == [(None, "gpu,hd"), ("eu", "gpu"), (None, "gpu")]
     assert node.seen[0][1][headers.CAPABILITIES] == "gpu,hd"
+    with pytest.raises(TypeError, match=r"write capabilities=\['gpu'\]"):
+        client.predict("digits", JPEG, capabilities="gpu")
 
 
 def test_a_connection_closed_for_idleness_is_opened_again(serve: Serve, connect: Connect) -> None:

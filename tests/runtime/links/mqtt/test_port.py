@@ -434,6 +434,7 @@ def test_pauses_grow_to_seconds_and_longer_where_connections_never_last() -> Non
     assert longest_pause_s(0, 0) == 0.2
     assert [longest_pause_s(n, 0) for n in (1, 2, 5, 1000)] == [0.4, 0.8, 5.0, 5.0]
     assert [longest_pause_s(0, n) for n in (1, 2, 5, 1000)] == [0.4, 0.8, 6.4, 30.0]
+    assert [longest_pause_s(n, 0, 1.5) for n in (1, 2, 5, 1000)] == [0.4, 0.8, 1.5, 1.5]
 
 
 async def test_two_clients_of_one_name_fight_slowly_and_quietly(
