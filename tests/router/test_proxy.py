@@ -276,5 +276,5 @@ async def test_a_cloud_that_keeps_failing_is_not_asked_before_the_edge(start: St
     for _ in range(20):
         settled = await made.proxy.answer(call(terms=Terms(escalation="always")))
         assert (settled.answer.status, settled.tier, settled.degraded) == (200, "edge", True)
-    probes = int(time.monotonic() - began_s)
-    assert 5 <= len(cloud.seen) <= 5 + probes
+    probes, late = int(time.monotonic() - began_s), 1
+    assert 5 <= len(cloud.seen) <= 5 + probes + late  # one asks for the late answer, perhaps beside the fifth
