@@ -138,7 +138,8 @@ class HotConnection(asyncio.BufferedProtocol):
         """The caller sends no more: it waits for what it has asked, or it is gone. Whether it may still be there."""
         self._theirs.eof_received()
         self._ended = True
-        more = self.answering or (self._framing.held and not self._theirs.answering)
+        theirs = self._theirs
+        more = self.answering or theirs.awaited or (self._framing.held and not theirs.answering)
         waits = bool(self._owner and more) and not self._body.left
         if not waits or self._transport.get_extra_info("sslcontext") is not None:
             return False  # of TLS no half stays open
@@ -148,9 +149,11 @@ class HotConnection(asyncio.BufferedProtocol):
     def _probe(self, again_s: float) -> None:
         """To a caller that is gone the second one of these cannot be sent: its kernel has refused the first. One that
         waits passes over them (RFC 9110, section 15.2)."""
-        if self._transport.is_closing() or not self.answering:
+        if self._transport.is_closing():
             return
-        if not self._pouring:
+        if self._owner != "ours":
+            self._theirs.probe()
+        elif self.answering and not self._pouring:
             self._transport.write(CONTINUE)
         self._loop.call_later(again_s, self._probe, min(2 * again_s, LAST_PROBE_S))
 

@@ -10,12 +10,12 @@ import time
 import uuid
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from contracts.errors import FoothillError
 from runtime.links.http.errors import error_response
-from runtime.links.http.hot_connection import HotConnection, Shared
+from runtime.links.http.hot_connection import CONTINUE, HotConnection, Shared
 from runtime.links.http.hot_routes import HOT_ROUTES, HotRoutes
 
 _SHOWN = 200
@@ -74,8 +74,25 @@ class _Protocol(web.RequestHandler):
 
     @property
     def answering(self) -> bool:
+        if self._request_in_progress:
+            asked = self._current_request
+            return asked is None or asked.content.is_eof()
+        return bool(self._messages) and self._messages[0][1].is_eof()
+
+    @property
+    def awaited(self) -> bool:
+        """As far as aiohttp has it: who is at work on a request it shows, and of one that is answered nothing."""
+        if not self.answering:
+            return False
         asked = self._current_request
-        return bool(self._messages) or (asked is not None and asked.content.is_eof())
+        if asked is not None:
+            return _can_be_told(asked)
+        return self._request_in_progress or getattr(self._messages[0][0], "version", HttpVersion11) >= HttpVersion11
+
+    def probe(self) -> None:
+        asked = self._current_request
+        if asked is not None and self.transport is not None and _can_be_told(asked):
+            self.transport.write(CONTINUE)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -139,6 +156,11 @@ class _Protocol(web.RequestHandler):
         answer = error_response(error, source=self._source, request_id=uuid.uuid4().hex)
         answer.force_close()
         return answer
+
+
+def _can_be_told(asked: web.BaseRequest) -> bool:
+    """Whether its caller reads a 1xx answer (not in HTTP/1.0), and has none yet."""
+    return asked.version >= HttpVersion11 and not asked.writer.output_size
 
 
 def _quiet_log() -> logging.Logger:

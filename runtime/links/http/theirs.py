@@ -14,6 +14,16 @@ class Theirs(Protocol):
         """A whole request is, or will be without another byte."""
         ...
 
+    @property
+    def awaited(self) -> bool:
+        """Whether a caller that sends no more may still wait for an answer. One that reads an answer without an end, or
+        speaks HTTP/1.0, is taken to be gone."""
+        ...
+
+    def probe(self) -> None:
+        """Says to a caller that waits that it may go on, where it can be told."""
+        ...
+
     def data_received(self, data: bytes) -> None:
         """Bytes of such requests."""
         ...

@@ -41,6 +41,8 @@ _MAX_WAITING = 10_000
 _FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 _LONGEST_FIGHT_PAUSE_S = 30.0
 """Two clients of one name take it from each other for ever: slowly, for the broker's sake and the logs'."""
+_FIGHT = "the broker ended {} connections of {!r}, each soon after it began: does another process use this name?"
+"""Mosquitto 2.0 does not say that a name was taken over; MQTT 5 has a reason code for it (3.1.4), which others send."""
 _FEW = 5
 _STEADY_S = 2.0
 _TAKEN_OVER = 0x8E
@@ -223,7 +225,7 @@ class MqttPort:
         self._connecting.shutdown(wait=False)
 
     async def _keep_connected(self) -> None:
-        loop, failures, pause_s = asyncio.get_running_loop(), 0, 0.0
+        loop, failures, fights, pause_s = asyncio.get_running_loop(), 0, 0, 0.0
         while True:
             began_s = loop.time()
             try:
@@ -231,12 +233,15 @@ class MqttPort:
             except (OSError, asyncio.TimeoutError) as error:
                 if failures == 0:
                     log.warning("mqtt: no broker at %s: %s; trying again", self._url, self._why(error))
-                failures += 1
+                failures, fights = failures + 1, 0  # the broker itself was away
             else:
                 failures, taken_over = 0, await self._live(session)
                 steady = loop.time() - began_s > max(_STEADY_S, 4 * pause_s) and not taken_over
                 self._short_lives = 0 if steady else self._short_lives + 1
-            longest_s = longest_pause_s(failures, self._short_lives, self._longest_pause_s)
+                fights = 0 if steady else fights + 1
+                if fights == _FEW:
+                    log.error("mqtt: %s", _FIGHT.format(_FEW, self._client_id))
+            longest_s = longest_pause_s(failures, fights, self._longest_pause_s)
             pause_s = self._rng.uniform(longest_s / 2, longest_s)
             await asyncio.sleep(pause_s)
 
@@ -377,11 +382,12 @@ class MqttPort:
         task.add_done_callback(self._tasks.discard)
 
 
-def longest_pause_s(failures: int, short_lives: int, most_s: float = LONGEST_PAUSE_S) -> float:
-    """Before the next attempt, after so many connections in a row that failed, `most_s` at most, or that ended soon."""
+def longest_pause_s(failures: int, fights: int, most_s: float = LONGEST_PAUSE_S) -> float:
+    """Before the next attempt, after so many in a row that failed, `most_s` at most, or so many connections that were
+    soon over, with no failed attempt between them: another client of that name may have taken each."""
     failed = min(most_s, _FIRST_PAUSE_S * 2.0 ** min(failures, 10))
-    ended = min(_LONGEST_FIGHT_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(short_lives, 10))
-    return max(failed, ended)
+    fought = min(_LONGEST_FIGHT_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(fights, 10))
+    return max(failed, fought)
 
 
 class _TidySocket(ssl.SSLSocket):

@@ -94,7 +94,7 @@ async def test_the_handshake_and_each_exchange_cost_one_round_trip() -> None:
     later: list[float] = []
     async with relayed(echo, 60.0) as relay:
         for _ in range(4):
-            started = time.monotonic()  # Before it connects: the relay's handshake may begin before its caller hears of it.
+            started = time.monotonic()  # before it connects: the relay may be at its handshake before the caller hears
             async with connected(relay) as (reader, writer):
                 for took in (first, later, later):
                     writer.write(b"ping")

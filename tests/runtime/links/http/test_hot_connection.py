@@ -156,6 +156,7 @@ def application(echo: Echo) -> web.Application:
     app.router.add_post("/cold/{name}", cold)
     app.router.add_post("/early/{name}", early)
     app.router.add_post("/hot/{name}", handler(echo.story))
+    app.router.add_post("/plain/{name}", handler(echo.story))
     app.router.add_post("/relayed/{name}", handler(echo.story))
     relayed = Route("POST", "/relayed/{name}", echo.story, echo.prepare, relays=True)
     app[HOT_ROUTES] = HotRoutes([Route("POST", "/hot/{name}", echo.story, echo.prepare), relayed])
@@ -480,6 +481,10 @@ async def test_who_never_sends_the_rest_of_a_refused_body_is_left(call: Call, mo
         (post("/hot/a", b"12345")[:-1], "a"),
         (post("/hot/awaited-a", bytes(MOST_BYTES))[:-1], "awaited-a"),
         (post("/hot/wait-1", b"1") + post("/hot/b", b"1"), "wait-1"),
+        (post("/hot/slow-wait-1", b"1", chunked=True), "slow-wait-1"),
+        (post("/hot/slow-wait-1", b"1", chunked=True) + post("/hot/b", b"1"), "slow-wait-1"),
+        (post("/hot/slow-wait-1", b"1").replace(b"HTTP/1.1", b"HTTP/1.0"), "slow-wait-1"),
+        (post("/plain/slow-wait-1", b"1"), "slow-wait-1"),
     ],
 )
 @pytest.mark.parametrize("how", ["vanishes", "closes"])
@@ -500,12 +505,14 @@ async def test_what_is_done_for_a_caller_that_is_gone_is_given_up_once(
     assert (echo.begun + echo.awaited, echo.gone, echo.answered) == ([named], [named], [])
 
 
-@pytest.mark.parametrize("name", ["hot/wait", "hot/slow-wait"])
+@pytest.mark.parametrize("name", ["hot/wait", "hot/slow-wait", "plain/slow-wait"])
+@pytest.mark.parametrize("chunked", [(), (1,), (2,), (1, 2, 3)])
 async def test_a_caller_that_says_that_no_more_comes_gets_all_its_answers(
-    call: Call, echo: Echo, runner: web.AppRunner, name: str
+    call: Call, echo: Echo, runner: web.AppRunner, name: str, chunked: tuple[int, ...]
 ) -> None:
     caller = await call()
-    await caller.send(post(f"/{name}-1", b"1") + post("/hot/2", b"2") + post("/hot/3", b"3"))
+    targets = {1: f"/{name}-1", 2: "/hot/2", 3: "/cold/3"}
+    await caller.send(b"".join(post(target, b"1", chunked=n in chunked) for n, target in targets.items()))
     caller.writer.write_eof()
     await asyncio.sleep(0.25)
     echo.go.set()

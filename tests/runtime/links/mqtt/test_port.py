@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -430,7 +432,7 @@ async def _until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_pauses_grow_to_seconds_and_longer_where_connections_never_last() -> None:
+def test_pauses_grow_to_seconds_and_longer_where_two_clients_of_one_name_fight() -> None:
     assert longest_pause_s(0, 0) == 0.2
     assert [longest_pause_s(n, 0) for n in (1, 2, 5, 1000)] == [0.4, 0.8, 5.0, 5.0]
     assert [longest_pause_s(0, n) for n in (1, 2, 5, 1000)] == [0.4, 0.8, 6.4, 30.0]
@@ -446,9 +448,30 @@ async def test_two_clients_of_one_name_fight_slowly_and_quietly(
     for fighter in fighters:
         await fighter.start()
     await asyncio.wait_for(_until(lambda: all(_rounds(fighter) >= 25 for fighter in fighters)), 60)
-    assert len([record for record in caplog.records if "twin" in record.getMessage()]) < 60
+    told = [record.getMessage() for record in caplog.records if "twin" in record.getMessage()]
+    assert len(told) < 60
+    assert any("does another process use this name?" in line for line in told)
     for fighter in fighters:
         await fighter.stop()
+
+
+async def test_a_broker_that_keeps_crashing_is_met_again_within_the_longest_pause(broker: Broker) -> None:
+    """Connections that end with their broker are no fight between clients, however short they are."""
+    port = await connected(MqttPort(broker.url, "patient", longest_pause_s=0.4))
+    for _ in range(5):
+        assert broker.pid is not None
+        os.kill(broker.pid, signal.SIGKILL)
+        await asyncio.wait_for(_until(lambda: not port.connected), 10)
+        await asyncio.wait_for(_until(lambda: _accepts(broker.url)), 20)
+        await port.wait_connected(2.0)  # the pause, and what a busy machine adds
+    await port.stop()
+
+
+def _accepts(url: str) -> bool:
+    parts = urlsplit(url)
+    with contextlib.suppress(OSError), socket.create_connection((parts.hostname, parts.port or 1883), timeout=1.0):
+        return True
+    return False
 
 
 def _rounds(port: MqttPort) -> int:
