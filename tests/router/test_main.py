@@ -39,7 +39,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], Started]]:
 
     def started(config: str) -> Started:
         path = tmp_path / "router.toml"
-        path.write_text(config)
+        path.write_text(config if "state_dir" in config else f'state_dir = "{tmp_path}/state"\n{config}')
         process = subprocess.Popen(
             [sys.executable, "-m", "router", str(path)],
             stderr=subprocess.PIPE,
