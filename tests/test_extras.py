@@ -18,8 +18,8 @@ from foothill.rooms import ROOMS
 
 ROOT = Path(__file__).parents[1]
 OWN = {"contracts", "runtime", "router", "fleet", "edge_node", "cloud_tier", "model_compiler", "hil", "foothill"}
-# These compute with arrays where the caller has numpy, and do without else.
-OPTIONAL = {"foothill.client": {"numpy"}, "router": {"opentelemetry"}}
+# These compute with arrays where the caller has numpy, and do without else; watch cameras with an extra of its own.
+OPTIONAL = {"foothill.client": {"numpy"}, "router": {"opentelemetry"}, "edge_node": {"av", "scipy"}}
 ROLES = [("foothill.client", ""), *((room.module.partition(".")[0], room.extra) for room in ROOMS.values())]
 
 

@@ -1,0 +1,1 @@
+"""Cameras: every stream on the box, only the doubtful frames off it."""
