@@ -10,8 +10,8 @@ from runtime.serving.engines.tensors import Array
 
 
 class Found(NamedTuple):
-    """`boxes` [n, 4] float32: left, top, right, bottom; `scores` [n] float32, 0..1, falling; `labels` [n] int32 index the
-    manifest's labels."""
+    """`boxes` [n, 4] float32: left, top, right, bottom; `scores` [n] float32, 0..1, falling; `labels` [n] int32 index
+    the manifest's labels."""
 
     boxes: Array
     scores: Array

@@ -1,0 +1,1 @@
+"""Where pictures come from: streams, files, folders, snapshots, a test pattern."""

@@ -1,0 +1,39 @@
+"""Clips, and servers that play them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.rtsp.clips import walkers, write_clip
+from benchmarks.rtsp.server import Mount, RtspServer, serving, what_is_missing
+
+FPS = 20
+CODECS = ("h264", "hevc", "mjpeg")
+USER, PASSWORD = "viewer", "pa ss/w:rd@1"
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """By codec, and one of another size."""
+    directory = tmp_path_factory.mktemp("clips")
+    for codec in CODECS:
+        write_clip(directory / codec, walkers(40), fps=FPS, codec=codec, gop=10)
+    write_clip(directory / "wide", walkers(40, width=480, height=200), fps=FPS, gop=10)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def needs_gstreamer() -> None:
+    missing = what_is_missing()
+    if missing:
+        pytest.skip(missing)
+
+
+@pytest.fixture
+def rtsp(clips: Path, needs_gstreamer: None) -> Iterator[RtspServer]:
+    """A path for each codec."""
+    with serving([Mount(f"/{codec}", str(clips / codec), FPS, codec) for codec in CODECS]) as server:
+        yield server
