@@ -26,7 +26,8 @@ async def test_the_newest_is_taken_and_the_others_are_counted() -> None:
 async def test_a_thread_and_a_taker_lose_none_that_was_not_counted() -> None:
     gone: list[int] = []
     newest: Newest[int] = Newest(asyncio.get_running_loop(), lambda: gone.append(1))
-    total, taken = 20_000, []
+    total = 20_000
+    taken: list[int] = []
 
     def fill() -> None:
         for number in range(total):

@@ -21,6 +21,7 @@ from edge_node.cameras.sources.stillness import Stillness
 from edge_node.cameras.sources.trouble import Trouble
 from edge_node.cameras.sources.wishes import Wishes
 
+ALL = Pace()
 RTSP = Wishes(open_timeout_s=5.0, stall_s=1.0, decoder="software")
 
 
@@ -77,7 +78,7 @@ class Lives:
         self.closed += 1
 
 
-def reader_of(source: Any, heard: Heard, pace: Pace = Pace(), longest_pause_s: float = 0.5) -> Reader:
+def reader_of(source: Any, heard: Heard, pace: Pace = ALL, longest_pause_s: float = 0.5) -> Reader:
     return Reader(
         "door",
         source,
