@@ -72,6 +72,22 @@ def wanting_node(topic: str) -> str:
     return _checked_node(parts[3])
 
 
+CameraKind = Literal["events", "counts", "state", "snapshot"]
+"""Of one camera; `counts` and `state` are retained."""
+
+
+def camera_topic(node: str, camera: str, kind: CameraKind) -> str:
+    """`cameras/{node}/{camera}/{kind}`; raises ValueError for a name that would break out of its level."""
+    if not NODE_NAME.fullmatch(camera):
+        raise ValueError(f"{camera[:80]!r} is not a camera's name: use lower-case letters, digits and '-', at most 63.")
+    return f"{PREFIX}/cameras/{_checked_node(node)}/{camera}/{kind}"
+
+
+def cameras_topic(node: str) -> str:
+    """`cameras/{node}/status`, where a node says whether it watches; raises ValueError as `camera_topic`."""
+    return f"{PREFIX}/cameras/{_checked_node(node)}/status"
+
+
 def _checked_node(node: str) -> str:
     if not NODE_NAME.fullmatch(node):
         raise ValueError(f"{node[:80]!r} is not a node name: use lower-case letters, digits and '-', at most 63.")

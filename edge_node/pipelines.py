@@ -22,11 +22,13 @@ from runtime.links.escalation.holder import Evidence, Holder, Judged, Settled
 from runtime.links.http.accounts import Account, Accounts
 from runtime.links.http.upstream import Answer, Request, answer_headers
 from runtime.links.process.telemetry import Telemetry
+from runtime.serving.answering.answers import UNSETTLED
 from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.engines.tensors import Array
 from runtime.serving.models import oip, postprocess
 from runtime.serving.models.batcher import BatchResult
 from runtime.serving.models.hosting import ModelHost, Served
+from runtime.serving.models.loaded import LoadedModel
 from runtime.serving.models.postprocess import Reading, Stamp
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,16 @@ class Seen(msgspec.Struct, frozen=True):
     @property
     def audited(self) -> bool:
         return self.judged.audited
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """One run: its outputs by name, what can be read of them, and the phases of it in ms. Nobody has judged it yet."""
+
+    outputs: Mapping[str, Array]
+    reading: Reading
+    loaded: LoadedModel
+    named: Mapping[str, str]
+    phases_ms: Mapping[str, float]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -114,15 +126,25 @@ class Pipelines:
         Raises FoothillError: `model_not_found`, `bad_tensor` (also where what comes out is no number), what the queue
         refuses with, or `internal`.
         """
-        terms = msgspec.structs.replace(terms, request_id=terms.request_id or uuid.uuid4().hex)
-        with self._looks.opened() as account, self._host.get(model) as served:
-            account.model = model
-            deadline_ms = terms.deadline_ms or self._settings.default_deadline_ms
-            deadline = Deadline.after(deadline_ms, now_s=account.started_s)
-            result = await self._run(served, inputs, deadline, priority, account)
-            seen = self._judge(served, result, terms, deadline, account)
+        with self._looks.opened() as account:
+            deadline = self._deadline(terms, account.started_s)
+            looked = await self._run(model, inputs, deadline, priority, account)
+            seen = self._judged(looked, terms, deadline, looked.reading.confidence, looked.reading.answer)
             account.answered("edge", seen.judged.verdict.reason, account.phases_ms)
         return seen
+
+    async def run(self, model: str, inputs: Mapping[str, Array], deadline_ms: float, *, priority: int = 0) -> Looked:
+        """As `look`, for who judges parts of what was seen, and not all of it at once. Raises what `look` does."""
+        with self._looks.opened() as account:
+            deadline = Deadline.after(deadline_ms, now_s=account.started_s)
+            looked = await self._run(model, inputs, deadline, priority, account)
+            account.answered("edge", UNSETTLED, account.phases_ms)
+        return looked
+
+    def judge(self, looked: Looked, terms: Terms, *, confidence: float | None, answer: str) -> Seen:
+        """What is to become of a part of what was seen, by how sure the edge is of it and by what it says. The deadline
+        counts from now."""
+        return self._judged(looked, terms, self._deadline(terms, self._clock()), confidence, answer)
 
     async def settle(self, seen: Seen, body: bytes, content_type: str) -> Outcome:
         """The last word on what was seen, at the latest when its deadline is over. Raises nothing of its own.
@@ -157,7 +179,18 @@ class Pipelines:
                 account.phases_ms = {ESCALATE: settled.phases[ESCALATE]}
             return settled
 
+    def _deadline(self, terms: Terms, now_s: float) -> Deadline:
+        return Deadline.after(terms.deadline_ms or self._settings.default_deadline_ms, now_s=now_s)
+
     async def _run(
+        self, model: str, inputs: Mapping[str, Array], deadline: Deadline, priority: int, account: Account
+    ) -> Looked:
+        with self._host.get(model) as served:
+            account.model = model
+            result = await self._answered(served, inputs, deadline, priority, account)
+            return Looked(result.outputs, result.reading, served.loaded, served.named, account.phases_ms)
+
+    async def _answered(
         self, served: Served, inputs: Mapping[str, Array], deadline: Deadline, priority: int, account: Account
     ) -> BatchResult:
         oip.check_arrays(inputs, served.loaded.manifest)
@@ -175,24 +208,25 @@ class Pipelines:
         served.statistics.succeeded([times_ms], rows=rows, now_s=self._wall())
         return result
 
-    def _judge(self, served: Served, result: BatchResult, terms: Terms, deadline: Deadline, account: Account) -> Seen:
-        loaded, reading = served.loaded, result.reading
-        evidence = Evidence(reading.confidence, loaded.stratum, loaded.digest, reading.answer)
+    def _judged(self, looked: Looked, terms: Terms, deadline: Deadline, confidence: float | None, answer: str) -> Seen:
+        terms = msgspec.structs.replace(terms, request_id=terms.request_id or uuid.uuid4().hex)
+        loaded = looked.loaded
+        evidence = Evidence(confidence, loaded.stratum, loaded.digest, answer)
         told = {
-            **served.named,
+            **looked.named,
             "Content-Type": "application/json",
             headers.NODE: self._settings.node,
-            headers.ANSWER: reading.answer,
-            headers.SERVER_TIMING: format_server_timing(account.phases_ms),
+            headers.ANSWER: answer,
+            headers.SERVER_TIMING: format_server_timing(looked.phases_ms),
         }
-        if reading.confidence is not None:
-            told[headers.CONFIDENCE] = repr(reading.confidence)
+        if confidence is not None:
+            told[headers.CONFIDENCE] = repr(confidence)
         return Seen(
             model=loaded.manifest.model,
             terms=terms,
             deadline=deadline,
-            outputs=result.outputs,
-            reading=reading,
+            outputs=looked.outputs,
+            reading=looked.reading,
             judged=self._holder.judge(evidence, terms, deadline),
             edge=Answer(200, answer_headers(told), b""),
             manifest=loaded.manifest,

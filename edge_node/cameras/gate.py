@@ -38,7 +38,7 @@ class MotionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MotionGate:
-    """`watched` draws, for a size, which cells count: uint8 [height, width], 0 for those that do not; None: all of them.
+    """`watched` draws, for a size, which cells count: uint8 [height, width], 0 for those that do not; None: all.
 
     Each picture is compared with the last one that passed: what moves slowly has moved far enough some day, and what
     came to a stand was seen standing.
