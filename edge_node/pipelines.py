@@ -133,6 +133,10 @@ class Pipelines:
             account.answered("edge", seen.judged.verdict.reason, account.phases_ms)
         return seen
 
+    def loaded(self, model: str) -> LoadedModel:
+        """What answers for a model now; a moment later it may be another. Raises FoothillError `model_not_found`."""
+        return self._host.get(model).loaded
+
     async def run(self, model: str, inputs: Mapping[str, Array], deadline_ms: float, *, priority: int = 0) -> Looked:
         """As `look`, for who judges parts of what was seen, and not all of it at once. Raises what `look` does."""
         with self._looks.opened() as account:

@@ -35,5 +35,16 @@ def needs_gstreamer() -> None:
 @pytest.fixture
 def rtsp(clips: Path, needs_gstreamer: None) -> Iterator[RtspServer]:
     """A path for each codec."""
-    with serving([Mount(f"/{codec}", str(clips / codec), FPS, codec) for codec in CODECS]) as server:
+    with serving(_mounts(clips)) as server:
         yield server
+
+
+@pytest.fixture
+def other_rtsp(clips: Path, needs_gstreamer: None) -> Iterator[RtspServer]:
+    """As `rtsp`: a camera that is well beside one that is not."""
+    with serving(_mounts(clips)) as server:
+        yield server
+
+
+def _mounts(clips: Path) -> list[Mount]:
+    return [Mount(f"/{codec}", str(clips / codec), FPS, codec) for codec in CODECS]

@@ -1,0 +1,77 @@
+"""All cameras of a node: added, changed and taken away one by one, while the others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from contracts.errors import FoothillError
+from edge_node.cameras.camera import Camera
+from edge_node.cameras.config import MAX_CAMERAS, CameraConfig
+from edge_node.cameras.feed import Feed
+
+log = logging.getLogger(__name__)
+
+Build = Callable[[CameraConfig], Camera]
+
+
+class Cameras:
+    """`build` makes one that has not started. Changes come one at a time; `workers` are closed with the last camera."""
+
+    def __init__(self, build: Build, feed: Feed, workers: ThreadPoolExecutor) -> None:
+        self._build = build
+        self._feed = feed
+        self._workers = workers
+        self._there: dict[str, Camera] = {}
+        self._changing = asyncio.Lock()
+
+    @property
+    def there(self) -> Mapping[str, Camera]:
+        return self._there
+
+    def get(self, name: str) -> Camera:
+        """Raises FoothillError `not_found`."""
+        camera = self._there.get(name)
+        if camera is None:
+            known = ", ".join(sorted(self._there)) or "none"
+            raise FoothillError("not_found", f"There is no camera {name[:80]!r}. There are: {known}.")
+        return camera
+
+    async def put(self, config: CameraConfig) -> None:
+        """Adds a camera, or changes one: it begins anew, unless nothing changes. Raises FoothillError `conflict` where
+        there are too many."""
+        async with self._changing:
+            old = self._there.get(config.name)
+            if old is not None and old.config == config:
+                return
+            if old is None and len(self._there) >= MAX_CAMERAS:
+                raise FoothillError("conflict", f"{MAX_CAMERAS} cameras are watched already. Take one away first.")
+            new = self._build(config)
+            if old is not None:
+                await old.stop()
+            self._there[config.name] = new
+            new.start()
+
+    async def remove(self, name: str) -> None:
+        """Raises FoothillError `not_found`."""
+        async with self._changing:
+            camera = self.get(name)
+            await camera.stop()
+            del self._there[name]
+            self._feed.forget(name)
+
+    async def become(self, configs: Sequence[CameraConfig], among: Callable[[str], bool]) -> None:
+        """Of the names `among` which it decides, just these are there from now on; the others are left alone."""
+        wanted = {config.name for config in configs}
+        for name in [name for name in self._there if name not in wanted and among(name)]:
+            await self.remove(name)
+        for config in configs:
+            await self.put(config)
+
+    async def close(self) -> None:
+        async with self._changing:
+            await asyncio.gather(*(camera.stop() for camera in self._there.values()))
+            self._there.clear()
+        self._workers.shutdown(wait=False)

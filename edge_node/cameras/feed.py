@@ -1,0 +1,77 @@
+"""Everything that is said of cameras, in one order, to all who listen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from contracts import camera_events
+from contracts.camera_events import CameraMessage, CountsMessage, StateMessage
+from contracts.topics import CameraKind
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=CameraMessage)
+
+
+class Said(NamedTuple):
+    """A message as it is sent. `body` is its JSON; `retained`: it stands until the next one of its kind."""
+
+    camera: str
+    kind: CameraKind
+    body: bytes
+    retained: bool
+    message: CameraMessage
+
+
+Listener = Callable[[Said], None]
+
+
+class Feed:
+    """`listeners` must neither block nor fail. What is retained is kept here for those who come later."""
+
+    def __init__(self, node: str, epoch: int) -> None:
+        self._node = node
+        self._epoch = epoch
+        self._sequences: dict[str, int] = {}
+        self._standing: dict[tuple[str, CameraKind], Said] = {}
+        self.listeners: list[Listener] = []
+
+    @property
+    def standing(self) -> list[Said]:
+        """The last of everything that is retained."""
+        return list(self._standing.values())
+
+    def say(self, kind: type[M], camera: str, at_s: float, **told: Any) -> M:
+        """A message of that kind, with its place in the order, said to everybody."""
+        sequence = self._sequences[camera] = self._sequences.get(camera, 0) + 1
+        message = kind(node=self._node, camera=camera, epoch=self._epoch, sequence=sequence, at_s=at_s, **told)
+        topic: CameraKind = _TOPICS.get(kind, "events")
+        said = Said(camera, topic, camera_events.encode(message), topic != "events", message)
+        if said.retained:
+            self._standing[camera, topic] = said
+        for listener in self.listeners:
+            _tell(listener, said)
+        return message
+
+    def forget(self, camera: str) -> None:
+        """A camera that was taken away. Its numbers go on, should it come back."""
+        for key in [key for key in self._standing if key[0] == camera]:
+            del self._standing[key]
+
+    def event_id(self, camera: str, number: int) -> str:
+        """Never given twice, also not in another life of this node."""
+        return f"{camera}-{self._epoch:x}-{number}"
+
+
+def _tell(listener: Listener, said: Said) -> None:
+    try:
+        listener(said)
+    except Exception:
+        log.exception("a listener did not take a message of camera %s", said.camera)
+
+
+_TOPICS: dict[type[msgspec.Struct], CameraKind] = {CountsMessage: "counts", StateMessage: "state"}

@@ -1,0 +1,49 @@
+"""What is counted of a camera. Changed on the event loop, but for what its thread counts."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Literal
+
+import msgspec
+
+Dropped = Literal["newer", "busy", "late", "no-model", "failed"]
+"""A newer picture came first; the model's queue was full; there was no time left; there is no such model; a defect."""
+
+_RECENT_S = 10.0
+_LATENCIES = 512
+
+
+class Figures(msgspec.Struct, kw_only=True):
+    """`given_way`: pictures that a newer one has displaced; `gated` by verdict of the motion gate; `latencies_ms` from
+    capture to result of the last ones; `events` by type, `escalated` to the cloud by what came of it, and bytes that
+    left the site by what they were for."""
+
+    given_way: int = 0
+    gated: Counter[str] = msgspec.field(default_factory=Counter)
+    dropped: Counter[str] = msgspec.field(default_factory=Counter)
+    inferred: int = 0
+    events: Counter[str] = msgspec.field(default_factory=Counter)
+    escalated: Counter[str] = msgspec.field(default_factory=Counter)
+    off_site_bytes: Counter[str] = msgspec.field(default_factory=Counter)
+    latencies_ms: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=_LATENCIES))
+
+    def latency_ms(self, share: float) -> float:
+        """That `share` of the last results came within; 0 before the first one."""
+        told = sorted(self.latencies_ms)
+        return told[min(len(told) - 1, int(share * len(told)))] if told else 0.0
+
+
+class Rate:
+    """How often something that is counted happens, a second, over the last ten."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def note(self, count: int, now_s: float) -> float:
+        """The rate, now that there are `count` of it."""
+        self._seen.append((now_s, count))
+        while len(self._seen) > 2 and self._seen[1][0] <= now_s - _RECENT_S:
+            self._seen.popleft()
+        first_s, first = self._seen[0]
+        return (count - first) / (now_s - first_s) if now_s > first_s else 0.0

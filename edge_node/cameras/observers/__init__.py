@@ -1,0 +1,1 @@
+"""What is made of pictures that a model has seen: tracks, labels, vectors."""

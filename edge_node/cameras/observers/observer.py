@@ -1,0 +1,28 @@
+"""What all observers have in common."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edge_node.cameras.sources.shot import Shot
+from edge_node.pipelines import Looked
+
+
+class Observer(Protocol):
+    """On the event loop; must not block."""
+
+    def saw(self, shot: Shot, looked: Looked) -> None:
+        """What the model said to a picture."""
+        ...
+
+    def rested(self, at_s: float) -> None:
+        """Nothing has moved since the last picture."""
+        ...
+
+    def passed(self, at_s: float) -> None:
+        """Time has, and no picture came."""
+        ...
+
+    def end(self, at_s: float) -> None:
+        """The camera is watched no more."""
+        ...

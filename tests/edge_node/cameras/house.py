@@ -1,0 +1,104 @@
+"""A node's parts in this process with cameras: a real model, and everything that is said."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from contracts.camera_events import CameraMessage, PictureEvent, StateMessage
+from edge_node.cameras.camera import Camera
+from edge_node.cameras.cameras import Cameras
+from edge_node.cameras.config import CameraConfig
+from edge_node.cameras.feed import Feed, Said
+from edge_node.cameras.observers.labels import Labels
+from edge_node.cameras.observers.observer import Observer
+from edge_node.pipelines import Pipelines
+from runtime.links.escalation.holder import Certificates, Holder
+from runtime.links.http.upstream import Upstreams
+from runtime.links.process.telemetry import Telemetry
+from runtime.serving.answering.settings import ServingSettings
+from runtime.serving.models.hosting import ModelHost
+from runtime.serving.models.loaded import LoadedModel
+from tests.runtime.serving.bundle_factory import TARGET, make_classifier
+
+EPOCH = 0x1234
+M = TypeVar("M", bound=CameraMessage)
+
+
+class House:
+    """Opened and closed by whoever makes it. `said` is everything in its order."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.said: list[Said] = []
+
+    async def open(self) -> House:
+        self.host, self.telemetry = ModelHost(drain_s=1.0), Telemetry()
+        self.upstreams = Upstreams()
+        self.holder = Holder(
+            node="fra",
+            cloud_urls=(),
+            upstreams=self.upstreams,
+            certificates=Certificates(),
+            hop_key=b"k" * 32,
+            hop_name="node",
+            publish_audit=lambda audit: None,
+            telemetry=self.telemetry,
+            rng=random.Random(1),
+            audit_rate=0.0,
+        )
+        settings = ServingSettings(node="fra", tier="edge", region="eu-central", hop_key=b"k" * 32)
+        self.pipelines = Pipelines(self.host, self.holder, settings, self.telemetry, late=None)
+        self.feed = Feed("fra", EPOCH)
+        self.feed.listeners.append(self.said.append)
+        self.workers = ThreadPoolExecutor(2)
+        self.cameras = Cameras(self._build, self.feed, self.workers)
+        return self
+
+    async def serve(self, model: str = "digits", bias: list[float] | None = None) -> None:
+        """A classifier of the weights' own taste, or one that says what its `bias` says."""
+        bundle = self.directory / f"bundle-{len(list(self.directory.iterdir()))}"
+        digest = make_classifier(bundle, bias=bias)
+        await self.host.activate(model, LoadedModel.open(bundle, digest, target=TARGET, threads=1))
+
+    async def close(self) -> None:
+        await self.cameras.close()
+        await self.holder.close()
+        await self.upstreams.close()
+        await self.host.close()
+
+    def messages(self, kind: type[M], camera: str) -> list[M]:
+        return [said.message for said in self.said if said.camera == camera and isinstance(said.message, kind)]
+
+    def states(self, camera: str) -> list[str]:
+        """Each as often as it began."""
+        told = [message.state for message in self.messages(StateMessage, camera)]
+        return [state for at, state in enumerate(told) if at == 0 or told[at - 1] != state]
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async def wait() -> None:
+            while not true():  # noqa: ASYNC110 - figures have no event
+                await asyncio.sleep(0.01)
+
+        await asyncio.wait_for(wait(), 30)
+
+    def _build(self, config: CameraConfig) -> Camera:
+        def observe(loaded: LoadedModel) -> Observer:
+            numbers = iter(range(1, 1000))
+            return Labels(
+                lambda at_s, **told: self.feed.say(PictureEvent, config.name, at_s, **told),
+                lambda: self.feed.event_id(config.name, next(numbers)),
+            )
+
+        return Camera(
+            config,
+            pipelines=self.pipelines,
+            feed=self.feed,
+            observe=observe,
+            workers=self.workers,
+            rng=random.Random(1),
+        )
