@@ -39,6 +39,7 @@ class Feed:
         self._sequences: dict[str, int] = {}
         self._standing: dict[tuple[str, CameraKind], Said] = {}
         self.listeners: list[Listener] = []
+        self.forgetters: list[Callable[[str, CameraKind], None]] = []
 
     @property
     def standing(self) -> list[Said]:
@@ -58,9 +59,12 @@ class Feed:
         return message
 
     def forget(self, camera: str) -> None:
-        """A camera that was taken away. Its numbers go on, should it come back."""
+        """A camera that was taken away: what stood of it stands no more, and `forgetters` are told. Its numbers go on,
+        should it come back."""
         for key in [key for key in self._standing if key[0] == camera]:
             del self._standing[key]
+            for forgetter in self.forgetters:
+                forgetter(*key)
 
     def event_id(self, camera: str, number: int) -> str:
         """Never given twice, also not in another life of this node."""

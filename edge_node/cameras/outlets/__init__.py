@@ -1,0 +1,1 @@
+"""Where what is said of cameras goes: MQTT, server-sent events, WebSockets, a webhook."""

@@ -1,0 +1,154 @@
+"""What a site's broker hears of cameras, through outages too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from contracts.camera_events import CountsMessage, PictureEvent, StateMessage
+from edge_node.cameras.feed import Feed
+from edge_node.cameras.outlets.mqtt import EVENTS_WAITING, MqttOutlet, last_will
+from fleet.broker import Broker, BrokerConfig
+from runtime.links.mqtt.port import MqttPort
+from tests.runtime.links.mqtt.relay import Relay
+
+pytestmark = pytest.mark.integration
+
+MISSING = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin") is None
+BROKERS = [
+    pytest.param("mosquitto", marks=pytest.mark.skipif(MISSING, reason="mosquitto is not installed")),
+    "iotcore",
+]
+
+
+class Reader:
+    """Whoever listens to one node's cameras: all messages by topic, the last levels of it."""
+
+    def __init__(self, url: str) -> None:
+        self.heard: defaultdict[str, list[bytes]] = defaultdict(list)
+        self.port = MqttPort(url, "reader", longest_pause_s=0.3)
+        self.port.subscribe("foothill/v1/cameras/fra/#", self._hear)
+
+    def events(self) -> list[int]:
+        """Without what was heard before: a cut may come between a message and the broker's word that it has it."""
+        told: list[int] = [0]
+        for body in self.heard["door/events"]:
+            sequence = json.loads(body)["sequence"]
+            if sequence > told[-1]:
+                told.append(sequence)
+        return told[1:]
+
+    def last(self, topic: str) -> str:
+        body = self.heard[topic][-1] if self.heard[topic] else b""
+        return str(json.loads(body)["state"]) if body else ""
+
+    async def until(self, true: object) -> None:
+        async def wait() -> None:
+            while not true():  # type: ignore[operator]  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+        await asyncio.wait_for(wait(), 30)
+
+    def _hear(self, topic: str, payload: bytes) -> None:
+        self.heard[topic.split("/", 4)[4]].append(payload)
+
+
+@pytest.fixture(params=BROKERS)
+async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Broker]:
+    broker = Broker(BrokerConfig(port=0, state_dir=str(tmp_path / "broker"), program=request.param))
+    await broker.start()
+    yield broker
+    await broker.stop()
+
+
+@pytest.fixture
+async def reader(broker: Broker) -> AsyncIterator[Reader]:
+    reader = Reader(broker.url)
+    await reader.port.start()
+    await reader.port.wait_connected(15)
+    yield reader
+    await reader.port.stop()
+
+
+@pytest.fixture
+async def feed() -> Feed:
+    return Feed("fra", 1)
+
+
+def outlet_of(url: str, feed: Feed) -> MqttOutlet:
+    port = MqttPort(url, "cameras-fra", will=last_will("fra"), queue_limit=EVENTS_WAITING, longest_pause_s=0.3)
+    return MqttOutlet("fra", feed, port)
+
+
+def say(feed: Feed, count: int) -> None:
+    for number in range(count):
+        feed.say(PictureEvent, "door", float(number), event=f"e{number}", phase="start", label="7")
+
+
+def say_state(feed: Feed, state: str) -> None:
+    feed.say(StateMessage, "door", 1.0, state=state, since_at_s=1.0)
+
+
+async def test_events_come_in_order_and_states_meet_who_comes_later(broker: Broker, reader: Reader, feed: Feed) -> None:
+    outlet = outlet_of(broker.url, feed)
+    await outlet.start()
+    say_state(feed, "starting")
+    say(feed, 200)
+    say_state(feed, "live")
+    feed.say(CountsMessage, "door", 1.0, zones={"a": {"person": 2}})
+    await reader.until(lambda: len(reader.events()) == 200 and reader.heard["door/counts"])
+    assert reader.events() == list(range(2, 202))
+    later = Reader(broker.url)
+    await later.port.start()
+    await later.until(lambda: later.last("door/state") == "live" and later.heard["door/counts"])
+    assert later.last("status") == "online"
+    assert later.events() == []
+    await later.port.stop()
+    await outlet.stop()
+    await reader.until(lambda: reader.last("status") == "offline")
+
+
+async def test_what_is_said_while_the_broker_is_away_comes_once_it_is_back_and_only_once(
+    broker: Broker, reader: Reader, feed: Feed
+) -> None:
+    relay = Relay(int(broker.url.rpartition(":")[2]))
+    outlet = outlet_of(await relay.start(), feed)
+    await outlet.start()
+    for round_ in range(3):
+        await reader.until(lambda: reader.last("status") == "online")
+        relay.cut()
+        await reader.until(lambda: not outlet.connected)
+        say(feed, 500)
+        say_state(feed, "reconnecting")
+        await reader.until(lambda: reader.last("status") == "offline")
+        relay.mend()
+        await reader.until(lambda: len(reader.events()) == 500 * (round_ + 1))  # noqa: B023
+        await reader.until(lambda: reader.last("door/state") == "reconnecting")
+    assert reader.events() == [number for number in range(1, 1504) if number % 501]
+    await outlet.stop()
+    await relay.stop()
+
+
+async def test_a_node_that_dies_is_told_and_a_camera_that_was_taken_away_leaves_nothing(
+    broker: Broker, reader: Reader, feed: Feed
+) -> None:
+    outlet = outlet_of(broker.url, feed)
+    await outlet.start()
+    say_state(feed, "live")
+    await reader.until(lambda: reader.last("door/state") == "live")
+    feed.forget("door")
+    await reader.until(lambda: reader.last("door/state") == "")
+    later = Reader(broker.url)
+    await later.port.start()
+    await later.until(lambda: later.last("status") == "online")
+    assert b"".join(later.heard["door/state"]) == b""
+    await later.port.stop()
+    await outlet._port.kill()
+    await reader.until(lambda: reader.last("status") == "offline")
