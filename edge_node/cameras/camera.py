@@ -18,6 +18,7 @@ from edge_node.cameras.config import CameraConfig
 from edge_node.cameras.feed import Feed
 from edge_node.cameras.figures import Dropped, Figures, Rate
 from edge_node.cameras.gate import MotionGate, Verdict
+from edge_node.cameras.live import Live
 from edge_node.cameras.newest import Newest
 from edge_node.cameras.observers.observer import Observer
 from edge_node.cameras.reader import Reader
@@ -82,6 +83,7 @@ class Camera:
         self._loop = asyncio.get_running_loop()
         self._gate = MotionGate(config.motion, self._watched)
         self._rate = Rate()
+        self.live = Live(workers)
         self._observer: Observer | None = None
         self._observed: LoadedModel | None = None
         self._complaint = ""
@@ -101,6 +103,10 @@ class Camera:
     @property
     def name(self) -> str:
         return self.config.name
+
+    @property
+    def shown_url(self) -> str:
+        return self.config.address(self._base).shown
 
     def start(self) -> None:
         self._tell_state()
@@ -152,6 +158,7 @@ class Camera:
         if loaded is None or prepared.tensor is None:
             if self._observer is not None:
                 self._observer.rested(shot.at_s)
+            self._show(shot)
             return
         looked = await self._pipelines.run(
             self.config.model,
@@ -166,6 +173,10 @@ class Camera:
         self.figures.latencies_ms.append(max(0.0, self._wall() - shot.at_s) * 1000.0)
         self._complain("")
         self._observer_for(looked.loaded, shot.at_s).saw(shot, looked)
+        self._show(shot)
+
+    def _show(self, shot: Shot) -> None:
+        self.live.show(shot, self._observer.marks() if self._observer is not None else ())
 
     def _prepare(self, shot: Shot, loaded: LoadedModel | None) -> Prepared:
         """In a thread: whether the model need see it, and as what."""
@@ -221,7 +232,7 @@ class Camera:
             state=self.state.state,
             since_at_s=self.state.since_s,
             why=self.state.why,
-            url=self.config.address(self._base).shown,
+            url=self.shown_url,
             codec=self.facts.codec,
             hardware=self.facts.hardware,
             size=cast("tuple[int, int]", tuple(self.size)),

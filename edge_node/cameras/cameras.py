@@ -39,6 +39,11 @@ class Cameras:
             raise FoothillError("not_found", f"There is no camera {name[:80]!r}. There are: {known}.")
         return camera
 
+    def check_room(self, name: str) -> None:
+        """Raises FoothillError `conflict` where one of that name would be one too many."""
+        if name not in self._there and len(self._there) >= MAX_CAMERAS:
+            raise FoothillError("conflict", f"{MAX_CAMERAS} cameras are watched already. Take one away first.")
+
     async def put(self, config: CameraConfig) -> None:
         """Adds a camera, or changes one: it begins anew, unless nothing changes. Raises FoothillError `conflict` where
         there are too many."""
@@ -46,8 +51,7 @@ class Cameras:
             old = self._there.get(config.name)
             if old is not None and old.config == config:
                 return
-            if old is None and len(self._there) >= MAX_CAMERAS:
-                raise FoothillError("conflict", f"{MAX_CAMERAS} cameras are watched already. Take one away first.")
+            self.check_room(config.name)
             new = self._build(config)
             if old is not None:
                 await old.stop()
@@ -62,10 +66,10 @@ class Cameras:
             del self._there[name]
             self._feed.forget(name)
 
-    async def become(self, configs: Sequence[CameraConfig], among: Callable[[str], bool]) -> None:
-        """Of the names `among` which it decides, just these are there from now on; the others are left alone."""
+    async def become(self, configs: Sequence[CameraConfig]) -> None:
+        """Just these are there from now on. Those that stay as they were do not notice."""
         wanted = {config.name for config in configs}
-        for name in [name for name in self._there if name not in wanted and among(name)]:
+        for name in [name for name in self._there if name not in wanted]:
             await self.remove(name)
         for config in configs:
             await self.put(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,32 +15,50 @@ from contracts.topics import CameraKind
 
 log = logging.getLogger(__name__)
 
+RECENT = 1000
 M = TypeVar("M", bound=CameraMessage)
 
 
 class Said(NamedTuple):
-    """A message as it is sent. `body` is its JSON; `retained`: it stands until the next one of its kind."""
+    """A message as it is sent. `body` is its JSON; `retained`: it stands until the next one of its kind. `number` rises
+    with each message of the node."""
 
     camera: str
     kind: CameraKind
     body: bytes
     retained: bool
     message: CameraMessage
+    number: int
 
 
 Listener = Callable[[Said], None]
 
 
 class Feed:
-    """`listeners` must neither block nor fail. What is retained is kept here for those who come later."""
+    """`listeners` must neither block nor fail. What is retained is kept here for those who come later, and the last
+    events for those who were away for a moment."""
 
     def __init__(self, node: str, epoch: int) -> None:
         self._node = node
         self._epoch = epoch
         self._sequences: dict[str, int] = {}
+        self._number = 0
+        self._recent: deque[Said] = deque(maxlen=RECENT)
         self._standing: dict[tuple[str, CameraKind], Said] = {}
         self.listeners: list[Listener] = []
         self.forgetters: list[Callable[[str, CameraKind], None]] = []
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    def since(self, number: int) -> list[Said]:
+        """The events above that number, as far as they are kept."""
+        return [said for said in self._recent if said.number > number]
+
+    def latest(self, count: int) -> list[Said]:
+        """So many events, at most."""
+        return list(self._recent)[-count:] if count else []
 
     @property
     def standing(self) -> list[Said]:
@@ -51,9 +70,12 @@ class Feed:
         sequence = self._sequences[camera] = self._sequences.get(camera, 0) + 1
         message = kind(node=self._node, camera=camera, epoch=self._epoch, sequence=sequence, at_s=at_s, **told)
         topic: CameraKind = _TOPICS.get(kind, "events")
-        said = Said(camera, topic, camera_events.encode(message), topic != "events", message)
+        self._number += 1
+        said = Said(camera, topic, camera_events.encode(message), topic != "events", message, self._number)
         if said.retained:
             self._standing[camera, topic] = said
+        else:
+            self._recent.append(said)
         for listener in self.listeners:
             _tell(listener, said)
         return message

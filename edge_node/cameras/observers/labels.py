@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from contracts.camera_events import PictureEvent, Verdict
+from edge_node.cameras.marks import Mark
 from edge_node.cameras.sources.shot import Shot
 from edge_node.pipelines import Looked
 
@@ -47,6 +48,9 @@ class Labels:
 
     def passed(self, at_s: float) -> None:
         pass
+
+    def marks(self) -> Sequence[Mark]:
+        return (Mark(f"{self._label} {self._score:.2f}", None),) if self._event else ()
 
     def end(self, at_s: float) -> None:
         if self._event:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from edge_node.cameras.marks import Mark
 from edge_node.cameras.sources.shot import Shot
 from edge_node.pipelines import Looked
 
@@ -21,6 +23,10 @@ class Observer(Protocol):
 
     def passed(self, at_s: float) -> None:
         """Time has, and no picture came."""
+        ...
+
+    def marks(self) -> Sequence[Mark]:
+        """What is to be drawn over the last picture."""
         ...
 
     def end(self, at_s: float) -> None:

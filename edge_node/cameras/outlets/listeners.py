@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edge_node.cameras.feed import Feed, Said
 
@@ -15,8 +15,17 @@ class Line:
     """What one listener has still to get. One that is slow loses the oldest, and `lost` counts them; with
     `keeps_latest` it gets the newest of each event and of each state instead of all."""
 
-    def __init__(self, feed: Feed, wanted: Wanted, *, most: int = 1000, keeps_latest: bool = False) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        wanted: Wanted,
+        *,
+        missed: Sequence[Said] = (),
+        most: int = 1000,
+        keeps_latest: bool = False,
+    ) -> None:
         self._feed = feed
+        self._missed = missed
         self._wanted = wanted
         self._keeps_latest = keeps_latest
         self._waiting: deque[Said] = deque(maxlen=most)
@@ -24,8 +33,8 @@ class Line:
         self.lost = 0
 
     def __enter__(self) -> Line:
-        """From now on; what stands is heard first."""
-        for said in self._feed.standing:
+        """From now on; what was missed and what stands is heard first."""
+        for said in (*self._missed, *self._feed.standing):
             self._hear(said)
         self._feed.listeners.append(self._hear)
         return self

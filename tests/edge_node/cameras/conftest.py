@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.rtsp.clips import walkers, write_clip
 from benchmarks.rtsp.server import Mount, RtspServer, serving, what_is_missing
+from tests.edge_node.cameras.house import House
 
 FPS = 20
 CODECS = ("h264", "hevc", "mjpeg")
@@ -48,3 +49,10 @@ def other_rtsp(clips: Path, needs_gstreamer: None) -> Iterator[RtspServer]:
 
 def _mounts(clips: Path) -> list[Mount]:
     return [Mount(f"/{codec}", str(clips / codec), FPS, codec) for codec in CODECS]
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    house = await House(tmp_path).open()
+    yield house
+    await house.close()

@@ -9,15 +9,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+from aiohttp import web
+
 from contracts.camera_events import CameraMessage, PictureEvent, StateMessage
 from edge_node.cameras.camera import Camera
 from edge_node.cameras.cameras import Cameras
 from edge_node.cameras.config import CameraConfig
 from edge_node.cameras.feed import Feed, Said
+from edge_node.cameras.lent import Lent
 from edge_node.cameras.observers.labels import Labels
 from edge_node.cameras.observers.observer import Observer
+from edge_node.cameras.roster import Roster
+from edge_node.cameras.web.routes import CameraRoutes
 from edge_node.pipelines import Pipelines
 from runtime.links.escalation.holder import Certificates, Holder
+from runtime.links.http.errors import error_middleware
+from runtime.links.http.serve import start_app
 from runtime.links.http.upstream import Upstreams
 from runtime.links.process.telemetry import Telemetry
 from runtime.serving.answering.settings import ServingSettings
@@ -26,6 +34,7 @@ from runtime.serving.models.loaded import LoadedModel
 from tests.runtime.serving.bundle_factory import TARGET, make_classifier
 
 EPOCH = 0x1234
+SEVEN = [60.0 if label == 7 else 0.0 for label in range(10)]
 M = TypeVar("M", bound=CameraMessage)
 
 
@@ -35,6 +44,7 @@ class House:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.said: list[Said] = []
+        self.runner: web.AppRunner | None = None
 
     async def open(self) -> House:
         self.host, self.telemetry = ModelHost(drain_s=1.0), Telemetry()
@@ -65,7 +75,20 @@ class House:
         digest = make_classifier(bundle, bias=bias)
         await self.host.activate(model, LoadedModel.open(bundle, digest, target=TARGET, threads=1))
 
+    async def listen(self, from_file: tuple[CameraConfig, ...] = (), *, admin_token: str = "admin") -> str:
+        """The URL of the routes."""
+        self.roster = Roster(self.cameras, Lent(self.directory), from_file)
+        await self.roster.start()
+        routes = CameraRoutes(self.cameras, self.roster, self.feed, admin_token=admin_token, beat_s=0.2)
+        app = web.Application(middlewares=[error_middleware("fra")])
+        app.add_routes(routes.routes())
+        app.on_shutdown.append(routes.end)
+        self.runner, url = await start_app(app, "127.0.0.1", 0, name="fra", drain_s=2.0)
+        return url
+
     async def close(self) -> None:
+        if self.runner is not None:
+            await self.runner.cleanup()
         await self.cameras.close()
         await self.holder.close()
         await self.upstreams.close()
@@ -102,3 +125,7 @@ class House:
             workers=self.workers,
             rng=random.Random(1),
         )
+
+
+def pattern(name: str = "door", **keys: object) -> CameraConfig:
+    return msgspec.convert({"name": name, "url": "pattern:?fps=50", "model": "digits", **keys}, CameraConfig)

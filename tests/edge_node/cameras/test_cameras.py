@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from benchmarks.rtsp.server import RtspServer
 from contracts.camera_events import PictureEvent, StateMessage, decode
 from contracts.errors import FoothillError
 from edge_node.cameras.config import CameraConfig
-from edge_node.cameras.gate import MotionConfig
-from tests.edge_node.cameras.house import EPOCH, House
-
-SEVEN = [60.0 if label == 7 else 0.0 for label in range(10)]
-UNGATED = MotionConfig(enabled=False)
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    house = await House(tmp_path).open()
-    yield house
-    await house.close()
-
-
-def pattern(name: str = "door", **keys: object) -> CameraConfig:
-    return msgspec.convert({"name": name, "url": "pattern:?fps=50", "model": "digits", **keys}, CameraConfig)
+from tests.edge_node.cameras.house import EPOCH, SEVEN, House, pattern
 
 
 def stream(server: RtspServer, name: str, **keys: object) -> CameraConfig:
@@ -105,7 +88,7 @@ async def test_one_camera_that_fails_does_not_hurt_another(
     house: House, rtsp: RtspServer, other_rtsp: RtspServer
 ) -> None:
     await house.serve(bias=SEVEN)
-    await house.cameras.become([stream(rtsp, "door"), stream(other_rtsp, "yard")], lambda name: True)
+    await house.cameras.become([stream(rtsp, "door"), stream(other_rtsp, "yard")])
     door, yard = house.cameras.get("door"), house.cameras.get("yard")
     await house.until(lambda: min(door.figures.inferred, yard.figures.inferred) > 0)
     for what in ("stall", "corrupt", "kick"):
@@ -125,15 +108,15 @@ async def test_one_camera_that_fails_does_not_hurt_another(
 @pytest.mark.integration
 async def test_a_camera_is_added_changed_and_taken_away_while_the_others_go_on(house: House, rtsp: RtspServer) -> None:
     await house.serve(bias=SEVEN)
-    await house.cameras.become([stream(rtsp, "door"), pattern("yard")], lambda name: True)
+    await house.cameras.become([stream(rtsp, "door"), pattern("yard")])
     await house.until(lambda: {camera.state.state for camera in house.cameras.there.values()} == {"live"})
     yard = house.cameras.get("yard")
-    await house.cameras.become([stream(rtsp, "door", max_fps=2.0), pattern("yard")], lambda name: True)
+    await house.cameras.become([stream(rtsp, "door", max_fps=2.0), pattern("yard")])
     assert house.cameras.get("yard") is yard
     door = house.cameras.get("door")
     await house.until(lambda: door.state.state == "live")
     assert door.config.max_fps == 2.0
-    await house.cameras.become([pattern("yard")], lambda name: name != "lent")
+    await house.cameras.become([pattern("yard")])
     assert list(house.cameras.there) == ["yard"]
     assert house.states("yard") == ["starting", "live"]
     with pytest.raises(FoothillError, match="There are: yard"):
