@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
-from edge_node.cameras.scene.anchors import anchors_of
+from edge_node.cameras.scene.anchors import Sighting
 from edge_node.cameras.scene.config import LineConfig
 from edge_node.cameras.scene.events import Crossed, Direction
 from edge_node.cameras.scene.polygons import Point, segments_touch, side
@@ -18,14 +18,11 @@ class Lines:
     def __init__(self, lines: Iterable[LineConfig]) -> None:
         self._lines = [_Line(line) for line in lines]
 
-    def update(self, tracks: Sequence[Track], width: int, height: int, at_s: float) -> tuple[Crossed, ...]:
-        """Who has crossed by this picture of this size; `tracks` are all that are not over.
-
-        Only what was found in this very picture moves; who was missing meanwhile has gone straight on.
-        """
+    def update(self, sighting: Sighting) -> tuple[Crossed, ...]:
+        """Who has crossed by now; who was missing meanwhile has gone straight on."""
         events: list[Crossed] = []
         for line in self._lines:
-            events.extend(line.update(tracks, width, height, at_s))
+            events.extend(line.update(sighting))
         return tuple(events)
 
 
@@ -44,15 +41,13 @@ class _Line:
         self._length = math.dist(config.start, config.end)
         self._passers: dict[int, _Passer] = {}
 
-    def update(self, tracks: Sequence[Track], width: int, height: int, at_s: float) -> Iterator[Crossed]:
-        going_on = {track.id for track in tracks}
-        self._passers = {track: passer for track, passer in self._passers.items() if track in going_on}
-        found = [track for track in tracks if track.last_s == at_s and self._takes(track)]
-        points = anchors_of(found, self._config.anchor, width, height).tolist()
-        for track, (x, y) in zip(found, points, strict=True):
-            direction = self._moved(track.id, (x, y))
+    def update(self, sighting: Sighting) -> Iterator[Crossed]:
+        self._passers = {track: passer for track, passer in self._passers.items() if track in sighting.going_on}
+        points = sighting.points(self._config.anchor).tolist()
+        for track, (x, y) in zip(sighting.found, points, strict=True):
+            direction = self._moved(track.id, (x, y)) if self._takes(track) else None
             if direction is not None:
-                yield Crossed(self._config.name, track.id, track.label, direction, at_s)
+                yield Crossed(self._config.name, track.id, track.label, direction, sighting.at_s)
 
     def _takes(self, track: Track) -> bool:
         return not self._config.labels or track.label in self._config.labels

@@ -18,12 +18,12 @@ _INSIDE = 255
 
 def inside(polygon: Sequence[Point], points: Floats) -> npt.NDArray[np.bool_]:
     """[n]: which of `points` [n, 2] lie within; even-odd rule, each edge belongs to what is right of or below it."""
-    x, y = points[:, 0], points[:, 1]
-    within = np.zeros(len(points), np.bool_)
-    for start, end in _edges(polygon):
-        passes = (start[1] > y) != (end[1] > y)
-        within[passes] ^= x[passes] < _crossing(start, end, y[passes])
-    return within
+    starts = np.array(polygon, np.float64)
+    ends, x, y = np.concatenate([starts[1:], starts[:1]]), points[:, 0, None], points[:, 1, None]
+    passes = (starts[:, 1] > y) != (ends[:, 1] > y)
+    steep = np.where(passes, ends[:, 1] - starts[:, 1], 1.0)
+    at = starts[:, 0] + (ends[:, 0] - starts[:, 0]) * (y - starts[:, 1]) / steep
+    return np.asarray(np.logical_xor.reduce(passes & (x < at), axis=1))
 
 
 def filled(polygons: Iterable[Sequence[Point]], width: int, height: int) -> Mask:
@@ -74,17 +74,13 @@ def _edges(polygon: Sequence[Point]) -> Iterable[tuple[Point, Point]]:
     return zip(polygon, (*polygon[1:], polygon[0]), strict=True)
 
 
-def _crossing(start: Point, end: Point, y: Floats) -> Floats:
-    """Where the edge is at the heights `y`."""
-    return np.asarray(start[0] + (end[0] - start[0]) * (y - start[1]) / (end[1] - start[1]))
-
-
 def _covered(polygon: Sequence[Point], width: int, height: int) -> npt.NDArray[np.bool_]:
     x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
     covered = np.zeros((height, width), np.bool_)
     for start, end in _edges(polygon):
         rows = np.flatnonzero((start[1] > y) != (end[1] > y))
-        covered[rows] ^= x[None, :] < _crossing(start, end, y[rows])[:, None]
+        at = start[0] + (end[0] - start[0]) * (y[rows] - start[1]) / (end[1] - start[1])
+        covered[rows] ^= x[None, :] < at[:, None]
     return covered
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edge_node.cameras.scene.anchors import Sighting
 from edge_node.cameras.scene.config import SceneConfig
 from edge_node.cameras.scene.counts import Counts
 from edge_node.cameras.scene.events import SceneEvent
@@ -27,9 +28,7 @@ class Scene:
 
         To be called after every update and tick of the tracker, with what its `tracks` are then.
         """
-        moves: tuple[SceneEvent, ...] = (
-            *self.zones.update(tracks, width, height, at_s),
-            *self.lines.update(tracks, width, height, at_s),
-        )
+        sighting = Sighting(tracks, width, height, at_s)
+        moves: tuple[SceneEvent, ...] = (*self.zones.update(sighting), *self.lines.update(sighting))
         self.counts.note(moves)
         return (*moves, *self.rules.update(self.zones.present, at_s))

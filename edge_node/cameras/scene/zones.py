@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from edge_node.cameras.scene.anchors import anchors_of
+from edge_node.cameras.scene.anchors import Sighting
 from edge_node.cameras.scene.config import ZoneConfig
 from edge_node.cameras.scene.events import Entered, Left
 from edge_node.cameras.scene.polygons import inside
@@ -43,14 +43,11 @@ class Zones:
     def __init__(self, zones: Iterable[ZoneConfig]) -> None:
         self._zones = {zone.name: _Zone(zone) for zone in zones}
 
-    def update(self, tracks: Sequence[Track], width: int, height: int, at_s: float) -> tuple[Entered | Left, ...]:
-        """What has changed in a picture of this size; `tracks` are all that are not over.
-
-        Only what was found in this very picture moves: what is missing stays where it was seen last.
-        """
+    def update(self, sighting: Sighting) -> tuple[Entered | Left, ...]:
+        """What has changed. What is missing stays where it was seen last."""
         events: list[Entered | Left] = []
         for zone in self._zones.values():
-            events.extend(zone.update(tracks, width, height, at_s))
+            events.extend(zone.update(sighting))
         return tuple(events)
 
     def present(self, zone: str) -> tuple[Present, ...]:
@@ -101,12 +98,11 @@ class _Zone:
         self._config = config
         self._stays: dict[int, _Stay] = {}
 
-    def update(self, tracks: Sequence[Track], width: int, height: int, at_s: float) -> Iterator[Entered | Left]:
-        yield from self._gone({track.id for track in tracks}, at_s)
-        found = [track for track in tracks if track.last_s == at_s]
-        points = anchors_of(found, self._config.anchor, width, height)
-        for track, within in zip(found, inside(self._config.polygon, points).tolist(), strict=True):
-            yield from self._seen(track, within and self._takes(track), at_s)
+    def update(self, sighting: Sighting) -> Iterator[Entered | Left]:
+        yield from self._gone(sighting)
+        within = inside(self._config.polygon, sighting.points(self._config.anchor)).tolist()
+        for track, is_in in zip(sighting.found, within, strict=True):
+            yield from self._seen(track, is_in and self._takes(track), sighting.at_s)
 
     def present(self) -> Iterator[Present]:
         for track, stay in self._stays.items():
@@ -126,11 +122,11 @@ class _Zone:
         else:
             yield self._left(track.id, stay, at_s)
 
-    def _gone(self, there: set[int], at_s: float) -> Iterator[Left]:
-        for track in [track for track in self._stays if track not in there]:
+    def _gone(self, sighting: Sighting) -> Iterator[Left]:
+        for track in [track for track in self._stays if track not in sighting.going_on]:
             stay = self._stays.pop(track)
             if stay.is_there:
-                yield self._left(track, stay, at_s)
+                yield self._left(track, stay, sighting.at_s)
 
     def _left(self, track: int, stay: _Stay, at_s: float) -> Left:
         return Left(self._config.name, track, stay.label, at_s, stay.stayed_s)

@@ -28,7 +28,7 @@ _TABLE: dict[tuple[State, Event], State] = {
 class Life:
     """A track begun by one detection. `id` is 0 until it is confirmed; `first_s` and `last_s` are capture times of its
     first and last detection, `began_run_s` and `found_run_s` the same on the tracker's clock, which stands while the
-    scene does.
+    scene does. `label` is the one with most votes, each as heavy as its score; of equals the lowest number.
     """
 
     def __init__(self, at_s: float, run_s: float) -> None:
@@ -38,6 +38,7 @@ class Life:
         self.began_run_s = self.found_run_s = run_s
         self.hits = 0
         self.score = 0.0
+        self.label = 0
         self.was_lost = False
         self._votes: defaultdict[int, float] = defaultdict(float)
 
@@ -51,11 +52,7 @@ class Life:
         self.hits += 1
         self.score, self.last_s, self.found_run_s = score, at_s, run_s
         self._votes[label] += score
-
-    @property
-    def label(self) -> int:
-        """The label with most votes, each as heavy as its score; of equals the one with the lowest number."""
-        return min(self._votes, key=lambda label: (-self._votes[label], label))
+        self.label = min(self._votes, key=lambda voted: (-self._votes[voted], voted))
 
     @property
     def broken(self) -> bool:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
 
-_NOISE = 0.05
+_NOISE = 0.1
 """Of a detection: standard deviation of its centre and sides, as a share of its size."""
 _FIRST_SPEED = 2.0
 """Of a track just begun: standard deviation of its speed, in sizes a second."""

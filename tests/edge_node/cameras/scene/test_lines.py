@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_node.cameras.scene.anchors import Sighting
 from edge_node.cameras.scene.config import LineConfig
 from edge_node.cameras.scene.lines import Lines
 from edge_node.cameras.scene.polygons import Point
@@ -26,7 +27,7 @@ def directions(line: LineConfig, feet: list[Point | None], size: tuple[int, int]
     lines, told, track = Lines([line]), list[str](), track_at(ABOVE, -1.0)
     for tick, foot in enumerate(feet):
         track = track if foot is None else track_at(foot, float(tick), size=size)
-        told += [event.direction for event in lines.update([track], *size, float(tick))]
+        told += [event.direction for event in lines.update(Sighting([track], *size, float(tick)))]
     return told
 
 
@@ -96,8 +97,10 @@ def test_tracks_are_counted_each_for_itself_and_by_label() -> None:
         [msgspec.structs.replace(DOOR, labels=("car", "person")), msgspec.structs.replace(DOOR, name="other")]
     )
     labels = {1: "person", 2: "car", 3: "dog"}
-    lines.update([track_at(ABOVE, 0.0, number, label) for number, label in labels.items()], 800, 600, 0.0)
-    crossed = lines.update([track_at(BELOW, 1.0, number, label) for number, label in labels.items()], 800, 600, 1.0)
+    lines.update(Sighting([track_at(ABOVE, 0.0, number, label) for number, label in labels.items()], 800, 600, 0.0))
+    crossed = lines.update(
+        Sighting([track_at(BELOW, 1.0, number, label) for number, label in labels.items()], 800, 600, 1.0)
+    )
     assert [(event.line, event.track, event.label) for event in crossed] == [
         *[("door", 1, "person"), ("door", 2, "car")],
         *[("other", 1, "person"), ("other", 2, "car"), ("other", 3, "dog")],
@@ -106,9 +109,9 @@ def test_tracks_are_counted_each_for_itself_and_by_label() -> None:
 
 def test_a_track_that_is_over_is_forgotten() -> None:
     lines = Lines([DOOR])
-    lines.update([track_at(ABOVE, 0.0)], 800, 600, 0.0)
-    lines.update([], 800, 600, 1.0)
-    assert lines.update([track_at(BELOW, 2.0)], 800, 600, 2.0) == ()
+    lines.update(Sighting([track_at(ABOVE, 0.0)], 800, 600, 0.0))
+    lines.update(Sighting([], 800, 600, 1.0))
+    assert lines.update(Sighting([track_at(BELOW, 2.0)], 800, 600, 2.0)) == ()
 
 
 @pytest.mark.parametrize("line", [((0.2, 0.2), (0.8, 0.8)), ((0.8, 0.8), (0.2, 0.2)), ((0.5, 0.1), (0.5, 0.9))])
