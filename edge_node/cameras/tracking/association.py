@@ -2,8 +2,10 @@
 
 Sure detections are looked for first, for tracks that are known; weak ones then keep those alive that would miss; what
 sure detections are left go to tracks that still have to prove themselves. Each stage is one assignment of the largest
-sum of overlaps. Both boxes are grown by how unsure the track's place is (after C-BIoU, Yang et al. 2022,
-arXiv:2211.14317, which grows by a fixed share), so that what moves by its own width between two pictures is found.
+sum of overlaps. The overlap is Hybrid-SORT's (Yang et al. 2023, arXiv:2308.00783): intersection over union, times the
+same of the heights alone, which keeps those apart who walk before one another. Both boxes are grown by how unsure the
+track's place is (after C-BIoU, Yang et al. 2022, arXiv:2211.14317, which grows by a fixed share), so that what moves by
+its own width between two pictures is found.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from edge_node.cameras.tracking.motion import Floats, Rows
 Labels = npt.NDArray[np.int64]
 Marks = npt.NDArray[np.bool_]
 
-_WEAK_MIN_IOU = 0.5
+_WEAK_MIN_OVERLAP = 0.5
 _MOST_GROWTH: dict[State, float] = {"tentative": 1.5, "confirmed": 0.5, "lost": 0.25}
 """Of the shorter side of a track's box: by more no box grows, however unsure its place is. Nobody knows yet how fast a
 tentative track goes; one that was missing for long must not take who else comes by."""
@@ -54,12 +56,12 @@ class Pairs(NamedTuple):
 class _Stage(NamedTuple):
     states: frozenset[State]
     sure: bool
-    min_iou: float
+    min_overlap: float
 
 
 def paired(standing: Standing, seen: Seen, config: TrackerConfig) -> Pairs:
     """At most one detection for each track; pairs are in the order of the tracks."""
-    overlaps = grown_iou(standing.boxes, _growth(standing), seen.boxes)
+    overlaps = overlaps_of(standing.boxes, _growth(standing), seen.boxes)
     if not config.class_agnostic:
         overlaps *= standing.labels[:, None] == seen.labels[None, :]
     sure = seen.scores >= config.high_score
@@ -69,7 +71,7 @@ def paired(standing: Standing, seen: Seen, config: TrackerConfig) -> Pairs:
         of_stage = np.array([state in stage.states for state in standing.states], np.bool_)
         rows = np.flatnonzero(of_stage & free_tracks)
         columns = np.flatnonzero((sure if stage.sure else weak) & free_detections)
-        mine, its = assigned(overlaps[np.ix_(rows, columns)], stage.min_iou)
+        mine, its = assigned(overlaps[np.ix_(rows, columns)], stage.min_overlap)
         free_tracks[rows[mine]], free_detections[columns[its]] = False, False
         overlaps[rows[mine]] = 0.0
         overlaps[rows[mine], columns[its]] = 2.0
@@ -77,27 +79,34 @@ def paired(standing: Standing, seen: Seen, config: TrackerConfig) -> Pairs:
     return Pairs(tracks, detections)
 
 
-def assigned(overlaps: Floats, min_iou: float) -> Pairs:
-    """The pairs of rows and columns with the largest sum of overlaps, none of which is below `min_iou`."""
+def assigned(overlaps: Floats, min_overlap: float) -> Pairs:
+    """The pairs of rows and columns with the largest sum of overlaps, none of which is below `min_overlap`."""
     if not overlaps.size:
         return Pairs(np.empty(0, np.intp), np.empty(0, np.intp))
     from scipy.optimize import linear_sum_assignment
 
-    near = overlaps >= min_iou
+    near = overlaps >= min_overlap
     rows, columns = linear_sum_assignment(np.where(near, overlaps, 0.0), maximize=True)
     good = near[rows, columns]
     return Pairs(rows[good], columns[good])
 
 
-def grown_iou(boxes: Floats, by: Floats, others: Floats) -> Floats:
-    """[n, m]: intersection over union of `boxes` [n, 4] with `others` [m, 4], all sides moved out by `by` [n]."""
-    sides, other_sides = boxes[:, 2:] - boxes[:, :2], others[:, 2:] - others[:, :2]
+def overlaps_of(boxes: Floats, by: Floats, others: Floats) -> Floats:
+    """[n, m]: of `boxes` [n, 4] with `others` [m, 4], all sides moved out by `by` [n], 0..1."""
     out = 2 * by[:, None]
-    common = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(boxes[:, None, :2], others[None, :, :2])
-    inside = np.clip(common[..., 0] + out, 0, None) * np.clip(common[..., 1] + out, 0, None)
-    own = (sides[:, 0, None] + out) * (sides[:, 1, None] + out)
-    theirs = (other_sides[None, :, 0] + out) * (other_sides[None, :, 1] + out)
-    return np.asarray(inside / (own + theirs - inside))
+    width, other_width, common_width = _along(0, boxes, others, out)
+    height, other_height, common_height = _along(1, boxes, others, out)
+    common = common_width * common_height
+    iou = common / (width * height + other_width * other_height - common)
+    return np.asarray(iou * common_height / (height + other_height - common_height))
+
+
+def _along(axis: int, boxes: Floats, others: Floats, out: Floats) -> tuple[Floats, Floats, Floats]:
+    """Lengths along an axis, grown by `out`: of `boxes` [n, 1] and `others` [n, m], and of what they share [n, m]."""
+    near, far = boxes[:, axis, None], boxes[:, axis + 2, None]
+    other_near, other_far = others[None, :, axis], others[None, :, axis + 2]
+    common = np.minimum(far, other_far) - np.maximum(near, other_near) + out
+    return far - near + out, other_far - other_near + out, np.clip(common, 0, None)
 
 
 def _growth(standing: Standing) -> Floats:
@@ -108,7 +117,7 @@ def _growth(standing: Standing) -> Floats:
 
 def _stages(config: TrackerConfig) -> tuple[_Stage, ...]:
     return (
-        _Stage(frozenset({"confirmed", "lost"}), sure=True, min_iou=config.min_iou),
-        _Stage(frozenset({"confirmed"}), sure=False, min_iou=max(config.min_iou, _WEAK_MIN_IOU)),
-        _Stage(frozenset({"tentative"}), sure=True, min_iou=config.min_iou),
+        _Stage(frozenset({"confirmed", "lost"}), sure=True, min_overlap=config.min_overlap),
+        _Stage(frozenset({"confirmed"}), sure=False, min_overlap=max(config.min_overlap, _WEAK_MIN_OVERLAP)),
+        _Stage(frozenset({"tentative"}), sure=True, min_overlap=config.min_overlap),
     )

@@ -13,7 +13,7 @@ Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 class TrackerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Scores, 0..1: from `high_score` on a detection is looked for first, from `low_score` on it keeps a track alive,
-    from `begin_score` on it begins one. `min_iou` is how much the box of a track and a detection must overlap at least.
+    from `begin_score` on it begins one. `min_overlap` is how much a track and a detection must overlap at least.
 
     A track counts once it has `confirm_hits` detections within `confirm_within_s`. Without one for `coast_s` it is
     lost, for longer than `lost_after_s` it is over. A track has detections of one label, unless `class_agnostic`.
@@ -22,7 +22,7 @@ class TrackerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     high_score: Share = 0.5
     low_score: Share = 0.1
     begin_score: Share = 0.6
-    min_iou: Annotated[float, Meta(gt=0, lt=1)] = 0.3
+    min_overlap: Annotated[float, Meta(gt=0, lt=1)] = 0.25
     confirm_hits: Annotated[int, Meta(ge=1, le=100)] = 3
     confirm_within_s: Seconds = 2.0
     coast_s: Seconds = 0.5

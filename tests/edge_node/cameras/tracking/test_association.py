@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_node.cameras.tracking.association import Seen, Standing, assigned, grown_iou, paired
+from edge_node.cameras.tracking.association import Seen, Standing, assigned, overlaps_of, paired
 from edge_node.cameras.tracking.config import TrackerConfig
 from edge_node.cameras.tracking.life import State
 from edge_node.cameras.tracking.motion import Floats
@@ -34,21 +34,22 @@ def seen(boxes: Floats, score: float = 0.9, label: int = 0) -> Seen:
     return Seen(boxes, np.full(len(boxes), score), np.full(len(boxes), label))
 
 
-def plain_iou(a: Floats, b: Floats) -> float:
+def plain_overlap(a: Floats, b: Floats) -> float:
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return float(width * height / (areas - width * height))
+    heights = max(a[3], b[3]) - min(a[1], b[1])
+    return float(width * height / (areas - width * height) * height / heights)
 
 
 @given(seeds, st.floats(0, 20))
 def test_boxes_grow_by_as_much_on_every_side(seed: int, by: float) -> None:
     rng = np.random.default_rng(seed)
     boxes, others = crowded(rng, 3), crowded(rng, 4)
-    got = grown_iou(boxes, np.full(3, by), others)
+    got = overlaps_of(boxes, np.full(3, by), others)
     out = np.array([-by, -by, by, by])
     for row, column in np.ndindex(3, 4):
-        assert got[row, column] == pytest.approx(plain_iou(boxes[row] + out, others[column] + out))
+        assert got[row, column] == pytest.approx(plain_overlap(boxes[row] + out, others[column] + out))
 
 
 @given(seeds, st.integers(0, 5), st.integers(0, 5))

@@ -83,10 +83,10 @@ def test_people_are_told_apart(street: tuple[tuple[float, Found], ...]) -> None:
 @pytest.mark.parametrize(
     ("looks_at", "idf1", "mota"),
     [
-        (lambda number: number % 2 == 0, 0.55, 0.75),
-        (lambda number: number % 30 >= 5, 0.6, 0.8),
-        (lambda number: number % 50 >= 10, 0.6, 0.8),
-        (lambda number: number % 60 >= 19, 0.55, 0.75),
+        (lambda number: number % 2 == 0, 0.65, 0.75),
+        (lambda number: number % 30 >= 5, 0.7, 0.85),
+        (lambda number: number % 50 >= 10, 0.7, 0.85),
+        (lambda number: number % 60 >= 19, 0.55, 0.8),
     ],
     ids=["every second picture", "gaps of half a second", "gaps of a second", "gaps of just lost_after_s"],
 )
