@@ -9,7 +9,7 @@ import msgspec
 Shown = Literal["confirmed", "lost", "ended"]
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom, in pixels."""
+"""Left, top, right, bottom, in pixels; it may reach beyond the picture."""
 
 
 class Track(msgspec.Struct, frozen=True):

@@ -71,6 +71,7 @@ def test_a_detection_makes_its_track_surer_and_leaves_the_others_alone(seed: int
     motions, rows, others = motion.predicted(drawn(seed), 0.1), np.array([1, 4]), np.array([0, 2, 3, 5, 6])
     found = motion.corrected(motions, rows, drawn_boxes(np.random.default_rng(seed), 2))
     assert (motion.doubt_of(found)[rows] < motion.doubt_of(motions)[rows]).all()
+    assert (found.side_variance[rows] < motions.side_variance[rows]).all()
     assert (found.speed_variance > 0).all()
     assert_same(motion.kept(found, others), motion.kept(motions, others))
 
