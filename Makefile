@@ -108,7 +108,7 @@ $(OLD)/.installed: pyproject.toml
 	@$(PYTHON310) --version >/dev/null || { echo "Set PYTHON310=/path/to/python3.10"; exit 1; }
 	@echo "Installing an edge node and its test tools into $(OLD) ..."
 	@$(PYTHON310) -m venv $(OLD)
-	@$(OLD)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[edge,fleet]' \
+	@$(OLD)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[cameras,fleet]' \
 		filelock hypothesis onnx pillow pytest pytest-asyncio pytest-timeout pytest-xdist 'tritonclient[http]'
 	@touch $@
 
