@@ -22,7 +22,8 @@ def scene(rng: np.random.Generator, noise: float, at: tuple[int, int] | None = N
     seen = SCENE.astype(np.float64)
     if at is not None:
         left, top = at
-        seen[top : top + side, left : left + side] = 255 - seen[top : top + side, left : left + side]
+        there = seen[top : top + side, left : left + side]
+        seen[top : top + side, left : left + side] = np.where(there < 128, there + 90, there - 90)
     return np.clip(seen + rng.normal(0.0, noise, seen.shape), 0, 255).astype(np.uint8)
 
 
