@@ -10,8 +10,11 @@ from pathlib import Path
 import msgspec
 
 from contracts.errors import FoothillError
-from edge_node.assembly import build
+from edge_node.alone import build_alone
+from edge_node.assembly import Node, build
+from edge_node.cameras.part import CamerasPart
 from edge_node.config import Config
+from edge_node.enrol import FILE as ENROLMENT
 from edge_node.enrol import load_enrolment
 from runtime.links.access.admission import HOW_TO_ASK
 from runtime.links.http.exposure import check_exposure
@@ -21,17 +24,50 @@ from runtime.links.process.settings import SettingsError, load
 from runtime.links.process.state_dir import held
 
 
-async def run(config: Config, *, ready: Callable[[str], None] | None = None) -> None:
-    """The whole life of a node: serve what it has, then listen to its fleet. Raises SettingsError."""
+async def run(config: Config, *, ready: Callable[[str], None] | None = None, file: Path | None = None) -> None:
+    """The whole life of a node: serve what it has, watch its cameras, listen to its fleet. Of its configuration `file`
+    the cameras are read again whenever it changes. Raises SettingsError."""
     state_dir = Path(config.state_dir)
     protected = config.auth.asks or bool(config.https.client_ca_file)
     check_exposure(config.host, name="edge node", protected=protected, insecure=config.insecure, remedy=HOW_TO_ASK)
     tls = listener_context(config.https)
     with _explained(), held(state_dir):
-        enrolment = load_enrolment(state_dir)
-        node = await build(config, enrolment, state_dir)
-        await node.updater.restore()
-        await serve_app(node.app, config.host, config.port, name=enrolment.node, ready=ready, tls=tls)
+        base = file.parent if file is not None else Path()
+        if config.alone is not None:
+            _check_alone(state_dir)
+            node, broker_url = await build_alone(config, config.alone, state_dir, base), config.broker_url
+        else:
+            enrolment = load_enrolment(state_dir)
+            node, broker_url = await build(config, enrolment, state_dir), config.broker_url or enrolment.broker_url
+        if config.cameras or file is not None:
+            _cameras(config, node, broker_url, state_dir, base, file).live_in(node.app)
+        await node.restore()
+        await serve_app(node.app, config.host, config.port, name=node.settings.node, ready=ready, tls=tls)
+
+
+def _cameras(
+    config: Config, node: Node, broker_url: str, state_dir: Path, base: Path, file: Path | None
+) -> CamerasPart:
+    return CamerasPart(
+        node.settings.node,
+        config.cameras,
+        node.pipelines,
+        state_dir=state_dir,
+        broker_url=broker_url,
+        tls=config.tls,
+        admin_token=node.settings.admin_token,
+        base=base,
+        file=file,
+        read_file=lambda: load(file, Config).cameras,
+    )
+
+
+def _check_alone(state_dir: Path) -> None:
+    if (state_dir / ENROLMENT).exists():
+        raise SettingsError(
+            f"[alone] is for a node without a fleet, and the one in {state_dir} has joined one: take the table out, or "
+            "give this node a state_dir of its own."
+        )
 
 
 def main(path: str | None = None, *, insecure: bool = False) -> None:
@@ -42,7 +78,7 @@ def main(path: str | None = None, *, insecure: bool = False) -> None:
 
 async def _run_configured(path: Path | None, insecure: bool) -> None:
     config = load(path, Config)
-    await run(msgspec.structs.replace(config, insecure=config.insecure or insecure))
+    await run(msgspec.structs.replace(config, insecure=config.insecure or insecure), file=path)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -55,11 +56,12 @@ STORE_DIR, PROVIDERS_DIR = "store", "providers"
 
 
 class Node(NamedTuple):
-    """`pipelines` is for what runs in this process beside it."""
+    """`restore` brings up what was served before; `pipelines` are for what runs in this process beside the routes."""
 
     app: web.Application
-    updater: Updater
+    restore: Callable[[], Awaitable[None]]
     pipelines: Pipelines
+    settings: ServingSettings
 
 
 class _Ground(NamedTuple):
@@ -102,7 +104,7 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
     settings, late = _serving_settings(ground), _late(ground, agent, holder)
     app = _app(ground, settings, trust, holder, updater.repository, late)
     _live_with(app, agent, holder, upstreams, ground.host, engines)
-    return Node(app, updater, Pipelines(ground.host, holder, settings, ground.telemetry, late=late))
+    return Node(app, updater.restore, Pipelines(ground.host, holder, settings, ground.telemetry, late=late), settings)
 
 
 async def _ground(config: Config, enrolment: Enrolment, state_dir: Path) -> _Ground:

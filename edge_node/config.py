@@ -8,13 +8,41 @@ import msgspec
 from msgspec import Meta
 
 from contracts.boards import BOARDS
+from contracts.manifest import is_digest, is_name
 from contracts.messages import Capabilities
+from edge_node.cameras.config import CameraConfig, check_names
 from edge_node.room import WhenShort
 from edge_node.spool_file import SpoolConfig
 from runtime.links.access.admission import AuthConfig
 from runtime.links.http.https import HttpsConfig
 from runtime.links.trust.tls import TlsConfig
 from runtime.serving.engines.providers import Choice
+
+
+class LocalBundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A bundle's directory, and the digest that `foothill compile` has told: nothing else is loaded from there."""
+
+    path: str
+    digest: str
+
+    def __post_init__(self) -> None:
+        if not is_digest(self.digest):
+            raise ValueError(
+                f"digest {self.digest[:80]!r} must be sha256:<64 hex digits>, as `foothill compile` tells it"
+            )
+
+
+class AloneConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table `[alone]` of a node without a fleet: `bundles` by the model that they serve."""
+
+    node: str
+    region: str = ""
+    bundles: dict[str, LocalBundle] = {}
+
+    def __post_init__(self) -> None:
+        for what, name in (("node", self.node), *(("model", model) for model in self.bundles)):
+            if not is_name(name):
+                raise ValueError(f"{what} {name[:80]!r} must be lower-case letters, digits and '-', at most 63")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +84,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     https: HttpsConfig = HttpsConfig()
     tls: TlsConfig = TlsConfig()
     spool: SpoolConfig = SpoolConfig()
+    alone: AloneConfig | None = None
+    cameras: tuple[CameraConfig, ...] = ()
 
     def __post_init__(self) -> None:
         if self.target and self.target not in BOARDS:
             raise ValueError(f"target {self.target!r} is not in the board table: use one of {', '.join(BOARDS)}")
+        check_names(self.cameras)

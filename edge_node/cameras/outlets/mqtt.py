@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from contracts.topics import CameraKind, camera_topic, cameras_topic
@@ -18,13 +20,15 @@ def last_will(node: str) -> Will:
 
 
 class MqttOutlet:
-    """`port` is its own, made with `last_will` and room for EVENTS_WAITING; started and stopped here."""
+    """`port` is its own, made with `last_will` and room for EVENTS_WAITING. It connects once there is something to say:
+    a node without cameras is no client."""
 
     def __init__(self, node: str, feed: Feed, port: MqttPort) -> None:
         self._node = node
         self._feed = feed
         self._port = port
         self._gone: set[str] = set()
+        self._starting: asyncio.Task[None] | None = None
         port.on_connect(self._assert_all)
         feed.listeners.append(self._hear)
         feed.forgetters.append(self._forget)
@@ -37,14 +41,16 @@ class MqttOutlet:
     def dropped(self) -> int:
         return self._port.dropped
 
-    async def start(self) -> None:
-        await self._port.start()
-
     async def stop(self) -> None:
+        if self._starting is None:
+            return
+        await self._starting
         self._port.publish(cameras_topic(self._node), _status("offline"), retain=True)
         await self._port.stop()
 
     def _hear(self, said: Said) -> None:
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._port.start())
         topic = camera_topic(self._node, said.camera, said.kind)
         self._gone.discard(topic)
         self._port.publish(topic, said.body, retain=said.retained)
