@@ -1,0 +1,108 @@
+"""A box with cameras as its operator has it: one file, one command."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.edge_node.test_node_process import EDGE, Process
+from tests.runtime.serving.bundle_factory import make_classifier
+
+pytestmark = pytest.mark.integration
+
+SEVEN = [60.0 if label == 7 else 0.0 for label in range(10)]
+
+
+class Site:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.digest = make_classifier(directory / "bundle", bias=SEVEN)
+        self.process: Process | None = None
+
+    def write(self, *cameras: str, digest: str = "", more: str = "") -> Path:
+        """A file with these cameras, each a test pattern that the model sees."""
+        tables = "".join(
+            f'[[cameras]]\nname = "{name}"\nurl = "pattern:?fps=20"\nmodel = "digits"\n' for name in cameras
+        )
+        path = self.directory / "site.toml"
+        path.write_text(
+            f'port = 0\nstate_dir = "{self.directory}/state"\n[alone]\nnode = "shop"\n[alone.bundles.digits]\n'
+            f'path = "bundle"\ndigest = "{digest or self.digest}"\n{more}{tables}'
+        )
+        return path
+
+    def start(self, path: Path) -> Process:
+        self.process = Process(*EDGE, "run", str(path))
+        return self.process
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    if site.process is not None:
+        site.process.end()
+
+
+def until(true: Callable[[], Any]) -> Any:
+    give_up_at = time.monotonic() + 30
+    while not (told := true()):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+    return told
+
+
+def cameras(url: str) -> dict[str, Any]:
+    return {camera["name"]: camera for camera in httpx.get(f"{url}/v1/cameras").json()}
+
+
+def test_one_file_is_all_it_needs_and_cameras_follow_it(site: Site) -> None:
+    path = site.write("door", "yard")
+    process = site.start(path)
+    url = process.url()
+    until(lambda: {name for name, camera in cameras(url).items() if camera["frames"]["inferred"]} == {"door", "yard"})
+    with httpx.stream("GET", f"{url}/v1/cameras/events?recent=10&type=picture&camera=door", timeout=20) as events:
+        told = next(line for line in events.iter_lines() if line.startswith("data: "))
+    event = json.loads(told.removeprefix("data: "))
+    assert (event["node"], event["label"], event["phase"]) == ("shop", "7", "start")
+    door = cameras(url)["door"]
+    path.write_text("not TOML")
+    until(lambda: "cameras stay as they are" in process.said)
+    site.write("door", "garden")
+    until(lambda: cameras(url).keys() == {"door", "garden"})
+    assert cameras(url)["door"]["since_at_s"] == door["since_at_s"]
+    assert httpx.get(f"{url}/cameras").text.startswith("<!doctype html>")
+    assert process.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("digest", "more", "told"),
+    [
+        ("sha256:" + "0" * 64, "", "[alone.bundles.digits]"),
+        ("sha256:1", "", "sha256:<64 hex digits>"),
+        ("", '[[cameras]]\nname = "door"\nurl = "pattern:"\n', "door is there twice"),
+        ("", '[[cameras]]\nname = "x"\nurl = "rtsp://a:b@c/"\n', "password_env"),
+        ("", '[[cameras]]\nname = "x"\nurl = "pattern:"\nmodle = "digits"\n', "modle"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_in_words(site: Site, digest: str, more: str, told: str) -> None:
+    process = site.start(site.write("door", digest=digest, more=more))
+    until(lambda: process.process.poll() is not None)
+    assert process.end() == 2
+    assert told in process.said
+    assert "Traceback" not in process.said
+
+
+def test_a_node_that_has_joined_a_fleet_is_not_alone(site: Site) -> None:
+    (site.directory / "state").mkdir()
+    (site.directory / "state" / "enrolment.json").write_text("{}")
+    process = site.start(site.write("door"))
+    until(lambda: process.process.poll() is not None)
+    assert process.end() == 2
+    assert "take the table out" in process.said
