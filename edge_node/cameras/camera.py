@@ -12,6 +12,8 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import cv2
+
 from contracts.camera_events import StateMessage
 from contracts.errors import FoothillError
 from edge_node.cameras.config import CameraConfig
@@ -22,6 +24,7 @@ from edge_node.cameras.live import Live
 from edge_node.cameras.newest import Newest
 from edge_node.cameras.observers.observer import Observer
 from edge_node.cameras.reader import Reader
+from edge_node.cameras.scene.masks import hidden
 from edge_node.cameras.sources.opening import open_source
 from edge_node.cameras.sources.shot import Shot
 from edge_node.cameras.sources.source import Facts, Source
@@ -257,4 +260,6 @@ class Camera:
         self.figures.given_way += 1
 
     def _watched(self, size: Size) -> Array | None:
-        return None
+        """In a thread: where motion counts, in a picture of that size."""
+        masks = self.config.masks
+        return cv2.bitwise_not(hidden(masks, "motion", *size)) if masks else None

@@ -12,10 +12,12 @@ from msgspec import Meta
 from contracts.topics import NODE_NAME
 from edge_node.cameras.gate import MotionConfig
 from edge_node.cameras.reader import Pace
+from edge_node.cameras.scene.config import LineConfig, MaskConfig, RuleConfig, SceneConfig, ZoneConfig
 from edge_node.cameras.sources import pattern
 from edge_node.cameras.sources.address import Address, Kind, Login, parse
 from edge_node.cameras.sources.wishes import Pace as FilePace
 from edge_node.cameras.sources.wishes import Transport, Wishes
+from edge_node.cameras.tracking.config import TrackerConfig
 
 _ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _RESERVED = frozenset(("status", "events"))
@@ -48,7 +50,13 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stride: Annotated[int, Meta(ge=1, le=10_000)] = 1
     max_fps: Annotated[float, Meta(ge=0, le=1000)] = 0.0
     deadline_ms: Annotated[float, Meta(gt=0, le=600_000)] = 2000.0
+    update_every_s: Annotated[float, Meta(ge=0, le=3600)] = 1.0
     motion: MotionConfig = MotionConfig()
+    tracker: TrackerConfig = TrackerConfig()
+    zones: tuple[ZoneConfig, ...] = ()
+    masks: tuple[MaskConfig, ...] = ()
+    lines: tuple[LineConfig, ...] = ()
+    rules: tuple[RuleConfig, ...] = ()
 
     def __post_init__(self) -> None:
         if not NODE_NAME.fullmatch(self.name) or self.name in _RESERVED:
@@ -63,6 +71,14 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.password_env and self.password_file:
             raise ValueError(f"camera {self.name}: password_env and password_file are one too many")
         self._check_address()
+        try:
+            _ = self.scene
+        except ValueError as error:
+            raise ValueError(f"camera {self.name}: {error}") from None
+
+    @property
+    def scene(self) -> SceneConfig:
+        return SceneConfig(self.zones, self.masks, self.lines, self.rules)
 
     def address(self, base: Path = Path()) -> Address:
         """A path is one relative to `base`. Raises ValueError."""
