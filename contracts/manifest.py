@@ -29,7 +29,10 @@ MAX_KNOTS = 64
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 Runtime = Literal["onnxruntime", "tensorrt"]
-PostprocessKind = Literal["logits", "probabilities", "vector", "tensors"]
+PostprocessKind = Literal["logits", "probabilities", "vector", "tensors", "yolo", "ssd", "nanodet"]
+DetectorKind = Literal["yolo", "ssd", "nanodet"]
+DETECTORS: tuple[DetectorKind, ...] = ("yolo", "ssd", "nanodet")
+BoxFormat = Literal["cxcywh", "xyxy", "yxyx"]
 Task = Literal["classification", "detection", "embedding"]
 Tier = Literal["edge", "cloud"]
 
@@ -56,7 +59,8 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From a decoded picture to the input tensor NCHW: resize, colour order, then `(pixel * scale - mean) / std`.
 
-    `mean` and `std` have one value a channel, in units of the scaled pixel.
+    `mean` and `std` have one value a channel, in units of the scaled pixel. `layout` is told where it is not NCHW. A
+    model that takes UINT8 gets the pixels as they are.
     """
 
     width: int
@@ -66,16 +70,54 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: Literal["stretch", "letterbox", "crop"] = "stretch"
+    layout: Literal["nhwc"] | msgspec.UnsetType = msgspec.UNSET
 
 
-class Postprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Detector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a detector's outputs become boxes. Boxes are in pixels of the model's picture, or shares of it where they are
+    `normalised`; classes count from `first_class`, those below are background.
+
+    `yolo`: one output [rows, anchors, values], or [rows, values, anchors] where the `anchors_last`; values are four of
+    the box, then an `objectness` where there is one, then a score for each class.
+    `ssd`: `boxes` [rows, found, 4] with `scores` [rows, found] and `classes` [rows, found], or without `classes` scores
+    [rows, found, classes].
+    `nanodet`: for each of the `strides` an output of `scores` [rows, cells, classes] and one of `boxes`
+    [rows, cells, 4 * (reg_max + 1)]: distributions of the distances from a cell's centre to the four sides, in strides
+    (Li et al. 2020, "Generalized Focal Loss", arXiv:2006.04388). `cell_offset` is where in a cell its centre is.
+
+    `activation`: what makes scores of the graph's outputs. Boxes below `score_threshold` are left out, and those that
+    overlap a better one of the same class (of any, where it is `class_agnostic`) by more than `iou_threshold`; 1: the
+    graph has seen to that.
+    """
+
+    boxes: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
+    classes: str = ""
+    strides: tuple[int, ...] = ()
+    reg_max: int = 7
+    cell_offset: float = 0.5
+    box: BoxFormat = "cxcywh"
+    normalised: bool = False
+    objectness: bool = False
+    anchors_last: bool = False
+    activation: Literal["none", "sigmoid"] = "none"
+    first_class: int = 0
+    score_threshold: float = 0.25
+    iou_threshold: float = 0.5
+    class_agnostic: bool = False
+    max_objects: int = 300
+
+
+class Postprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How `output` becomes an answer: `logits` (softmax, top label), `probabilities`, or `vector` (embedding).
 
     `tensors`: all outputs as they are, whichever of them is named here; no head makes an answer of them.
+    `yolo`, `ssd`, `nanodet`: boxes, as `detector` says; `output` is the first of those that they are made of.
     """
 
     output: str
     kind: PostprocessKind
+    detector: Detector | None = None
 
     @property
     def scores_classes(self) -> bool:
@@ -226,6 +268,7 @@ def check(manifest: Manifest) -> None:
     _check_artifacts(manifest)
     _check_golden(manifest)
     _check_preprocess(manifest)
+    _check_detector(manifest)
 
 
 def is_digest(text: str) -> bool:
@@ -354,6 +397,45 @@ def _check_preprocess(manifest: Manifest) -> None:
         raise _bad(f"preprocess: {pre.colour} needs {channels} means and {channels} positive standard deviations")
     if not (0 < pre.width * pre.height <= MAX_PIXELS and pre.width > 0):
         raise _bad(f"preprocess: {pre.width}x{pre.height} must be positive and at most {MAX_PIXELS} pixels")
+
+
+def _check_detector(manifest: Manifest) -> None:
+    head, detector = manifest.postprocess, manifest.postprocess.detector
+    if (head.kind in DETECTORS) != (detector is not None):
+        raise _bad(f"postprocess: {head.kind} and a detector do not go together")
+    if detector is None:
+        return
+    if manifest.task != "detection":
+        raise _bad(f"postprocess: {head.kind} is for detection, not {manifest.task}")
+    _check_outputs(manifest, head.kind, detector)
+    if not (0 < detector.score_threshold < 1 and 0 < detector.iou_threshold <= 1):
+        raise _bad("detector: score_threshold must lie between 0 and 1, iou_threshold too, or be 1")
+    if not (1 <= detector.max_objects <= 10_000 and 0 <= detector.first_class <= 10_000):
+        raise _bad("detector: max_objects must be 1 to 10000, first_class 0 to 10000")
+
+
+def _check_outputs(manifest: Manifest, kind: str, detector: Detector) -> None:
+    """Each head has the outputs that it needs, and none that the model does not have."""
+    told = (len(detector.boxes), len(detector.scores), bool(detector.classes), len(detector.strides))
+    levels = len(detector.strides)
+    wanted = {"yolo": [(0, 0, False, 0)], "ssd": [(1, 1, True, 0), (1, 1, False, 0)]}
+    if told not in wanted.get(kind, [(levels, levels, False, levels)]) or (kind == "nanodet" and not levels):
+        raise _bad(
+            f"detector: {kind} needs "
+            + {
+                "yolo": "postprocess.output alone",
+                "ssd": "one output of boxes, one of scores, and maybe one of classes",
+                "nanodet": "as many outputs of boxes and of scores as strides",
+            }[kind]
+        )
+    known = {spec.name for spec in manifest.outputs}
+    unknown = {*detector.boxes, *detector.scores, *filter(None, [detector.classes])} - known
+    if unknown:
+        raise _bad(f"detector: the model has no outputs {sorted(unknown)}")
+    if not (1 <= detector.reg_max <= 64 and all(1 <= stride <= 1024 for stride in detector.strides)):
+        raise _bad("detector: reg_max must be 1 to 64, strides 1 to 1024")
+    if manifest.preprocess is None:
+        raise _bad("detector: it needs a preprocess, which says how large the model's picture is")
 
 
 def _bad(what: str) -> FoothillError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -70,6 +70,17 @@ def label_answer(labels: Sequence[int]) -> str:
     """
     joined = ",".join(map(str, labels))
     return joined if len(joined) <= 64 else hashlib.sha256(joined.encode()).hexdigest()
+
+
+NOTHING = "none"
+"""The answer of a detector that has found nothing: "" would say that there is nothing to compare."""
+
+
+def things_answer(rows: Iterable[Iterable[str]]) -> str:
+    """The comparable essence of a detection: which labels were found, in each row. Two answers agree when these are
+    equal. Long ones are folded into a digest."""
+    joined = ";".join(",".join(sorted(set(labels))) or NOTHING for labels in rows)
+    return joined if len(joined) <= 64 and joined.isascii() else hashlib.sha256(joined.encode()).hexdigest()
 
 
 def with_reason(body: bytes, content_type: str, reason: str) -> bytes:

@@ -239,7 +239,8 @@ class Pipelines:
     def _edge_body(self, seen: Seen, reason: str) -> bytes:
         """What `/v1/predict` would answer here; b"" where it would answer nothing."""
         manifest = seen.manifest
-        if manifest.task == "detection" or len(seen.outputs[manifest.postprocess.output]) != 1:
+        no_head = manifest.task == "detection" and manifest.postprocess.detector is None
+        if no_head or len(seen.outputs[manifest.postprocess.output]) != 1:
             return b""
         stamp = Stamp(seen.model, "edge", self._settings.node, reason, seen.request_id)
         return msgspec.json.encode(postprocess.predict(seen.outputs, seen.reading, manifest, stamp))

@@ -14,14 +14,13 @@ from pathlib import Path
 
 from aiohttp import web
 
-from contracts.camera_events import PictureEvent
 from contracts.errors import FoothillError
 from edge_node.cameras.camera import Camera
 from edge_node.cameras.cameras import Cameras
 from edge_node.cameras.config import CameraConfig
 from edge_node.cameras.feed import Feed
 from edge_node.cameras.lent import Lent
-from edge_node.cameras.observers.labels import Labels
+from edge_node.cameras.observers.choice import observer_for, warm_up
 from edge_node.cameras.observers.observer import Observer
 from edge_node.cameras.outlets.mqtt import EVENTS_WAITING, MqttOutlet, last_will
 from edge_node.cameras.roster import Roster
@@ -80,6 +79,7 @@ class CamerasPart:
         app.cleanup_ctx.append(self._life)
 
     async def _life(self, _: web.Application) -> AsyncIterator[None]:
+        await asyncio.to_thread(warm_up)
         await self._roster.start()
         looking = asyncio.create_task(self._keep_looking())
         yield
@@ -120,11 +120,8 @@ class CamerasPart:
             rng=random.Random(),
         )
 
-    def _observe(self, config: CameraConfig, _: LoadedModel) -> Observer:
-        return Labels(
-            lambda at_s, **told: self.feed.say(PictureEvent, config.name, at_s, **told),
-            lambda: self.feed.event_id(config.name, next(self._numbers)),
-        )
+    def _observe(self, config: CameraConfig, loaded: LoadedModel) -> Observer:
+        return observer_for(config, loaded, self.feed, lambda: self.feed.event_id(config.name, next(self._numbers)))
 
 
 def _open_port(broker_url: str, node: str, tls: TlsConfig) -> MqttPort:

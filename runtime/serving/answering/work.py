@@ -13,14 +13,14 @@ from contracts.errors import FoothillError
 from contracts.manifest import Manifest
 from runtime.serving.answering.calls import Call
 from runtime.serving.answering.settings import ServingSettings
-from runtime.serving.engines.tensors import Array
 from runtime.serving.models import oip, postprocess
 from runtime.serving.models.batcher import BatchResult
 from runtime.serving.models.forms import short_length
 from runtime.serving.models.oip import Asked, Encoded
 from runtime.serving.models.postprocess import Stamp
 from runtime.serving.pictures import images
-from runtime.serving.pictures.preprocess import INLINE_BYTES, glance
+from runtime.serving.pictures.images import Look
+from runtime.serving.pictures.preprocess import INLINE_BYTES, Preprocessor, glance
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -93,8 +93,7 @@ class Predict:
         if media_type in images.MEDIA_TYPES and preprocessor is not None:
             most = self._settings.max_pixels
             seen = glance(body, media_type, max_pixels=most)
-            tensor = partial(preprocessor.tensor, body, media_type, seen=seen, max_pixels=most)
-            read = partial(_read_picture, tensor, manifest)
+            read = partial(_read_picture, preprocessor, body, media_type, seen, most, manifest)
             return Later(read) if seen is None else read()
         taken = ", ".join((*(images.MEDIA_TYPES if preprocessor is not None else ()), MSGPACK))
         raise FoothillError(
@@ -128,12 +127,16 @@ def _read_packed(body: bytes, manifest: Manifest) -> Asked:
     return Asked(inputs, (), "", 0, 0)
 
 
-def _read_picture(read: Callable[[], Array], manifest: Manifest) -> Asked:
-    return Asked({manifest.inputs[0].name: read()}, (), "", 0, 0)
+def _read_picture(
+    preprocessor: Preprocessor, body: bytes, media_type: str, seen: Look | None, max_pixels: int, manifest: Manifest
+) -> Asked:
+    seen = seen or images.look(body, media_type, max_pixels=max_pixels)
+    tensor = preprocessor.tensor(body, media_type, seen=seen, max_pixels=max_pixels)
+    return Asked({manifest.inputs[0].name: tensor}, (), "", 0, 0, seen.size)
 
 
 def _write_prediction(call: Call, manifest: Manifest, result: BatchResult, stamp: Stamp) -> Encoded:
-    prediction = postprocess.predict(result.outputs, result.reading, manifest, stamp)
+    prediction = postprocess.predict(result.outputs, result.reading, manifest, stamp, call.asked.picture)
     if prefers_msgpack(call.request.headers.get("Accept", "")):
         return Encoded(msgspec.msgpack.encode(prediction), MSGPACK, None)
     return Encoded(msgspec.json.encode(prediction), JSON, None)

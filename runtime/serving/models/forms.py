@@ -117,7 +117,7 @@ class Forms:
             offset += size
         inputs = [found[name] for name in asked.inputs]
         rows = inputs[0].shape[0] if self._batches else 1
-        return Form(bytes(body[:json_bytes]), len(body), inputs, asked[1:], rows, key_of(asked.inputs))
+        return Form(bytes(body[:json_bytes]), len(body), inputs, asked[1:5], rows, key_of(asked.inputs))
 
 
 def short_length(told: str | None) -> int:

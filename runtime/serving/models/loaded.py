@@ -57,7 +57,8 @@ class LoadedModel:
         self.asked = asked
         self.placement = placement or Placement()
         self.stratum = artifact.confidence.stratum if artifact.confidence is not None else ""
-        self.preprocessor = Preprocessor(manifest.preprocess) if manifest.preprocess is not None else None
+        raw = manifest.inputs[0].datatype == "UINT8"
+        self.preprocessor = Preprocessor(manifest.preprocess, raw=raw) if manifest.preprocess is not None else None
         self.opening: Opening | None = None
         self.kept = kept
         self.times = ServiceTimes(manifest.max_batch if self.batches else 1)
@@ -208,13 +209,13 @@ def _check_servable(manifest: Manifest) -> None:
 
 
 def _check_picture_input(manifest: Manifest, pre: Preprocess) -> None:
-    """Preprocessing makes one float32 NCHW tensor: the model must take just that."""
-    spec = manifest.inputs[0]
-    wanted = (1, len(pre.mean), pre.height, pre.width)
+    """Preprocessing makes one tensor of floats, or of pixels: the model must take just that."""
+    spec, channels = manifest.inputs[0], len(pre.mean)
+    wanted = (1, pre.height, pre.width, channels) if pre.layout == "nhwc" else (1, channels, pre.height, pre.width)
     fits = len(spec.shape) == 4 and all(size in (-1, want) for size, want in zip(spec.shape, wanted, strict=True))
-    if len(manifest.inputs) != 1 or spec.datatype != "FP32" or not fits:
+    if len(manifest.inputs) != 1 or spec.datatype not in ("FP32", "UINT8") or not fits:
         raise FoothillError(
             "bad_bundle",
-            f"Bundle {manifest.reference}: preprocess gives FP32 {list(wanted)}, but the model's input is "
+            f"Bundle {manifest.reference}: preprocess gives FP32 or UINT8 {list(wanted)}, but the model's input is "
             f"{spec.datatype} {list(spec.shape)}. Compile it again.",
         )

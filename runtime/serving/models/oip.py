@@ -14,6 +14,7 @@ from contracts.manifest import Manifest, TensorSpec
 from contracts.oip import bad_tensor
 from runtime.serving.engines import tensors
 from runtime.serving.engines.tensors import Array
+from runtime.serving.pictures.picture import Size
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
@@ -37,13 +38,15 @@ class Wanted(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a request wants to have run. `timeout_us` in microseconds and `priority`: 0 for none."""
+    """What a request wants to have run. `timeout_us` in microseconds and `priority`: 0 for none. `picture` is the size
+    of the one that was sent, where one was."""
 
     inputs: dict[str, Array]
     wanted: tuple[Wanted, ...]
     id: str
     timeout_us: int
     priority: int
+    picture: Size | None = None
 
 
 def json_bytes(body: oip.Buffer, header_length: str | None) -> int:

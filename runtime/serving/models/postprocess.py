@@ -11,9 +11,22 @@ import numpy as np
 from contracts.errors import FoothillError
 from contracts.manifest import Artifact, Manifest
 from contracts.oip import bad_tensor
-from contracts.predictions import Classification, Embedding, Prediction, Scored, label_answer
+from contracts.predictions import (
+    Box,
+    Classification,
+    Detection,
+    Embedding,
+    Prediction,
+    Scored,
+    label_answer,
+    things_answer,
+)
 from runtime.serving.engines.tensors import Array
 from runtime.serving.models import confidence
+from runtime.serving.models.found import Found
+from runtime.serving.models.heads import found_in
+from runtime.serving.pictures.picture import Size
+from runtime.serving.pictures.placing import placed
 
 TOP = 5
 
@@ -21,12 +34,14 @@ TOP = 5
 class Reading(msgspec.Struct, frozen=True):
     """What the outputs say. `confidence` (0..1) is None without a rule; `answer` is the comparable essence.
 
-    `probabilities` [rows, classes] is None, and `answer` empty, for a model that has no labels to compare.
+    `probabilities` [rows, classes] is None, and `answer` empty, for a model that has no labels to compare. `found` is
+    what a detector has found in each row, in pixels of its own picture; None for any other model.
     """
 
     confidence: float | None = None
     answer: str = ""
     probabilities: Array | None = None
+    found: tuple[Found, ...] | None = None
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -46,15 +61,25 @@ class Readings:
     """
 
     def __init__(
-        self, ends: Sequence[int], confidences: Sequence[float | None], probabilities: Array | None = None
+        self,
+        ends: Sequence[int],
+        confidences: Sequence[float | None],
+        probabilities: Array | None = None,
+        found: tuple[Found, ...] | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         self.confidences = confidences
+        self._found = found
+        self._names = names
         self._ends = ends
         self._probabilities = probabilities
         self._labels: list[int] | None = None
 
     def answer(self, at: int) -> str:
         """The comparable essence for one of them."""
+        if self._found is not None:
+            start, end = self._rows(at)
+            return things_answer(_named(each, self._names) for each in self._found[start:end])
         if self._probabilities is None:
             return ""
         if self._labels is None:
@@ -66,7 +91,8 @@ class Readings:
         """All that it says to one of them."""
         start, end = self._rows(at)
         probabilities = None if self._probabilities is None else self._probabilities[start:end]
-        return Reading(self.confidences[at], self.answer(at), probabilities)
+        found = None if self._found is None else self._found[start:end]
+        return Reading(self.confidences[at], self.answer(at), probabilities, found)
 
     def _rows(self, at: int) -> tuple[int, int]:
         return self._ends[at - 1] if at else 0, self._ends[at]
@@ -85,6 +111,9 @@ def read(outputs: Mapping[str, Array], manifest: Manifest, artifact: Artifact) -
 def read_each(outputs: Mapping[str, Array], ends: Sequence[int], manifest: Manifest, artifact: Artifact) -> Readings:
     """What `outputs` say to each of the requests whose rows end at `ends`; without any, to one that has all rows."""
     head = manifest.postprocess
+    if head.detector is not None:
+        found = found_in(outputs, manifest)
+        return Readings(ends or [len(found)], [None] * max(1, len(ends)), found=found, names=manifest.labels)
     if not head.scores_classes:
         return nothing(ends)
     ends = ends or [len(outputs[head.output])]
@@ -96,8 +125,16 @@ def read_each(outputs: Mapping[str, Array], ends: Sequence[int], manifest: Manif
     return Readings(ends, sure, probabilities)
 
 
-def predict(outputs: Mapping[str, Array], reading: Reading, manifest: Manifest, stamp: Stamp) -> Prediction:
-    """The typed answer for the one row of `outputs`."""
+def predict(
+    outputs: Mapping[str, Array],
+    reading: Reading,
+    manifest: Manifest,
+    stamp: Stamp,
+    picture: Size | None = None,
+) -> Prediction:
+    """The typed answer for the one row of `outputs`. Boxes are in pixels of the `picture`, or of the model's own."""
+    if reading.found is not None:
+        return _detection(reading.found[0], reading, manifest, stamp, picture)
     if manifest.task == "embedding":
         return _embedding(outputs[manifest.postprocess.output], reading, manifest, stamp)
     if reading.probabilities is None:
@@ -126,7 +163,7 @@ def check_numbers(outputs: Mapping[str, Array], reading: Reading, manifest: Mani
 
 def check_predictable(manifest: Manifest) -> None:
     """Raises FoothillError `bad_request` where `/v1/predict` has no answer to give."""
-    if manifest.task == "detection":
+    if manifest.task == "detection" and manifest.postprocess.detector is None:
         raise FoothillError(
             "bad_request",
             f"Model {manifest.model} is a detector, and its bundle defines no head that turns tensors into boxes. "
@@ -172,6 +209,26 @@ def _classification(row: Array, reading: Reading, manifest: Manifest, stamp: Sta
         reason=stamp.reason,
         request_id=stamp.request_id,
     )
+
+
+def _detection(found: Found, reading: Reading, manifest: Manifest, stamp: Stamp, picture: Size | None) -> Detection:
+    pre = manifest.preprocess
+    boxes = placed(found.boxes, picture, pre) if picture is not None and pre is not None else found.boxes
+    things = zip(found.labels.tolist(), found.scores.tolist(), boxes.tolist(), strict=True)
+    return Detection(
+        objects=tuple(Box(_label(manifest.labels, label), score, tuple(box)) for label, score, box in things),
+        model=stamp.model,
+        bundle=manifest.reference,
+        confidence=reading.confidence,
+        tier=stamp.tier,
+        node=stamp.node,
+        reason=stamp.reason,
+        request_id=stamp.request_id,
+    )
+
+
+def _named(found: Found, names: Sequence[str]) -> list[str]:
+    return [_label(names, label) for label in found.labels.tolist()]
 
 
 def _embedding(output: Array, reading: Reading, manifest: Manifest, stamp: Stamp) -> Embedding:

@@ -6,19 +6,20 @@ import asyncio
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 
-from contracts.camera_events import CameraMessage, PictureEvent, StateMessage
+from contracts.camera_events import CameraMessage, StateMessage
 from edge_node.cameras.camera import Camera
 from edge_node.cameras.cameras import Cameras
 from edge_node.cameras.config import CameraConfig
 from edge_node.cameras.feed import Feed, Said
 from edge_node.cameras.lent import Lent
-from edge_node.cameras.observers.labels import Labels
+from edge_node.cameras.observers.choice import observer_for
 from edge_node.cameras.observers.observer import Observer
 from edge_node.cameras.roster import Roster
 from edge_node.cameras.web.routes import CameraRoutes
@@ -31,7 +32,7 @@ from runtime.links.process.telemetry import Telemetry
 from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.models.hosting import ModelHost
 from runtime.serving.models.loaded import LoadedModel
-from tests.runtime.serving.bundle_factory import TARGET, make_classifier
+from tests.runtime.serving.bundle_factory import TARGET, make_classifier, make_detector
 
 EPOCH = 0x1234
 SEVEN = [60.0 if label == 7 else 0.0 for label in range(10)]
@@ -86,6 +87,11 @@ class House:
         self.runner, url = await start_app(app, "127.0.0.1", 0, name="fra", drain_s=2.0)
         return url
 
+    async def serve_detector(self) -> None:
+        bundle = self.directory / "detector"
+        digest = make_detector(bundle)
+        await self.host.activate("things", LoadedModel.open(bundle, digest, target=TARGET, threads=1))
+
     async def close(self) -> None:
         if self.runner is not None:
             await self.runner.cleanup()
@@ -110,12 +116,10 @@ class House:
         await asyncio.wait_for(wait(), 30)
 
     def _build(self, config: CameraConfig) -> Camera:
+        numbers = count(1)
+
         def observe(loaded: LoadedModel) -> Observer:
-            numbers = iter(range(1, 1000))
-            return Labels(
-                lambda at_s, **told: self.feed.say(PictureEvent, config.name, at_s, **told),
-                lambda: self.feed.event_id(config.name, next(numbers)),
-            )
+            return observer_for(config, loaded, self.feed, lambda: self.feed.event_id(config.name, next(numbers)))
 
         return Camera(
             config,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.rtsp.server import RtspServer
-from contracts.camera_events import PictureEvent, StateMessage, decode
+from contracts.camera_events import CountsMessage, PictureEvent, StateMessage, TrackEvent, decode
 from contracts.errors import FoothillError
 from edge_node.cameras.config import CameraConfig
 from tests.edge_node.cameras.house import EPOCH, SEVEN, House, pattern
@@ -133,3 +133,21 @@ async def test_a_password_that_cannot_be_had_is_told_and_no_secret_is(
     await house.until(lambda: house.cameras.get("door").state.state == "denied")
     assert "DOOR_PASSWORD is not set" in house.messages(StateMessage, "door")[-1].why
     assert not any(b"s3cret" in said.body for said in house.said)
+
+
+@pytest.mark.integration
+async def test_a_detectors_blocks_become_tracks_that_walk_through_a_zone(house: House, rtsp: RtspServer) -> None:
+    """Of the clip's three blocks two are bright enough; the clip begins anew every two seconds."""
+    await house.serve_detector()
+    zone = {"name": "left", "polygon": [[0, 0], [0.3, 0], [0.3, 1], [0, 1]], "dwell_s": 0.1}
+    await house.cameras.put(stream(rtsp, "door", model="things", zones=[zone], update_every_s=0.3))
+    await house.until(lambda: {"start", "update", "end"} <= {m.phase for m in house.messages(TrackEvent, "door")})
+    await house.until(lambda: bool(house.messages(CountsMessage, "door")))
+    await house.cameras.remove("door")
+    told = house.messages(TrackEvent, "door")
+    assert {message.label for message in told} == {"block"}
+    assert all(message.box[2] - message.box[0] == pytest.approx(24, abs=8) for message in told)
+    for track in {message.track for message in told}:
+        phases = [message.phase for message in told if message.track == track]
+        assert (phases[0], phases[-1], phases.count("start"), phases.count("end")) == ("start", "end", 1, 1)
+    assert len({message.event for message in told}) == len({message.track for message in told})

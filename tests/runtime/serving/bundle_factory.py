@@ -17,6 +17,7 @@ from contracts.manifest import (
     FILE,
     Artifact,
     ConfidenceRule,
+    Detector,
     File,
     Golden,
     Manifest,
@@ -108,6 +109,56 @@ def make_classifier(
         rule=_rule(model, threshold) if tier == "edge" else None,
         **{**fields, **changes},
     )
+
+
+def make_detector(directory: Path, *, level: float = 0.55, **changes: Any) -> str:
+    """The model `things`: finds bright upright blocks of 24 by 40 pixels in a picture of 320 by 240, as a YOLO tells.
+
+    A filter of their size, of whose answers the local peaks stay. `level` is how bright they have to be, of 1.
+    """
+    rows, columns = (240 - 40) // 8 + 1, (320 - 24) // 8 + 1
+    cells = np.stack(np.meshgrid(np.arange(columns) * 8 + 12, np.arange(rows) * 8 + 20), axis=0).reshape(2, -1)
+    boxes = np.concatenate([cells, np.full((1, cells.shape[1]), 24), np.full((1, cells.shape[1]), 40)])
+    model = _model(
+        [
+            helper.make_node("ReduceMean", ["image"], ["grey"], axes=[1], keepdims=1),
+            helper.make_node("AveragePool", ["grey"], ["bright"], kernel_shape=[40, 24], strides=[8, 8]),
+            helper.make_node("MaxPool", ["bright"], ["peak"], kernel_shape=[7, 7], pads=[3, 3, 3, 3]),
+            helper.make_node("Sub", ["peak", "bright"], ["below"]),
+            helper.make_node("Mul", ["below", "sharply"], ["lost"]),
+            helper.make_node("Sub", ["bright", "level"], ["above"]),
+            helper.make_node("Sub", ["above", "lost"], ["left"]),
+            helper.make_node("Mul", ["left", "steeply"], ["steep"]),
+            helper.make_node("Sigmoid", ["steep"], ["sure"]),
+            helper.make_node("Reshape", ["sure", "flat"], ["scores"]),
+            helper.make_node("Mul", ["scores", "nothing"], ["zeros"]),
+            helper.make_node("Add", ["zeros", "boxes"], ["placed"]),
+            helper.make_node("Concat", ["placed", "scores"], ["out"], axis=1),
+        ],
+        [_value("image", "FP32", ("n", 3, 240, 320))],
+        [_value("out", "FP32", ("n", 5, rows * columns))],
+        {
+            "sharply": np.array(1000.0, np.float32),
+            "level": np.array(level, np.float32),
+            "steeply": np.array(40.0, np.float32),
+            "flat": np.array([-1, 1, rows * columns], np.int64),
+            "nothing": np.array(0.0, np.float32),
+            "boxes": boxes[np.newaxis].astype(np.float32),
+        },
+    )
+    fields: dict[str, Any] = {
+        "name": "things-edge",
+        "version": "1",
+        "model": "things",
+        "task": "detection",
+        "inputs": (TensorSpec("image", "FP32", (-1, 3, 240, 320)),),
+        "outputs": (TensorSpec("out", "FP32", (-1, 5, rows * columns)),),
+        "postprocess": Postprocess("out", "yolo", Detector(anchors_last=True, score_threshold=0.5)),
+        "preprocess": Preprocess(320, 240, "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
+        "labels": ("block",),
+    }
+    images = np.random.default_rng(0).uniform(0, 1, size=(1, 3, 240, 320)).astype(np.float32)
+    return pack(directory, model, {"image": images}, **{**fields, **changes})
 
 
 def make_echo(directory: Path, datatypes: Sequence[str] = NUMERIC, **changes: Any) -> str:
