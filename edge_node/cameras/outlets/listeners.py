@@ -34,7 +34,7 @@ class Line:
 
     def __enter__(self) -> Line:
         """From now on; what was missed and what stands is heard first."""
-        for said in (*self._missed, *self._feed.standing):
+        for said in sorted((*self._missed, *self._feed.standing), key=lambda said: said.number):
             self._hear(said)
         self._feed.listeners.append(self._hear)
         return self
