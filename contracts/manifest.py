@@ -29,7 +29,7 @@ MAX_KNOTS = 64
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 Runtime = Literal["onnxruntime", "tensorrt"]
-PostprocessKind = Literal["logits", "probabilities", "vector", "tensors", "yolo", "ssd", "nanodet"]
+PostprocessKind = Literal["logits", "probabilities", "vector", "tensors"]
 DetectorKind = Literal["yolo", "ssd", "nanodet"]
 DETECTORS: tuple[DetectorKind, ...] = ("yolo", "ssd", "nanodet")
 BoxFormat = Literal["cxcywh", "xyxy", "yxyx"]
@@ -116,7 +116,7 @@ class Postprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """
 
     output: str
-    kind: PostprocessKind
+    kind: PostprocessKind | DetectorKind
     detector: Detector | None = None
 
     @property

@@ -205,6 +205,8 @@ def _data(recipe: Recipe) -> Iterator[Broken]:
     for name in ("mean", "std"):
         if len(getattr(pre, name)) != channels:
             yield f"preprocess.{name}", f"{pre.colour} has {channels} channels: write {channels} values."
+    if pre.layout is not msgspec.UNSET:
+        yield "preprocess.layout", "what is compiled takes NCHW: leave it out."
     if pre.width * pre.height > MAX_PIXELS:
         yield "preprocess.width", f"{pre.width}x{pre.height} are more than {MAX_PIXELS} pixels."
 

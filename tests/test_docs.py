@@ -243,7 +243,7 @@ def keys(table: type[msgspec.Struct]) -> Iterator[tuple[str, str]]:
         value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
         if field.required:
             yield field.name, "required"
-        elif value is None:
+        elif value is None or value is msgspec.UNSET:
             yield field.name, "none"
         else:
             yield field.name, "{}" if isinstance(value, msgspec.Struct) else msgspec.json.encode(value).decode()

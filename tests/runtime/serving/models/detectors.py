@@ -11,11 +11,11 @@ import numpy.typing as npt
 from contracts.manifest import (
     Artifact,
     Detector,
+    DetectorKind,
     File,
     Golden,
     Manifest,
     Postprocess,
-    PostprocessKind,
     Preprocess,
     TensorSpec,
 )
@@ -29,7 +29,7 @@ LABELS = np.array([1, 3, 0])
 STRIDES, REG_MAX = (8, 16), 10
 NAMES = ("person", "bicycle", "car", "dog")
 
-_HEADS: dict[str, tuple[PostprocessKind, str, Detector]] = {
+_HEADS: dict[str, tuple[DetectorKind, str, Detector]] = {
     "yolov8": ("yolo", "out", Detector(anchors_last=True)),
     "yolov8-rows": ("yolo", "out", Detector()),
     "yolov5": ("yolo", "out", Detector(objectness=True)),
