@@ -55,6 +55,7 @@ def _cameras(
         state_dir=state_dir,
         broker_url=broker_url,
         tls=config.tls,
+        registry=node.telemetry.registry,
         admin_token=node.settings.admin_token,
         base=base,
         file=file,

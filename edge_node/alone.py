@@ -67,7 +67,7 @@ async def build_alone(config: Config, alone: AloneConfig, state_dir: Path, base:
             if seed is not None:
                 certificates.put(seed)
 
-    return Node(app, restore, Pipelines(host, holder, settings, telemetry, late=late), settings)
+    return Node(app, restore, Pipelines(host, holder, settings, telemetry, late=late), settings, telemetry)
 
 
 async def _serve(model: str, local: LocalBundle, store: BundleStore, bundles: StoredBundles, base: Path) -> None:

@@ -62,6 +62,7 @@ class Node(NamedTuple):
     restore: Callable[[], Awaitable[None]]
     pipelines: Pipelines
     settings: ServingSettings
+    telemetry: Telemetry
 
 
 class _Ground(NamedTuple):
@@ -104,7 +105,8 @@ async def build(config: Config, enrolment: Enrolment, state_dir: Path) -> Node:
     settings, late = _serving_settings(ground), _late(ground, agent, holder)
     app = _app(ground, settings, trust, holder, updater.repository, late)
     _live_with(app, agent, holder, upstreams, ground.host, engines)
-    return Node(app, updater.restore, Pipelines(ground.host, holder, settings, ground.telemetry, late=late), settings)
+    pipelines = Pipelines(ground.host, holder, settings, ground.telemetry, late=late)
+    return Node(app, updater.restore, pipelines, settings, ground.telemetry)
 
 
 async def _ground(config: Config, enrolment: Enrolment, state_dir: Path) -> _Ground:

@@ -172,8 +172,7 @@ class Camera:
         self._note(shot, looked)
 
     def _note(self, shot: Shot, looked: Looked) -> None:
-        self.figures.inferred += 1
-        self.figures.latencies_ms.append(max(0.0, self._wall() - shot.at_s) * 1000.0)
+        self.figures.saw(max(0.0, self._wall() - shot.at_s))
         self._complain("")
         self._observer_for(looked.loaded, shot.at_s).saw(shot, looked)
         self._show(shot)

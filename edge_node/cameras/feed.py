@@ -31,6 +31,11 @@ class Said(NamedTuple):
     number: int
 
 
+def type_of(said: Said) -> str:
+    """As its JSON names it."""
+    return str(type(said.message).__struct_config__.tag)
+
+
 Listener = Callable[[Said], None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, deque
 from typing import Literal
 
@@ -12,12 +13,13 @@ Dropped = Literal["newer", "busy", "late", "no-model", "failed"]
 
 _RECENT_S = 10.0
 _LATENCIES = 512
+BOUNDS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class Figures(msgspec.Struct, kw_only=True):
     """`given_way`: pictures that a newer one has displaced; `gated` by verdict of the motion gate; `latencies_ms` from
-    capture to result of the last ones; `events` by type, `escalated` to the cloud by what came of it, and bytes that
-    left the site by what they were for."""
+    capture to result of the last ones; `by_latency` how many of all ended within each of BOUNDS_S, and beyond; `events`
+    by type, `escalated` to the cloud by what came of it, and bytes that left the site by what they were for."""
 
     given_way: int = 0
     gated: Counter[str] = msgspec.field(default_factory=Counter)
@@ -27,6 +29,15 @@ class Figures(msgspec.Struct, kw_only=True):
     escalated: Counter[str] = msgspec.field(default_factory=Counter)
     off_site_bytes: Counter[str] = msgspec.field(default_factory=Counter)
     latencies_ms: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=_LATENCIES))
+    by_latency: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    latency_s: float = 0.0
+
+    def saw(self, latency_s: float) -> None:
+        """A result, so long after its picture was taken."""
+        self.inferred += 1
+        self.latencies_ms.append(latency_s * 1000.0)
+        self.by_latency[bisect_left(BOUNDS_S, latency_s)] += 1
+        self.latency_s += latency_s
 
     def latency_ms(self, share: float) -> float:
         """That `share` of the last results came within; 0 before the first one."""

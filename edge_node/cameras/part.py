@@ -13,13 +13,15 @@ from itertools import count
 from pathlib import Path
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from contracts.errors import FoothillError
 from edge_node.cameras.camera import Camera
 from edge_node.cameras.cameras import Cameras
 from edge_node.cameras.config import CameraConfig
-from edge_node.cameras.feed import Feed
+from edge_node.cameras.feed import Feed, Said, type_of
 from edge_node.cameras.lent import Lent
+from edge_node.cameras.metrics import CameraMetrics
 from edge_node.cameras.observers.choice import observer_for, warm_up
 from edge_node.cameras.observers.observer import Observer
 from edge_node.cameras.outlets.mqtt import EVENTS_WAITING, MqttOutlet, last_will
@@ -54,6 +56,7 @@ class CamerasPart:
         state_dir: Path,
         broker_url: str,
         tls: TlsConfig,
+        registry: CollectorRegistry,
         admin_token: str,
         base: Path = Path(),
         file: Path | None = None,
@@ -71,6 +74,11 @@ class CamerasPart:
         self._roster = Roster(self.cameras, Lent(state_dir), from_file)
         self._routes = CameraRoutes(self.cameras, self._roster, self.feed, admin_token=admin_token)
         self._outlet = MqttOutlet(node, self.feed, _open_port(broker_url, node, tls)) if broker_url else None
+        self.feed.listeners.append(self._count)
+        registry.register(CameraMetrics(self.cameras.there, self._lost_events))
+
+    def _lost_events(self) -> dict[str, int]:
+        return {"mqtt": self._outlet.dropped} if self._outlet is not None else {}
 
     def live_in(self, app: web.Application) -> None:
         app.middlewares.insert(0, for_browsers)
@@ -108,6 +116,11 @@ class CamerasPart:
             log.error("cameras stay as they are: %s", error)
         else:
             log.info("cameras are those that %s names now; its other keys are read at the start", self._file)
+
+    def _count(self, said: Said) -> None:
+        camera = self.cameras.there.get(said.camera)
+        if camera is not None:
+            camera.figures.events[type_of(said)] += 1
 
     def _build(self, config: CameraConfig) -> Camera:
         return Camera(

@@ -15,7 +15,7 @@ from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from edge_node.cameras.cameras import Cameras
 from edge_node.cameras.config import CameraConfig
-from edge_node.cameras.feed import Feed, Said
+from edge_node.cameras.feed import Feed, Said, type_of
 from edge_node.cameras.outlets.listeners import Line, Wanted
 from edge_node.cameras.roster import Roster
 from edge_node.cameras.web.views import view
@@ -180,7 +180,7 @@ class CameraRoutes:
         cameras, types = frozenset(request.query.getall("camera", [])), frozenset(request.query.getall("type", []))
 
         def wanted(said: Said) -> bool:
-            return (not cameras or said.camera in cameras) and (not types or _type_of(said) in types)
+            return (not cameras or said.camera in cameras) and (not types or type_of(said) in types)
 
         return wanted
 
@@ -254,15 +254,11 @@ def _config(name: str, body: bytes) -> CameraConfig:
 
 def _event(said: Said) -> bytes:
     return b"event: %b\nid: %d.%d\ndata: %b\n\n" % (
-        _type_of(said).encode(),
+        type_of(said).encode(),
         said.message.epoch,
         said.number,
         said.body,
     )
-
-
-def _type_of(said: Said) -> str:
-    return str(type(said.message).__struct_config__.tag)
 
 
 def _json(body: object, status: int = 200) -> web.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +73,11 @@ def test_one_file_is_all_it_needs_and_cameras_follow_it(site: Site) -> None:
     event = json.loads(told.removeprefix("data: "))
     assert (event["node"], event["label"], event["phase"]) == ("shop", "7", "start")
     door = cameras(url)["door"]
+    metrics = httpx.get(f"{url}/metrics").text
+    assert 'foothill_camera_state{camera="door",state="live"} 1.0' in metrics
+    assert 'foothill_camera_events_total{camera="door",type="picture"} 1.0' in metrics
+    (count,) = re.findall(r'foothill_camera_latency_seconds_count\{camera="door"\} (\d+)', metrics)
+    assert int(count) >= door["frames"]["inferred"] > 0
     path.write_text("not TOML")
     until(lambda: "cameras stay as they are" in process.said)
     site.write("door", "garden")
