@@ -117,7 +117,8 @@ class Camera:
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_time())]
 
     async def stop(self) -> None:
-        """Ends what it says; its thread ends by itself, after a stall at the latest."""
+        """Ends what it says. Its thread ends by itself, after a stall at the latest; only what one alone can hold, a
+        webcam, is waited for."""
         self.reader.stop()
         self._room.release()
         for task in self._tasks:
@@ -126,7 +127,8 @@ class Camera:
         if self._observer is not None:
             self._observer.end(self._wall())
         self._change("stopped", "", None)
-        await asyncio.to_thread(self.reader.join, _END_S)
+        if self.config.address(self._base).kind == "device":
+            await asyncio.to_thread(self.reader.join, _END_S)
 
     def happened(self, event: Event, why: str, facts: Facts | None) -> None:
         """From the reader's thread."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -151,3 +153,16 @@ async def test_a_detectors_blocks_become_tracks_that_walk_through_a_zone(house: 
         phases = [message.phase for message in told if message.track == track]
         assert (phases[0], phases[-1], phases.count("start"), phases.count("end")) == ("start", "end", 1, 1)
     assert len({message.event for message in told}) == len({message.track for message in told})
+
+
+async def test_cameras_that_do_not_answer_hold_nobody_up(house: House) -> None:
+    """Neither each other, nor who changes them, nor the end."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        url = f"rtsp://127.0.0.1:{silent.getsockname()[1]}/a"
+        dead = [pattern(f"dead-{number}", url=url, open_timeout_s=20.0, stall_s=20.0) for number in range(20)]
+        await house.cameras.become([*dead, pattern("door")])
+        await house.until(lambda: house.cameras.get("door").state.state == "live")
+        began_s = time.monotonic()
+        await house.cameras.become([pattern("door", max_fps=5.0)])
+        await house.cameras.close()
+        assert time.monotonic() - began_s < 5.0
