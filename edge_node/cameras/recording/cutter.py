@@ -129,6 +129,9 @@ class Cutter:
             self._film(Span(filming.segment, filming.latest, filming.until, filming.until), late)
 
     def _place(self, filming: Filming, why: str = "") -> None:
+        if not filming.pictures:
+            self._drop(filming, "gone")
+            return
         clip = filming.complete(self.camera, why)
         self._shelf.place(filming.part, clip)
         self._filmings.remove(filming)

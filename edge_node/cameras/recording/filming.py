@@ -48,7 +48,7 @@ class Filming:
         self._leading = True
         self._last = self.start
         self._step = 0
-        self._pictures = 0
+        self.pictures = 0
         self._cut_short = ""
         self._film = segment.parameters.begin(part, segment.sets, first.picture.data)
 
@@ -117,7 +117,7 @@ class Filming:
             codec=self.segment.parameters.codec,
             width=self._film.width,
             height=self._film.height,
-            pictures=self._pictures,
+            pictures=self.pictures,
             bytes=self.part.bytes,
             sha256=self.part.sha256,
             cut_short=cut_short or self._cut_short,
@@ -142,8 +142,8 @@ class Filming:
         begin = self._first.picture.pts
         for entry in entries:
             picture = entry.picture
-            if self._pictures:
+            if self.pictures:
                 self._step = picture.dts - self._last
             self._last = picture.dts
-            self._pictures += 1
+            self.pictures += 1
             yield picture._replace(dts=picture.dts - begin, pts=picture.pts - begin)

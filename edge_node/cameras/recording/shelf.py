@@ -31,7 +31,7 @@ from edge_node.cameras.recording.clip import (
 from edge_node.cameras.recording.config import Limits, RecordingConfig
 from edge_node.cameras.recording.retention import Bounds, Kept, Ledger, SettledClock
 from runtime.links.process.disk import REAL_DISK, Disk, Writing
-from runtime.links.process.durable import TEMPORARY_SUFFIX, make_directories, write_file
+from runtime.links.process.durable import make_directories
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,8 @@ class Part:
     def forget(self) -> None:
         if not self._forgotten:
             self._forgotten = True
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
 
     @property
     def sha256(self) -> str:
@@ -155,7 +156,7 @@ class Shelf:
             name = self._free_name(clip)
             final = name.below(self._directory)
             make_directories(final.parent, self._disk)
-            self._write_text(part.path.with_suffix(TEXT_SUFFIX), final.with_suffix(TEXT_SUFFIX), text)
+            self._write_text(final.with_suffix(TEXT_SUFFIX), text)
             try:
                 self._disk.replace(part.path, final.with_suffix(VIDEO_SUFFIX))
             except OSError:
@@ -190,7 +191,9 @@ class Shelf:
             known = self._known(name)
             clip = msgspec.structs.replace(self.describe(name), keep=keep)
             text = msgspec.json.format(msgspec.json.encode(clip), indent=1)
-            write_file(name.below(self._directory).with_suffix(TEXT_SUFFIX), text, mode=_MODE, disk=self._disk)
+            path = name.below(self._directory).with_suffix(TEXT_SUFFIX)
+            self._write_text(path, text)
+            self._disk.sync_directory(path.parent)
             self._ledger.add(known._replace(keep=keep, bytes=clip.bytes + len(text)))
         return clip
 
@@ -251,13 +254,22 @@ class Shelf:
         others = (first._replace(stem=f"{first.stem}-{number}") for number in itertools.count(2))
         return next(name for name in itertools.chain((first,), others) if self._ledger.find(name) is None)
 
-    def _write_text(self, temporary: Path, final: Path, text: bytes) -> None:
+    def _write_text(self, final: Path, text: bytes) -> None:
+        temporary = self._directory / WRITING / f"{next(self._numbers)}{TEXT_SUFFIX}"
         try:
-            write_file(temporary, text, mode=_MODE, disk=self._disk)
+            self._write(temporary, text)
             self._disk.replace(temporary, final)
         except OSError:
             self._clear(temporary)
             raise
+
+    def _write(self, path: Path, data: bytes) -> None:
+        file = self._disk.open(path, mode=_MODE)
+        try:
+            file.write(data)
+            file.sync()
+        finally:
+            file.close()
 
     def _clear(self, path: Path) -> None:
         try:
@@ -277,9 +289,6 @@ class Shelf:
 
     def _inspected(self, camera: str, file: Path) -> ClipName | None:
         """The clip whose video this is. Text without a video is what a crash or a power cut has left."""
-        if file.name.endswith(TEXT_SUFFIX + TEMPORARY_SUFFIX):
-            self._disk.unlink(file)
-            return None
         name = parse_name(f"{camera}/{file.parent.name}/{file.stem}")
         if name is not None and file.suffix == TEXT_SUFFIX and not file.with_suffix(VIDEO_SUFFIX).exists():
             self._disk.unlink(file)

@@ -41,7 +41,7 @@ def film(
     codec, options, container = kind
     rng = np.random.default_rng(7)
     with av.open(str(path), "w", format=container) as out:
-        stream: Any = out.add_stream(codec, rate=RATE, options=options)  # type: ignore[call-overload]
+        stream: Any = out.add_stream(codec, rate=RATE, options=options)
         stream.width, stream.height = size
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = gop
@@ -80,7 +80,7 @@ def frames(path: Path) -> list[av.VideoFrame]:
 
 def base_of(path: Path) -> Fraction:
     with av.open(str(path)) as container:
-        base = container.streams.video[0].time_base
+        base: Fraction | None = container.streams.video[0].time_base
         assert base is not None
         return base
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import threading
 import time
 from pathlib import Path
@@ -12,13 +13,16 @@ import pytest
 from av.video.stream import VideoStream
 
 from edge_node.cameras.recording.ring import MOST_SEGMENTS, Ring
-from runtime.links.process.memory import resident_bytes
 from tests.edge_node.cameras.recording.footage import MJPEG, NOW_S, RATE, Camera, film, packets
 
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return film(tmp_path_factory.mktemp("footage") / "source", seconds=8)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_it_keeps_as_long_as_it_should_and_at_most_a_group_more(footage: Path) -> None:
@@ -94,7 +98,7 @@ def test_a_reader_that_is_too_slow_is_told(footage: Path) -> None:
 
 
 def test_a_hundred_reconnects_leave_no_more_than_a_few_streams(tmp_path: Path) -> None:
-    """Cameras that come back for one picture at a time: none of them lasts, so their seconds alone would bound nothing."""
+    """A camera that comes back for one picture at a time: seconds alone would bound nothing."""
     source = film(tmp_path / "source", seconds=0.2)
     ring = Ring("yard", hold_s=10.0, max_bytes=1 << 30)
     camera = Camera(ring)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from fractions import Fraction
 
 import pytest
@@ -31,7 +33,7 @@ def test_any_times_become_times_that_rise_from_zero(
     assert decoded == sorted(set(decoded))
     for stamp in stamps:
         assert 0 <= (stamp.pts - stamp.dts) * base <= LONGEST_DELAY_S
-    steps = [(after - before) * base for before, after in zip(decoded, decoded[1:], strict=False)]
+    steps = [(after - before) * base for before, after in itertools.pairwise(decoded)]
     assert max(steps, default=0) <= 61
 
 
@@ -47,7 +49,7 @@ def test_right_times_are_kept_to_the_tick(begin: int, steps: list[int]) -> None:
     assert all(stamp.pts - stamp.dts == 2 * FRAME for stamp in stamps)
 
 
-def followed(timeline: Timeline, sent: list[tuple[int | None, int | None, float]]) -> list[Stamp]:
+def followed(timeline: Timeline, sent: Sequence[tuple[int | None, int | None, float]]) -> list[Stamp]:
     return [timeline.next(*each) for each in sent]
 
 
