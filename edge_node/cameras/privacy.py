@@ -68,7 +68,7 @@ def hide(picture: Array, rules: PrivacyConfig, found: Sequence[Box] = ()) -> Arr
     size = picture.shape[:2]
     black = _mask(size, rules.black, _boxes(found, rules.black_labels), rules.margin)
     blurred = _mask(size, rules.blur, _boxes(found, rules.blur_labels), rules.margin) & ~black
-    hidden = picture.copy()
+    hidden: Array = picture.copy()
     if blurred.any():
         _blur(hidden, blurred)
     hidden[black.astype(bool)] = 0
@@ -151,7 +151,8 @@ def _cells(picture: Array, inside: Array) -> Array:
     means = np.where(pixels > 0, np.stack(colours) / np.maximum(pixels, 1), _GREY)
     levels = np.floor(means / _STEP) * _STEP + _STEP / 2
     shown = np.stack([down @ each @ across.T for each in levels.astype(np.float32)], axis=2)
-    return np.rint(shown).astype(np.uint8)
+    whole: Array = np.rint(shown).astype(np.uint8)
+    return whole
 
 
 def _fading(length: int) -> Array:

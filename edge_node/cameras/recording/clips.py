@@ -99,7 +99,8 @@ class Clips:
             cutter, wanted = self._wanted.popleft()
             if cutter not in self._all():
                 self._left.append(cutter)
-            self._guarded(cutter, partial(cutter.take, wanted))
+            if not self._guarded(cutter, partial(cutter.take, wanted)):
+                self._counts.drop("failed")
         for cutter in self._all():
             self._guarded(cutter, cutter.go_on)
         for cutter in tuple(self._left):
@@ -114,13 +115,15 @@ class Clips:
             self._expired_s = self._clock()
             self._shelf.expire()
 
-    def _guarded(self, cutter: Cutter, step: Callable[[], None]) -> None:
-        """A fault in the clips of one camera ends those, and no others."""
+    def _guarded(self, cutter: Cutter, step: Callable[[], None]) -> bool:
+        """A fault in the clips of one camera ends those, and no others. False where there was one."""
         try:
             step()
         except Exception:
             log.exception("clips of camera %s: given up", cutter.camera)
             cutter.drop_all("failed")
+            return False
+        return True
 
     def _tell(self, problem: str) -> None:
         """One line when it begins, one when a clip is written again."""
