@@ -18,6 +18,7 @@ from edge_node.cameras.recording.shelf import Shelf
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 1024
+LONGEST_POST_S = 3600.0
 CLOSE_S = 10.0
 _TURN_S = 0.5
 _EXPIRE_S = 60.0
@@ -66,7 +67,7 @@ class Clips:
     ) -> bool:
         """Asks for a clip from `pre_s` before `at_s`, unix time, to `post_s` after; None: as the camera's limits say.
 
-        No more before than those say. False where no clip will come of it.
+        No more before than those say, and an hour after. False where no clip will come of it.
         """
         cutter = self._cutters.get(camera)
         if cutter is None or len(self._wanted) >= MOST_WAITING or self._closing.is_set():
@@ -74,7 +75,7 @@ class Clips:
             return False
         limits = cutter.limits
         before_s = limits.pre_s if pre_s is None else min(pre_s, limits.pre_s)
-        after_s = limits.post_s if post_s is None else post_s
+        after_s = limits.post_s if post_s is None else min(post_s, LONGEST_POST_S)
         self._wanted.append((cutter, Wanted(event, at_s, before_s, after_s)))
         self._woken.set()
         return True

@@ -115,7 +115,9 @@ class Shelf:
         self._wall = wall
         self._clock = clock
         self._settled = SettledClock(wall(), clock())
-        self._ledger = Ledger(Bounds(config.keep_days, config.keep_bytes), cameras)
+        self._bounds = Bounds(config.keep_days, config.keep_bytes)
+        self._cameras = cameras
+        self._ledger = Ledger(self._bounds, cameras)
         self._parts: set[Part] = set()
         self._numbers = itertools.count()
         self._lock = threading.RLock()
@@ -130,20 +132,29 @@ class Shelf:
         return len(self._ledger)
 
     def load(self) -> None:
-        """Looks once at what is there, and clears away what a crash has left. Before anything is written."""
+        """Looks once at what is there, and clears away what a crash has left. Before anything is written.
+
+        And again once the directory was found to be gone: a disk was taken out, and may be back, or another one.
+        """
         with self._lock:
             if self._loaded:
                 return
             make_directories(self._directory / WRITING, self._disk)
-            for left in (self._directory / WRITING).iterdir():
+            for left in {*(self._directory / WRITING).iterdir()} - {part.path for part in self._parts}:
                 self._disk.unlink(left)
+            self._ledger = Ledger(self._bounds, self._cameras)
             for name in self._named():
                 self._take_in(name)
             self._loaded = True
 
     def begin(self, camera: str) -> Part:
         path = self._directory / WRITING / f"{camera}-{next(self._numbers)}{VIDEO_SUFFIX}"
-        part = Part(path, camera, self._disk.open(path, mode=_MODE), self._claim)
+        try:
+            file = self._disk.open(path, mode=_MODE)
+        except FileNotFoundError:
+            self._loaded = False
+            raise
+        part = Part(path, camera, file, self._claim)
         with self._lock:
             self._parts.add(part)
         return part

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from contracts.predictions import Box
 from edge_node.cameras.privacy import LEVELS, MOST_CELLS, Polygon, PrivacyConfig, crop, hide
 from runtime.serving.engines.tensors import Array
-from runtime.serving.pictures import jpeg
-from runtime.serving.pictures.picture import Size
 
 SHARES = st.floats(0, 1, allow_nan=False)
 POLYGONS: st.SearchStrategy[Polygon] = st.lists(st.tuples(SHARES, SHARES), min_size=3, max_size=7).map(tuple)
@@ -165,13 +163,3 @@ def test_a_crop_holds_the_box_and_its_margin() -> None:
     assert crop(noise((100, 100)), (20.0, 30.0, 40.0, 70.0), 0.1).shape == (48, 24, 3)
     assert crop(noise((100, 100)), (20.2, 30.0, 39.9, 70.0)).shape == (40, 20, 3)
     assert crop(noise((100, 100)), (90.0, 90.0, 140.0, 140.0)).shape == (10, 10, 3)
-
-
-@pytest.mark.parametrize("colour", ["bgr", "rgb", "grey"])
-def test_a_picture_survives_jpeg(colour: str) -> None:
-    picture = cv2.resize(noise((4, 4)), (64, 48), interpolation=cv2.INTER_CUBIC)
-    given_ = picture if colour != "grey" else picture[:, :, 0]
-    fine, coarse = (jpeg.encode(crop(given_, (8, 8, 60, 40)), colour, quality) for quality in (95, 20))
-    back = jpeg.decode(fine, colour, Size(0, 0))
-    assert np.abs(back.astype(int) - crop(given_, (8, 8, 60, 40))).mean() < 8
-    assert len(coarse) < len(fine)

@@ -24,6 +24,7 @@ from tests.edge_node.cameras.recording.footage import (
     H264,
     H264_ANNEX_B,
     HEVC,
+    HEVC_ANNEX_B,
     KINDS,
     NOW_S,
     RATE,
@@ -224,10 +225,13 @@ def test_a_stream_that_breaks_off_leaves_one_clip_of_each_side(tmp_path: Path) -
         assert len(frames(on.path(listed))) == listed.clip.pictures
 
 
-def test_a_camera_that_changes_its_size_within_a_stream_begins_another_clip(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [H264_ANNEX_B, HEVC_ANNEX_B], ids=["h264", "hevc"])
+def test_a_camera_that_changes_its_size_within_a_stream_begins_another_clip(
+    tmp_path: Path, kind: tuple[str, dict[str, str], str]
+) -> None:
     """As over RTSP: the address stays, nothing is opened again, and the keyframes bring other parameter sets."""
-    small = film(tmp_path / "a", H264_ANNEX_B, seconds=3)
-    large = film(tmp_path / "b", H264_ANNEX_B, seconds=4, size=(320, 240))
+    small = film(tmp_path / "a", kind, seconds=3)
+    large = film(tmp_path / "b", kind, seconds=4, size=(320, 240))
     both = tmp_path / "both"
     both.write_bytes(small.read_bytes() + large.read_bytes())
     on = Set(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +157,29 @@ def test_recording_goes_on_by_itself_when_there_is_room_again(
         disk.free = 1 << 40
         node.event(footage, "after")
         node.until(lambda: node.part.counts.clips == 1)
+    finally:
+        node.part.close()
+
+
+def test_a_disk_that_was_taken_out_is_used_again_when_it_is_back(tmp_path: Path, footage: Path) -> None:
+    node = Node(tmp_path, RealDisk())
+    try:
+        node.event(footage, "before")
+        node.until(lambda: node.part.counts.clips == 1)
+        node.directory.rename(tmp_path / "taken-out")
+        node.event(footage, "refused")
+        node.until_dropped("disk", 1)
+        assert node.part.library.list().clips == ()
+        (tmp_path / "taken-out").rename(node.directory)
+        node.event(footage, "after")
+        node.until(lambda: node.part.counts.clips == 2)
+        assert [listed.clip.events[0] for listed in node.part.library.list().clips] == ["after", "before"]
+        shutil.rmtree(node.directory)
+        node.event(footage, "refused")
+        node.until_dropped("disk", 2)
+        node.event(footage, "anew")
+        node.until(lambda: node.part.counts.clips == 3)
+        assert [listed.clip.events[0] for listed in node.part.library.list().clips] == ["anew"]
     finally:
         node.part.close()
 
