@@ -87,6 +87,7 @@ class Clips:
             self._woken.wait(_TURN_S if busy else _EXPIRE_S)
             self._woken.clear()
             self._turn()
+        self._turn()
         for cutter in self._all():
             self._guarded(cutter, partial(cutter.stop, "the node was stopped"))
 

@@ -11,7 +11,7 @@ from edge_node.cameras.recording.config import Limits
 from edge_node.cameras.recording.container import Unrecordable
 from edge_node.cameras.recording.filming import Filming, Span
 from edge_node.cameras.recording.metrics import DropReason, RecordingCounts
-from edge_node.cameras.recording.ring import Ring, Segment
+from edge_node.cameras.recording.ring import Entry, Ring, Segment
 from edge_node.cameras.recording.shelf import Shelf, is_full
 
 
@@ -82,7 +82,7 @@ class Cutter:
         """Ends all clips where they are."""
         self._rests.clear()
         for filming in tuple(self._filmings):
-            self._attempt(filming, partial(self._place, filming, why))
+            self._attempt(filming, partial(self._stop, filming, why))
 
     def drop_all(self, reason: DropReason) -> None:
         for filming in tuple(self._filmings):
@@ -90,19 +90,20 @@ class Cutter:
 
     def _film(self, span: Span, events: Mapping[str, int]) -> None:
         """Adds events to the clip that they belong to, or begins one."""
+        first = self.ring.start(span.segment, span.begin)
+        if first is None or first.picture.dts >= span.until:
+            self._counts.drop("gone", len(events))
+            return
+        span = span._replace(begin=first.picture.dts)
         filming = next((each for each in self._filmings if each.touches(span)), None)
         if filming is None:
-            filming = self._begun(span, len(events))
+            filming = self._begun(first, span, len(events))
         if filming is not None:
             for event, until in events.items():
                 filming.extend(event, until)
             filming.wait_until(self._clock())
 
-    def _begun(self, span: Span, events: int) -> Filming | None:
-        first = self.ring.start(span.segment, span.begin)
-        if first is None or first.picture.dts >= span.until:
-            self._counts.drop("gone", events)
-            return None
+    def _begun(self, first: Entry, span: Span, events: int) -> Filming | None:
         part = None
         try:
             part = self._shelf.begin(self.camera)
@@ -124,9 +125,13 @@ class Cutter:
         if filming.over:
             deadline_s = self._clock() + filming.missing_s
             self._rests.append(Rest(filming.segment, tuple(filming.events), deadline_s))
-        elif filming.until > filming.latest:
+        elif filming.full:
             late = {event: until for event, until in filming.events.items() if until > filming.latest}
-            self._film(Span(filming.segment, filming.latest, filming.until, filming.until), late)
+            self._film(Span(filming.segment, filming.latest, filming.latest, filming.until, follows=True), late)
+
+    def _stop(self, filming: Filming, why: str) -> None:
+        filming.go_on(self._clock())
+        self._place(filming, why)
 
     def _place(self, filming: Filming, why: str = "") -> None:
         if not filming.pictures:

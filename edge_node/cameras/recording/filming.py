@@ -15,12 +15,16 @@ GRACE_S = 5.0
 
 
 class Span(NamedTuple):
-    """What is wanted of a segment: `begin` and `until` in its ticks, `until` exclusive; `at`: when the event was."""
+    """What is wanted of a segment: `begin` and `until` in its ticks, `until` exclusive; `at`: when the event was.
+
+    `follows`: it goes on from a clip that has become as long as one may.
+    """
 
     segment: Segment
     begin: int
     at: int
     until: int
+    follows: bool = False
 
 
 class Filming:
@@ -40,6 +44,7 @@ class Filming:
         self.events: dict[str, int] = {}
         self.over = False
         self._linger = linger
+        self._follows = span.follows
         self._deadline_s = 0.0
         self._reached = False
         self._ring = ring
@@ -57,14 +62,23 @@ class Filming:
         return min(self.until, self.latest)
 
     @property
+    def full(self) -> bool:
+        """As long as a clip may be, and more is wanted."""
+        return self._reached and self.until > self.latest
+
+    @property
     def missing_s(self) -> float:
         """What is wanted and was not written, in seconds."""
         return self.segment.seconds(self.until - self._last - self._step)
 
     def touches(self, span: Span) -> bool:
-        """A span that goes into this clip rather than into one of its own."""
-        mine = span.segment is self.segment and span.begin <= self.end and span.until >= self.start
-        return mine and span.at <= self.latest
+        """A span that goes into this clip rather than into one of its own.
+
+        It begins in it, or in the clip before it that this one goes on from.
+        """
+        if span.segment is not self.segment or span.begin > self.end or span.at > self.latest:
+            return False
+        return self.start <= span.begin or (self._follows and self.start <= span.at)
 
     def extend(self, event: str, until: int) -> None:
         if until > self.until:
@@ -104,8 +118,8 @@ class Filming:
             return True
         return bool(reading.entries) and reading.entries[-1].picture.dts >= self.until + self._linger
 
-    def complete(self, camera: str, cut_short: str = "") -> Clip:
-        """Writes its end, and says what it has become. Raises OSError and Unrecordable."""
+    def complete(self, camera: str, stopped: str = "") -> Clip:
+        """Writes its end, and says what it has become; `stopped`: why it does not go on. Raises as `go_on`."""
         self._film.close()
         seconds = self.segment.seconds(self._last - self.start + self._step)
         return Clip(
@@ -120,7 +134,7 @@ class Filming:
             pictures=self.pictures,
             bytes=self.part.bytes,
             sha256=self.part.sha256,
-            cut_short=cut_short or self._cut_short,
+            cut_short=self._cut_short or ("" if self._reached else stopped),
         )
 
     def abandon(self) -> None:

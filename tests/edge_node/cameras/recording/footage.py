@@ -20,11 +20,16 @@ H264 = ("libx264", {"bf": "2", "preset": "ultrafast", "x264-params": "scenecut=0
 H264_ANNEX_B = (H264[0], H264[1], "mpegts")
 HEVC = ("libx265", {"preset": "ultrafast", "x265-params": "bframes=3:scenecut=0:log-level=none:pools=1"}, "mp4")
 HEVC_ANNEX_B = (HEVC[0], HEVC[1], "mpegts")
+_H264_OPEN = "open-gop=1:keyint=24:min-keyint=1:scenecut=0:bframes=2:b-adapt=0"
+H264_OPEN = (H264[0], {"preset": "ultrafast", "x264-params": _H264_OPEN}, "mp4")
+"""Pictures that are shown before a keyframe come after it, and need some from before it."""
+_HEVC_OPEN = "open-gop=1:bframes=4:b-adapt=0:scenecut=0:log-level=none:pools=1"
+HEVC_OPEN = (HEVC[0], {"preset": "ultrafast", "x265-params": _HEVC_OPEN}, "mp4")
 MJPEG: tuple[str, dict[str, str], str] = ("mjpeg", {}, "matroska")
 MPEG4: tuple[str, dict[str, str], str] = ("mpeg4", {}, "avi")
 KINDS = {
     "h264": H264, "h264-annex-b": H264_ANNEX_B, "hevc": HEVC, "hevc-annex-b": HEVC_ANNEX_B, "mjpeg": MJPEG,
-    "mpeg4": MPEG4,
+    "mpeg4": MPEG4, "h264-open": H264_OPEN, "hevc-open": HEVC_OPEN,
 }  # fmt: skip
 
 
@@ -70,11 +75,12 @@ def packets(path: Path) -> list[Sent]:
         return [Sent(bytes(p), p.pts, p.dts, p.is_keyframe) for p in container.demux(stream) if p.size]
 
 
-def frames(path: Path) -> list[av.VideoFrame]:
-    """All pictures of a file; any error in decoding raises."""
+def frames(path: Path, *, strict: bool = True) -> list[av.VideoFrame]:
+    """All pictures of a file; any error in decoding raises, if `strict` any oddity too."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        stream.codec_context.options = {"err_detect": "explode"}
+        if strict:
+            stream.codec_context.options = {"err_detect": "explode"}
         return list(container.decode(stream))
 
 

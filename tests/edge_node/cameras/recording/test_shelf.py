@@ -275,15 +275,18 @@ def test_a_disk_that_fails_at_any_one_call_leaves_only_whole_clips(tmp_path: Pat
     while True:
         room = tmp_path / str(number)
         room.mkdir()
-        failed = False
+        failed, refused = False, ""
 
         def fails(call: Call, now: int, at: int = number) -> None:
-            nonlocal failed
+            nonlocal failed, refused
             if now >= at and not failed and call.kind != "close":
-                failed = True
+                failed, refused = True, call.kind
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), call.path)
 
         _story(room, RecordingDisk(room, fails))
+        assert refused == "unlink" or {p.stem for p in room.glob("*/*/*.json")} <= {
+            p.stem for p in room.glob("*/*/*.mp4")
+        }
         assert_whole(room, Shelved(room).shelf)
         if not failed:
             break
@@ -350,5 +353,7 @@ def _assert_survives(platter: Platter, how: How, rng: random.Random, room: Path,
     again = Shelved(room)
     assert_whole(room, again.shelf)
     assert promised <= set(again.events())
+    clips = {listed.clip.events[0]: listed.clip for listed in again.library.list().clips}
+    assert all(clips[event].sha256 for event in promised), "the text of a promised clip is gone"
     again.put("next")
     assert_whole(room, again.shelf)
