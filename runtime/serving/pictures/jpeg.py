@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+import numpy as np
 import simplejpeg
 
 from runtime.serving.engines.tensors import Array
@@ -69,6 +70,17 @@ def decode(data: bytes, colour: str, at_least: Size) -> Array:
     except ValueError as error:
         raise bad(f"the JPEG does not decode ({error}). Is the file whole?") from error
     return picture[:, :, 0] if colour == "grey" else picture
+
+
+def encode(picture: Array, colour: str, quality: int = 85) -> bytes:
+    """A plain JPEG with halved colour, and nothing in it but the pixels.
+
+    `picture` is uint8 [height, width] for grey, else [height, width, 3]; `quality` is 1 to 100, as libjpeg has it.
+    """
+    pixels = np.ascontiguousarray(picture if picture.ndim == 3 else picture[:, :, np.newaxis])
+    subsampling = "Gray" if colour == "grey" else "420"
+    data: bytes = simplejpeg.encode_jpeg(pixels, quality, _COLOURS[colour], subsampling)
+    return data
 
 
 def _walk(data: bytes) -> tuple[bool, int]:
