@@ -15,7 +15,7 @@ from edge_node.cameras.recording.config import CameraRecordingConfig, RecordingC
 from edge_node.cameras.recording.metrics import DROP_REASONS
 
 DOCS = Path(__file__).parents[4] / "docs"
-PAGES = (DOCS / "cameras.md", DOCS / "cameras-recording-part.md")
+PAGES = (DOCS / "cameras.md", DOCS / "recording.md")
 TEXT = "\n".join(page.read_text() for page in PAGES if page.exists())
 _ROW = re.compile(r"^\| (?P<names>`[a-z_`, -]+`) \| (?P<rest>.*) \|$", re.MULTILINE)
 
