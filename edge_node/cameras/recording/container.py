@@ -143,8 +143,11 @@ def _added(container: av.container.OutputContainer, template: VideoStream) -> Vi
 def _resize(context: VideoCodecContext, codec: Codec, keyframe: bytes) -> None:
     """To the size of what is really sent: the camera may have changed it since the stream was opened."""
     decoder = av.CodecContext.create(codec, "r")
+    # Decoders read some bytes beyond a packet's end: one of a size has them, one around bytes has not.
+    packet = cast("av.Packet[VideoStream]", av.Packet(len(keyframe)))
+    packet.update(keyframe)
     try:
-        frames = [*decoder.decode(cast("av.Packet[VideoStream]", av.Packet(keyframe))), *decoder.decode(None)]
+        frames = [*decoder.decode(packet), *decoder.decode(None)]
     except av.error.FFmpegError:
         return
     if frames:
