@@ -147,8 +147,7 @@ def check_numbers(outputs: Mapping[str, Array], reading: Reading, manifest: Mani
 
     Raises FoothillError `bad_tensor` or `internal`.
     """
-    told = outputs[manifest.postprocess.output] if reading.probabilities is None else reading.probabilities
-    if told.dtype.kind != "f" or np.isfinite(told).all():
+    if all(told.dtype.kind != "f" or np.isfinite(told).all() for told in _read_of(outputs, reading, manifest)):
         return
     if from_tensors:
         raise FoothillError(
@@ -159,6 +158,16 @@ def check_numbers(outputs: Mapping[str, Array], reading: Reading, manifest: Mani
     raise FoothillError(
         "internal", f"Bundle {manifest.reference} answered with values that are no numbers. Roll it back."
     )
+
+
+def _read_of(outputs: Mapping[str, Array], reading: Reading, manifest: Manifest) -> list[Array]:
+    """All that the answer is made of."""
+    if reading.probabilities is not None:
+        return [reading.probabilities]
+    head = manifest.postprocess
+    detector = head.detector
+    others = (*detector.boxes, *detector.scores, detector.classes) if detector is not None else ()
+    return [outputs[name] for name in {head.output, *filter(None, others)}]
 
 
 def check_predictable(manifest: Manifest) -> None:

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.errors import FoothillError
+from runtime.serving.models import postprocess
 from runtime.serving.models.found import Found
 from runtime.serving.models.heads import found_in
 from runtime.serving.models.nms import suppressed
@@ -55,6 +57,15 @@ def test_classes_overlap_each_other_unless_they_are_one_to_the_head() -> None:
     outputs = outputs_for("yolov8", boxes=boxes, scores=np.array([0.9, 0.8], np.float32), labels=np.array([0, 1]))
     assert len(found_in(outputs, manifest_of("yolov8"))[0].boxes) == 2
     assert len(found_in(outputs, manifest_of("yolov8", class_agnostic=True))[0].boxes) == 1
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in outputs_for(kind)])
+def test_what_is_no_number_in_any_output_of_a_head_is_refused(kind: str, name: str) -> None:
+    outputs = outputs_for(kind)
+    postprocess.check_numbers(outputs, postprocess.Reading(), manifest_of(kind), from_tensors=False)
+    outputs[name] = np.full_like(outputs[name], np.nan)
+    with pytest.raises(FoothillError, match="no numbers"):
+        postprocess.check_numbers(outputs, postprocess.Reading(), manifest_of(kind), from_tensors=False)
 
 
 boxes_of = st.lists(st.tuples(*[st.integers(0, 40)] * 4), min_size=1, max_size=30)
