@@ -72,7 +72,7 @@ def wanting_node(topic: str) -> str:
     return _checked_node(parts[3])
 
 
-CameraKind = Literal["events", "counts", "state", "snapshot"]
+CameraKind = Literal["events", "counts", "state"]
 """Of one camera; `counts` and `state` are retained."""
 
 
