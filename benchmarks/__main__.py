@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from benchmarks import client, cold_start, faults, machine, mqtt, overload, peers, proxies, router, serving
+from benchmarks.cameras import table as cameras
 from benchmarks.report import Report, Reports, markdown
 from benchmarks.rounds import FULL, Profile
 from benchmarks.stage import Benchmark, perform
@@ -19,7 +20,7 @@ from benchmarks.stage import Benchmark, perform
 BENCHMARKS: Mapping[str, Benchmark] = {
     module.NAME: module.measure for module in (serving, overload, cold_start, router, faults, client, mqtt)
 }
-ONLY_BY_NAME: Mapping[str, Benchmark] = {module.NAME: module.measure for module in (peers, proxies)}
+ONLY_BY_NAME: Mapping[str, Benchmark] = {module.NAME: module.measure for module in (peers, proxies, cameras)}
 """What needs programs that this repository does not bring."""
 _NAMED = {**BENCHMARKS, **ONLY_BY_NAME}
 _NAMES = f"One of {', '.join(_NAMED)}; without it all but {', '.join(ONLY_BY_NAME)}."

@@ -54,10 +54,10 @@ def cores() -> Cores:
 
 
 @contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """This process, and the children it starts meanwhile, on one core."""
+def pinned(*cores: int) -> Iterator[None]:
+    """This process, and the children it starts meanwhile, on these cores alone."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

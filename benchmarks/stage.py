@@ -24,7 +24,7 @@ from benchmarks.rounds import Case, Profile, Run
 from benchmarks.told import Calls
 from benchmarks.tree import Tree
 from foothill import toml
-from foothill.processes import Processes, Ready, file_ready
+from foothill.processes import Child, Processes, Ready, file_ready
 
 ROOT = Path(__file__).resolve().parents[1]
 _MAX_LINE_BYTES = 64 << 20
@@ -123,6 +123,18 @@ class Stage:
             yield tree
         finally:
             self.pids[:] = [pid for pid in self.pids if pid not in pids]
+            self._processes.stop(child)
+
+    @contextmanager
+    def child(self, name: str, command: Sequence[str], ready: Ready) -> Iterator[Child]:
+        """A process on this one's cores, ended with the context."""
+        child = self._processes.start(name, command, cwd=ROOT)
+        self.pids.append(child.pid)
+        try:
+            self._processes.wait_ready(child, ready)
+            yield child
+        finally:
+            self.pids.remove(child.pid)
             self._processes.stop(child)
 
     def asking(self, server: Server, target: Target, concurrency: int, *, poll: bool = False) -> Case:

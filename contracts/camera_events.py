@@ -47,7 +47,8 @@ class Verdict(msgspec.Struct, frozen=True):
 
 class TrackEvent(_Message, frozen=True, kw_only=True, tag_field="type", tag="track"):
     """One thing on its way through the picture. `event` is the same in all messages about it, also in one that amends
-    it after its end. `zones` are those it is in."""
+    it after its end. `score` is that of its last detection, at its end the best of all. `zones` are those it is in.
+    `clip`, here and below, is the path on the node where the clip of the event will be, "" where none was asked for."""
 
     event: str
     phase: Phase
@@ -74,6 +75,7 @@ class PictureEvent(_Message, frozen=True, kw_only=True, tag_field="type", tag="p
     vector: tuple[float, ...] = ()
     verdict: Verdict = Verdict()
     snapshot: str = ""
+    clip: str = ""
 
 
 class CrossingEvent(_Message, frozen=True, kw_only=True, tag_field="type", tag="crossing"):
@@ -84,6 +86,7 @@ class CrossingEvent(_Message, frozen=True, kw_only=True, tag_field="type", tag="
     direction: Literal["in", "out"]
     track: int
     label: str
+    clip: str = ""
 
 
 class RuleEvent(_Message, frozen=True, kw_only=True, tag_field="type", tag="rule"):

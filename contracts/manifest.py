@@ -139,7 +139,9 @@ class ConfidenceRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     """The confidence of one artifact, and the seed threshold fitted on it for the joint risk.
 
     confidence = isotonic(max softmax(logits / temperature)), the probability that the cloud would answer the same;
-    without `isotonic` it is the softmax itself. Accept at the edge when confidence >= threshold.
+    without `isotonic` it is the softmax itself. Of a detector it is isotonic(score) of an object, the probability that
+    the cloud would say the same label there; a picture is as sure as the least sure label in it, each by its best
+    object. Its `temperature` is 1. Accept at the edge when confidence >= threshold.
     `threshold` above 1 escalates everything (`feasible` is then False). `n` calibration samples; joint risk at most
     `epsilon` with confidence 1 - `delta`, against the cloud bundle `cloud_digest`.
 
@@ -356,10 +358,17 @@ def _check_rule(manifest: Manifest, file: str, rule: ConfidenceRule) -> None:
         raise _bad(f"confidence of {file}: cloud_digest must be sha256:<64 hex digits>")
     if rule.stratum != stratum_of(manifest.files[file].sha256, rule.cloud_digest, manifest.task):
         raise _bad(f"confidence of {file}: stratum must be that of the artifact, the cloud bundle and the task")
-    if not manifest.postprocess.scores_classes:
-        raise _bad(f"confidence of {file}: it needs logits or probabilities, not {manifest.postprocess.kind}")
+    _check_scale(manifest.postprocess, file, rule)
     if rule.isotonic is not None:
         _check_isotonic(file, rule.isotonic)
+
+
+def _check_scale(head: Postprocess, file: str, rule: ConfidenceRule) -> None:
+    """What the rule's confidence is made of."""
+    if head.detector is None and not head.scores_classes:
+        raise _bad(f"confidence of {file}: it needs logits or probabilities, or a detector's head, not {head.kind}")
+    if head.detector is not None and rule.temperature != 1:
+        raise _bad(f"confidence of {file}: a detector's scores have no temperature: it must be 1")
 
 
 def _check_isotonic(file: str, isotonic: Isotonic) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
@@ -75,12 +76,24 @@ def label_answer(labels: Sequence[int]) -> str:
 NOTHING = "none"
 """The answer of a detector that has found nothing: "" would say that there is nothing to compare."""
 
+_NAMELESS = "%"
+_DIGEST_CHARACTERS = 64
+
 
 def things_answer(rows: Iterable[Iterable[str]]) -> str:
     """The comparable essence of a detection: which labels were found, in each row. Two answers agree when these are
-    equal. Long ones are folded into a digest."""
-    joined = ";".join(",".join(sorted(set(labels))) or NOTHING for labels in rows)
-    return joined if len(joined) <= 64 and joined.isascii() else hashlib.sha256(joined.encode()).hexdigest()
+    equal, and only then. Labels are percent-encoded (RFC 3986), so that any can stand in a header; long answers are
+    folded into a digest."""
+    joined = ";".join(",".join(sorted(set(map(_escaped, labels)))) or NOTHING for labels in rows)
+    # As long as a digest itself none may be that is not one.
+    return joined if len(joined) < _DIGEST_CHARACTERS else hashlib.sha256(joined.encode()).hexdigest()
+
+
+def _escaped(label: str) -> str:
+    """No two labels have the same, and none has that of nothing."""
+    if label == NOTHING:
+        return f"%{ord(label[0]):02X}{label[1:]}"
+    return quote(label, safe="", errors="surrogatepass") or _NAMELESS
 
 
 def with_reason(body: bytes, content_type: str, reason: str) -> bytes:

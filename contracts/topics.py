@@ -72,8 +72,8 @@ def wanting_node(topic: str) -> str:
     return _checked_node(parts[3])
 
 
-CameraKind = Literal["events", "counts", "state"]
-"""Of one camera; `counts` and `state` are retained."""
+CameraKind = Literal["events", "counts", "state", "snapshot"]
+"""Of one camera; all but `events` are retained. `snapshot` is a JPEG, the others are JSON."""
 
 
 def camera_topic(node: str, camera: str, kind: CameraKind) -> str:
@@ -86,6 +86,19 @@ def camera_topic(node: str, camera: str, kind: CameraKind) -> str:
 def cameras_topic(node: str) -> str:
     """`cameras/{node}/status`, where a node says whether it watches; raises ValueError as `camera_topic`."""
     return f"{PREFIX}/cameras/{_checked_node(node)}/status"
+
+
+def every_camera(node: str, kind: CameraKind) -> str:
+    """The subscription for one kind of message of all cameras of a node; raises ValueError as `camera_topic`."""
+    return f"{PREFIX}/cameras/{_checked_node(node)}/+/{kind}"
+
+
+def camera_of(topic: str) -> str:
+    """The camera a topic speaks of; raises ValueError when it is none of a camera."""
+    parts = topic.split("/")
+    if len(parts) != 6 or "/".join(parts[:3]) != f"{PREFIX}/cameras" or not NODE_NAME.fullmatch(parts[4]):
+        raise ValueError(f"{topic[:200]!r} is no topic of a camera.")
+    return parts[4]
 
 
 def _checked_node(node: str) -> str:

@@ -23,10 +23,15 @@ from runtime.links.http.serve import configure_logging, run_loop, serve_app
 from runtime.links.process.settings import SettingsError, load
 from runtime.links.process.state_dir import held
 
+_SWITCH_S = 0.0005
+"""For so long a thread may compute while another waits for the interpreter: Python's own 5 ms are half of what a whole
+picture takes, and whoever reads a camera or answers a call waits for them several times."""
+
 
 async def run(config: Config, *, ready: Callable[[str], None] | None = None, file: Path | None = None) -> None:
     """The whole life of a node: serve what it has, watch its cameras, listen to its fleet. Of its configuration `file`
     the cameras are read again whenever it changes. Raises SettingsError."""
+    sys.setswitchinterval(_SWITCH_S)
     state_dir = Path(config.state_dir)
     protected = config.auth.asks or bool(config.https.client_ca_file)
     check_exposure(config.host, name="edge node", protected=protected, insecure=config.insecure, remedy=HOW_TO_ASK)
@@ -40,7 +45,8 @@ async def run(config: Config, *, ready: Callable[[str], None] | None = None, fil
             enrolment = load_enrolment(state_dir)
             node, broker_url = await build(config, enrolment, state_dir), config.broker_url or enrolment.broker_url
         if config.cameras or file is not None:
-            _cameras(config, node, broker_url, state_dir, base, file).live_in(node.app)
+            part = _cameras(config, node, broker_url, state_dir, base, file)
+            part.live_in(node.app, allowed_hosts=None if protected else config.allowed_hosts)
         await node.restore()
         await serve_app(node.app, config.host, config.port, name=node.settings.node, ready=ready, tls=tls)
 
@@ -57,8 +63,13 @@ def _cameras(
         tls=config.tls,
         registry=node.telemetry.registry,
         admin_token=node.settings.admin_token,
+        snapshots=config.snapshots,
+        broker_region=config.broker_region,
         base=base,
         file=file,
+        recording=config.recording,
+        webhooks=config.webhooks,
+        home_assistant=config.home_assistant,
         read_file=lambda: load(file, Config).cameras,
     )
 

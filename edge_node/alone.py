@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from prometheus_client import Counter
 
 from contracts.errors import FoothillError
 from contracts.manifest import FILE, digest_of
-from contracts.messages import Late
+from contracts.messages import Audit, Late
 from edge_node.assembly import STORE_DIR, Node
 from edge_node.certificates import seed_certificate
 from edge_node.config import AloneConfig, Config, LocalBundle
@@ -23,7 +24,7 @@ from runtime.links.bundles.store import BundleStore
 from runtime.links.escalation.holder import Certificates, Holder
 from runtime.links.http.upstream import Upstreams
 from runtime.links.process.telemetry import Telemetry
-from runtime.links.trust.key_files import read_token
+from runtime.links.trust.key_files import read_hop_key, read_token
 from runtime.links.trust.tls import own_context
 from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.app import create_app
@@ -95,20 +96,35 @@ def _take_in(store: BundleStore, source: Path, digest: str) -> None:
 def _holder(
     config: Config, alone: AloneConfig, upstreams: Upstreams, certificates: Certificates, telemetry: Telemetry
 ) -> Holder:
-    """Without a fleet nobody certifies by audits: none are drawn, and a bundle's own rule holds."""
+    """Without a fleet nobody certifies by audits, and a bundle's own rule holds: they are counted, for its operator."""
     return Holder(
         node=alone.node,
         cloud_urls=config.cloud_urls,
         cloud_region=config.cloud_region,
         upstreams=upstreams,
         certificates=certificates,
-        hop_key=b"",
-        hop_name="",
-        publish_audit=lambda audit: None,
+        hop_key=read_hop_key(Path(alone.hop_key_file), "alone.hop_key_file") if alone.hop_key_file else b"",
+        hop_name="node",
+        publish_audit=_counting(telemetry),
         telemetry=telemetry,
         rng=random.Random(),
-        audit_rate=0.0,
+        audit_rate=alone.audit_rate,
     )
+
+
+def _counting(telemetry: Telemetry) -> Callable[[Audit], None]:
+    pairs = Counter(
+        "foothill_edge_agreements_total",
+        "Audited answers of a node without a fleet, by whether the cloud agrees",
+        ["model", "agrees"],
+        registry=telemetry.registry,
+    )
+
+    def count(audit: Audit) -> None:
+        agrees = audit.edge_answer == audit.cloud_answer
+        pairs.labels(audit.model, str(agrees).lower()).inc()
+
+    return count
 
 
 def _settings(config: Config, alone: AloneConfig) -> ServingSettings:

@@ -10,7 +10,11 @@ from msgspec import Meta
 from contracts.boards import BOARDS
 from contracts.manifest import is_digest, is_name
 from contracts.messages import Capabilities
-from edge_node.cameras.config import CameraConfig, check_names
+from edge_node.cameras.config import CameraConfig, check_names, check_recording
+from edge_node.cameras.outlets.home_assistant_config import HomeAssistantConfig
+from edge_node.cameras.outlets.webhook_config import WebhookConfig
+from edge_node.cameras.recording.config import RecordingConfig
+from edge_node.cameras.snapshots.config import SnapshotsConfig
 from edge_node.room import WhenShort
 from edge_node.spool_file import SpoolConfig
 from runtime.links.access.admission import AuthConfig
@@ -33,10 +37,14 @@ class LocalBundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AloneConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The table `[alone]` of a node without a fleet: `bundles` by the model that they serve."""
+    """The table `[alone]` of a node without a fleet: `bundles` by the model that they serve. With `hop_key_file` a
+    cloud tier that has this key believes it to be a node. `audit_rate` is the share of its answers that both tiers
+    give."""
 
     node: str
     region: str = ""
+    hop_key_file: str = ""
+    audit_rate: Annotated[float, Meta(ge=0, le=1)] = 0.0
     bundles: dict[str, LocalBundle] = {}
 
     def __post_init__(self) -> None:
@@ -80,14 +88,21 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine_build_bytes: Annotated[int, Meta(ge=1)] = 6 << 30
     admin_token_file: str = ""
     insecure: bool = False
+    allowed_hosts: tuple[str, ...] = ()
     auth: AuthConfig = AuthConfig()
     https: HttpsConfig = HttpsConfig()
     tls: TlsConfig = TlsConfig()
     spool: SpoolConfig = SpoolConfig()
     alone: AloneConfig | None = None
+    snapshots: SnapshotsConfig = SnapshotsConfig()
+    broker_region: str = ""
     cameras: tuple[CameraConfig, ...] = ()
+    recording: RecordingConfig = RecordingConfig()
+    webhooks: tuple[WebhookConfig, ...] = ()
+    home_assistant: HomeAssistantConfig = HomeAssistantConfig()
 
     def __post_init__(self) -> None:
         if self.target and self.target not in BOARDS:
             raise ValueError(f"target {self.target!r} is not in the board table: use one of {', '.join(BOARDS)}")
         check_names(self.cameras)
+        check_recording(self.recording, self.cameras)

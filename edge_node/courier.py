@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -37,9 +37,15 @@ def _unheard(_: LateAnswer) -> None:
     """Nobody in this process listens."""
 
 
+def _allowed(_: Doubtful) -> bool:
+    """Nobody in this process forbids."""
+    return True
+
+
 class Courier:
     """Asks the cloud with `ask`, at most `per_s` times a second and one at a time, so that live requests go first.
 
+    Before each is sent `may_go` is asked whether it still may. Nothing begins before `held` are set.
     `hear` is told of each as it comes, and after the start of those that `tell` has not taken yet. It goes through
     the circuit of all escalations: while that is open nothing is sent but its probes. `wall` gives unix time.
     """
@@ -51,6 +57,8 @@ class Courier:
         tell: Tell,
         hear: Callable[[LateAnswer], None] = _unheard,
         *,
+        may_go: Callable[[Doubtful], bool] = _allowed,
+        held: Sequence[asyncio.Event] = (),
         per_s: float,
         wall: Callable[[], float],
         rng: random.Random,
@@ -60,6 +68,8 @@ class Courier:
         self._ask = ask
         self._tell = tell
         self._hear = hear
+        self._may_go = may_go
+        self._held = held
         self._each_s = 1.0 / per_s
         self._wall = wall
         self._rng = rng
@@ -77,6 +87,8 @@ class Courier:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _keep_going(self) -> None:
+        for event in self._held:
+            await event.wait()
         pause_s, began = FIRST_PAUSE_S, False
         while True:
             try:
@@ -104,6 +116,8 @@ class Courier:
         doubtful = await self._spool.next()
         if doubtful is None:
             return None
+        if not self._may_go(doubtful):
+            return await self._give_up(doubtful, "withdrawn", "who asked does not want it to go any more")
         terms = Terms(residency=doubtful.residency, request_id=doubtful.request_id)
         try:
             answer = await self._ask(doubtful.request, terms)
@@ -191,4 +205,5 @@ def _late(doubtful: Doubtful, answer: Answer, now_s: float) -> LateAnswer:
         answered_at_s=now_s,
         headers=dict(late.headers),
         body=late.body,
+        note=doubtful.note,
     )

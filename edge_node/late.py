@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,7 @@ from contracts.messages import Late
 from edge_node.courier import Ask, Courier
 from edge_node.late_answers import LateAnswers, Spooling, message
 from edge_node.spool import Spool
-from edge_node.spool_file import LateAnswer, SpoolConfig
+from edge_node.spool_file import Doubtful, LateAnswer, SpoolConfig
 from edge_node.spool_metrics import SpoolMetrics
 
 
@@ -22,7 +23,8 @@ class LatePart:
     """Everything of a node that has to do with late answers. `publish` tells the fleet of one, when it can.
 
     `hearers` in the node itself are told of each when it is there, and after a start of those again that the fleet has
-    not heard of. They must neither block nor fail.
+    not heard of. `deniers` say of an input whether it must not go any more. They must neither block nor fail. Nothing
+    is delivered before all of `held` are set.
     """
 
     def __init__(
@@ -42,12 +44,16 @@ class LatePart:
         self.spool = Spool(directory, config, SpoolMetrics(registry), wall, reserve_bytes=reserve_bytes)
         self.spooling = Spooling(self.spool, clock, wall)
         self.hearers: list[Callable[[LateAnswer], None]] = []
+        self.deniers: list[Callable[[Doubtful], bool]] = []
+        self.held: list[asyncio.Event] = []
         self._answers = LateAnswers(self.spool)
         self._courier = Courier(
             self.spool,
             ask,
             lambda late: publish(message(node, late)),
             self._hear,
+            may_go=self._may_go,
+            held=self.held,
             per_s=config.per_s,
             wall=wall,
             rng=rng or random.Random(),
@@ -61,6 +67,9 @@ class LatePart:
     def _hear(self, late: LateAnswer) -> None:
         for hearer in self.hearers:
             hearer(late)
+
+    def _may_go(self, doubtful: Doubtful) -> bool:
+        return not any(denies(doubtful) for denies in self.deniers)
 
     async def _life(self, _: web.Application) -> AsyncIterator[None]:
         self._courier.start()

@@ -39,10 +39,18 @@ class Spooling:
         return SPOOLED if kept else ""
 
     async def put(
-        self, tenant: str, model: str, request: Request, edge: Answer, terms: Terms, deadline: Deadline
+        self,
+        tenant: str,
+        model: str,
+        request: Request,
+        edge: Answer,
+        terms: Terms,
+        deadline: Deadline,
+        *,
+        note: bytes = b"",
     ) -> bool:
         """Whether a late answer to a request can be promised, whose headers name its id. Raises nothing."""
-        doubtful = _doubtful(tenant, model, request, edge, terms, self._wall())
+        doubtful = _doubtful(tenant, model, request, edge, terms, self._wall(), note)
         kept = asyncio.ensure_future(self._spool.put(doubtful))
         await asyncio.wait({kept}, timeout=_patience_s(deadline, self._clock()))
         return kept.done() and kept.result()
@@ -92,7 +100,9 @@ def message(node: str, late: LateAnswer) -> Late:
     )
 
 
-def _doubtful(tenant: str, model: str, request: Request, edge: Answer, terms: Terms, now_s: float) -> Doubtful:
+def _doubtful(
+    tenant: str, model: str, request: Request, edge: Answer, terms: Terms, now_s: float, note: bytes
+) -> Doubtful:
     """Of the caller's headers those that the cloud gets, and nothing that says who he is."""
     given = {name.lower(): value for name, value in request.headers.items()}
     sent = {name: given[name.lower()] for name in headers.RELAYED_IN if name.lower() in given}
@@ -108,6 +118,7 @@ def _doubtful(tenant: str, model: str, request: Request, edge: Answer, terms: Te
         confidence=_confidence(edge.headers.get(headers.CONFIDENCE)),
         answer=edge.headers.get(headers.ANSWER, ""),
         residency=terms.residency,
+        note=note,
     )
 
 

@@ -3,6 +3,7 @@ the live certificate asks for it, and a late one when the cloud is back."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -17,8 +18,9 @@ from contracts.headers import Terms
 from contracts.manifest import Manifest
 from contracts.timing import TOTAL, format_server_timing
 from edge_node.late import LatePart
-from edge_node.spool_file import LateAnswer
-from runtime.links.escalation.holder import Evidence, Holder, Judged, Settled
+from edge_node.spool_file import Doubtful, LateAnswer
+from runtime.links.escalation.clouds import Departed
+from runtime.links.escalation.holder import Evidence, Holder, Judged, Settled, essence_of
 from runtime.links.http.accounts import Account, Accounts
 from runtime.links.http.upstream import Answer, Request, answer_headers
 from runtime.links.process.telemetry import Telemetry
@@ -30,6 +32,7 @@ from runtime.serving.models.batcher import BatchResult
 from runtime.serving.models.hosting import ModelHost, Served
 from runtime.serving.models.loaded import LoadedModel
 from runtime.serving.models.postprocess import Reading, Stamp
+from runtime.serving.pictures.picture import Size
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ ESCALATE = "escalate"
 """The phase of asking the cloud."""
 
 Hearer = Callable[[LateAnswer], None]
+Denier = Callable[[bytes], bool]
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -94,7 +98,8 @@ class Pipelines:
     """Who asks here holds its requests: they are judged, escalated, audited and spooled as those of direct callers.
 
     `late` None keeps nothing for a cloud that is away. `hearers` are told of late answers, after a restart again of
-    those that the fleet has not heard of. They must not block.
+    those that the fleet has not heard of. `deniers` say of the note of what waits whether it must not go any more. They
+    must not block.
     """
 
     def __init__(
@@ -117,8 +122,17 @@ class Pipelines:
         rim = settings.rim(telemetry, clock)
         self._looks, self._settlements = Accounts("look", rim), Accounts("settle", rim)
         self.hearers: list[Hearer] = []
+        self.deniers: list[Denier] = []
         if late is not None:
             late.hearers.append(self._hear)
+            late.deniers.append(self._denies)
+
+    def hold(self) -> Callable[[], None]:
+        """Nothing that waits for the cloud goes before what this returns is called: who denies may not know yet."""
+        held = asyncio.Event()
+        if self._late is not None:
+            self._late.held.append(held)
+        return held.set
 
     async def look(self, model: str, inputs: Mapping[str, Array], terms: Terms, *, priority: int = 0) -> Seen:
         """Runs the model, in one queue with everybody's requests. The deadline counts from now, for `settle` too.
@@ -133,6 +147,11 @@ class Pipelines:
             account.answered("edge", seen.judged.verdict.reason, account.phases_ms)
         return seen
 
+    @property
+    def departures(self) -> list[Departed]:
+        """Who is told of each request that has gone to a cloud, whosever it is."""
+        return self._holder.departures
+
     def loaded(self, model: str) -> LoadedModel:
         """What answers for a model now; a moment later it may be another. Raises FoothillError `model_not_found`."""
         return self._host.get(model).loaded
@@ -145,34 +164,57 @@ class Pipelines:
             account.answered("edge", UNSETTLED, account.phases_ms)
         return looked
 
+    def may_ask(self, terms: Terms) -> bool:
+        """Whether there is a cloud that may have such a request, now or later."""
+        return self._holder.may_ask_cloud(terms)
+
     def judge(self, looked: Looked, terms: Terms, *, confidence: float | None, answer: str) -> Seen:
         """What is to become of a part of what was seen, by how sure the edge is of it and by what it says. The deadline
         counts from now."""
         return self._judged(looked, terms, self._deadline(terms, self._clock()), confidence, answer)
 
-    async def settle(self, seen: Seen, body: bytes, content_type: str) -> Outcome:
+    async def settle(
+        self,
+        seen: Seen,
+        body: bytes,
+        content_type: str,
+        *,
+        picture: Size | None = None,
+        note: bytes = b"",
+        essence: Callable[[Answer], str] = essence_of,
+    ) -> Outcome:
         """The last word on what was seen, at the latest when its deadline is over. Raises nothing of its own.
 
         `body` is what the cloud is asked with, as `/v1/predict` takes it: a picture, or a tensor map. It leaves the
-        node only for a cloud inside the residency claim, and waits in the spool for one that is away.
+        node only for a cloud inside the residency claim, and waits in the spool for one that is away. Who hears a late
+        answer gets the `note` with it. `essence` as in `Holder.settle`. Boxes of the edge's answer are in pixels of the
+        `picture`, or of the model's own.
         """
         named = {"Content-Type": content_type, headers.REQUEST_ID: seen.request_id, **seen.terms.claim()}
         if seen.terms.traceparent:
             named[headers.TRACEPARENT] = seen.terms.traceparent
         request = Request("POST", f"/v1/predict/{seen.model}", named, body)
-        settled = await self._settle(seen, request)
+        settled = await self._settle(seen, request, essence)
         late = False
         if self._late is not None and settled.open:
-            late = await self._late.spooling.put(TENANT, seen.model, request, seen.edge, seen.terms, seen.deadline)
+            late = await self._late.spooling.put(
+                TENANT, seen.model, request, seen.edge, seen.terms, seen.deadline, note=note
+            )
         if settled.tier == "edge":
-            answer = msgspec.structs.replace(settled.answer, body=self._edge_body(seen, settled.reason))
+            answer = msgspec.structs.replace(settled.answer, body=self._edge_body(seen, settled.reason, picture))
             settled = msgspec.structs.replace(settled, answer=answer)
         return Outcome(settled, late)
 
-    async def _settle(self, seen: Seen, request: Request) -> Settled:
+    async def _settle(self, seen: Seen, request: Request, essence: Callable[[Answer], str]) -> Settled:
         """Counted where there was something to decide, with the time that the cloud took; the rest was counted."""
         settling = self._holder.settle(
-            request, seen.edge, seen.terms, seen.deadline, model=seen.model, judged=seen.judged
+            request,
+            seen.edge,
+            seen.terms,
+            seen.deadline,
+            model=seen.model,
+            judged=seen.judged,
+            essence=essence,
         )
         if seen.final:
             return await settling
@@ -199,7 +241,7 @@ class Pipelines:
     ) -> BatchResult:
         oip.check_arrays(inputs, served.loaded.manifest)
         try:
-            result = await served.batcher.submit(inputs, deadline, priority=priority)
+            result = await served.batcher.submit(inputs, deadline, priority=priority, wants_reading=True)
             postprocess.check_numbers(result.outputs, result.reading, served.loaded.manifest, from_tensors=True)
         except FoothillError:
             served.statistics.failed((self._clock() - account.started_s) * 1000.0)
@@ -236,14 +278,17 @@ class Pipelines:
             manifest=loaded.manifest,
         )
 
-    def _edge_body(self, seen: Seen, reason: str) -> bytes:
+    def _edge_body(self, seen: Seen, reason: str, picture: Size | None) -> bytes:
         """What `/v1/predict` would answer here; b"" where it would answer nothing."""
         manifest = seen.manifest
         no_head = manifest.task == "detection" and manifest.postprocess.detector is None
         if no_head or len(seen.outputs[manifest.postprocess.output]) != 1:
             return b""
         stamp = Stamp(seen.model, "edge", self._settings.node, reason, seen.request_id)
-        return msgspec.json.encode(postprocess.predict(seen.outputs, seen.reading, manifest, stamp))
+        return msgspec.json.encode(postprocess.predict(seen.outputs, seen.reading, manifest, stamp, picture))
+
+    def _denies(self, doubtful: Doubtful) -> bool:
+        return doubtful.tenant == TENANT and any(denies(doubtful.note) for denies in self.deniers)
 
     def _hear(self, late: LateAnswer) -> None:
         for hearer in self.hearers if late.tenant == TENANT else ():

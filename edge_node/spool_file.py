@@ -69,7 +69,8 @@ class Doubtful(msgspec.Struct, frozen=True):
     """An input that the edge was not sure of. `request` is what the cloud is asked, without the caller's credentials.
 
     `tenant` and `request_id` name it; `confidence`, `stratum` and `answer` are those of the edge (None and "" where it
-    told none). `residency` names the only regions that may have it; empty is no claim. `at_s` is unix time.
+    told none). `residency` names the only regions that may have it; empty is no claim. `at_s` is unix time. `note` is
+    for whoever hears the late answer in this process, or in its next life: it goes nowhere else.
     """
 
     tenant: str
@@ -81,10 +82,11 @@ class Doubtful(msgspec.Struct, frozen=True):
     confidence: float | None = None
     answer: str = ""
     residency: tuple[str, ...] = ()
+    note: bytes = b""
 
 
 class LateAnswer(msgspec.Struct, frozen=True):
-    """What the cloud said to a doubtful input. `headers` are those that its caller may see."""
+    """What the cloud said to a doubtful input, and its `note`. `headers` are those that its caller may see."""
 
     tenant: str
     request_id: str
@@ -97,6 +99,7 @@ class LateAnswer(msgspec.Struct, frozen=True):
     answered_at_s: float
     headers: dict[str, str]
     body: bytes
+    note: bytes = b""
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -202,7 +205,7 @@ class SpoolFile:
                     self._db.execute(f"UPDATE {table} SET at_s = ? WHERE at_s < ?", (now_s, _SET_CLOCK_S))
             self._remove("inputs", "at_s < ?", (now_s - self._config.max_age_s,), "age")
             self._remove("answers", "at_s < ?", (now_s - self._config.keep_answers_s,), "")
-        self._db.execute("PRAGMA incremental_vacuum(256)")
+        self._db.executescript("PRAGMA incremental_vacuum(256);")  # `execute` takes one step of it: a single page
 
     def figures(self) -> Figures:
         oldest = self._db.execute("SELECT MIN(at_s) FROM inputs").fetchone()[0]

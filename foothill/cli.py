@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from foothill.rooms import ROOMS, install
 
-_OTHERS = {"up": "all,geo", "demo": "all,geo"}
+_OTHERS = {"up": "all,geo", "demo": "all,geo", "demo-camera": "all"}
 _OWN = frozenset(
     {"contracts", "runtime", "foothill", "model_compiler", *(r.module.partition(".")[0] for r in ROOMS.values())}
 )

@@ -35,6 +35,7 @@ def build(command: str) -> typer.Typer:
     app.callback()(foothill)
     app.command()(up)
     app.command()(demo)
+    app.command("demo-camera")(demo_camera)
     app.command()(doctor)
     for name, room in ROOMS.items():
         if importlib.util.find_spec(room.module) is None:
@@ -109,6 +110,25 @@ def demo(
 
     with _failing_plainly("demo"):
         run(DemoOptions(state=state, report=report, requests=requests, distances=wan, quick=quick))
+
+
+def demo_camera(
+    packages: Annotated[Path, typer.Option(help="Folder with the wheels that `make demo-camera` fetches.")] = Path(
+        ".venv/camera-demo"
+    ),
+    seconds: Annotated[float, typer.Option(min=5, max=86_400, help="How long to watch.")] = 90.0,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Of the page; 0: any that is free.")] = 0,
+    state: Annotated[
+        Path | None,
+        typer.Option("--state", help="A new or empty directory to keep; without it, one that is removed at the end."),
+    ] = None,
+) -> None:
+    """A street over RTSP into a box, on this machine: what it sees, and what leaves it."""
+    from foothill.demo.camera.story import CameraDemoOptions
+    from foothill.demo.camera.story import demo_camera as run
+
+    with _failing_plainly("demo-camera"):
+        run(CameraDemoOptions(packages=packages, seconds=seconds, port=port, state=state))
 
 
 def doctor(json: Json = False) -> None:

@@ -15,8 +15,9 @@ from typer.core import TyperGroup
 from contracts.boards import BOARDS
 from contracts.engines import Hardware, Kind
 from contracts.errors import FoothillError
-from contracts.manifest import PostprocessKind
+from contracts.manifest import DETECTORS, PostprocessKind
 from model_compiler.errors import CompileError
+from model_compiler.label_lists import LISTS
 from model_compiler.progress import Progress, Step
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ app = typer.Typer(cls=_Group, help="Compile models into bundles.", no_args_is_he
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 Kept = Annotated[Path | None, typer.Option(help="Where stages are kept between runs. [default: OUT/stages]")]
+Head = Annotated[
+    str,
+    typer.Option(help=f"With --onnx: it is a detector with this head: {', '.join(DETECTORS)}; or a TOML file of it."),
+]
 Answers = Annotated[
     str, typer.Option(help=f"With --onnx: {', '.join(get_args(PostprocessKind))}. [default: from FILE]")
 ]
@@ -62,7 +67,13 @@ def model(
     calibration: Annotated[Path | None, typer.Option(help="With --onnx: a folder of pictures, for int8.")] = None,
     logical: Annotated[str, typer.Option("--model", help="With --onnx: the logical model. [default: NAME]")] = "",
     kind: Answers = "",
-    labels: Annotated[Path | None, typer.Option(help="With --onnx: a text file, one label a line.")] = None,
+    head: Head = "",
+    golden: Annotated[
+        Path | None, typer.Option(help="With --head: pictures for the golden test. [default: made ones]")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help=f"With --onnx: a text file, one label a line; or {', '.join(LISTS)}.")
+    ] = None,
     colour: Annotated[str, typer.Option(help="With --onnx: rgb, bgr or grey.")] = "rgb",
     scale: Annotated[float, typer.Option(help="With --onnx: what pixels 0..255 are multiplied by.")] = 1 / 255,
     mean: Annotated[str, typer.Option(help="With --onnx: of scaled pixels, per channel: 0.48,0.46,0.41")] = "0",
@@ -87,7 +98,7 @@ def model(
             from model_compiler.onnx_options import OnnxOptions, request_of
 
             named = (onnx, name, version, target or (), logical, calibration, kind, labels)
-            request = request_of(OnnxOptions(*named, colour, scale, mean, std, size, resize, max_drop))
+            request = request_of(OnnxOptions(*named, colour, scale, mean, std, size, resize, max_drop, head, golden))
             _finish(out, json, lambda progress: _compile_onnx(request, out, kept, progress))
         else:
             raise CompileError("give a recipe (TOML), or --onnx FILE: one of the two.")
@@ -220,9 +231,15 @@ def _compile_onnx(request: OnnxRequest, out: Path, kept: Path, progress: Progres
     from model_compiler.pipeline import compile_bundle
     from model_compiler.stages import Stages
 
-    plan = onnx_plan(request, kept, progress=progress)
+    if request.head is not None:
+        from model_compiler.detectors.plan import detector_plan
+
+        plan, told = detector_plan(request, request.head, kept)
+    else:
+        plan = onnx_plan(request, kept, progress=progress)
+        told = missing(request, plan)
     packed = compile_bundle(plan, out / plan.reference, stages=Stages(kept), progress=progress)
-    for what in missing(request, plan):
+    for what in told:
         typer.echo(what, err=True)
     return (packed,)
 

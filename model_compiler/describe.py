@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from contracts.manifest import Artifact, ConfidenceRule, Golden, Manifest, Postprocess
+from contracts.errors import FoothillError
+from contracts.manifest import Artifact, ConfidenceRule, Golden, Manifest, Postprocess, check
 from model_compiler.data.samples import first
+from model_compiler.errors import CompileError
 from model_compiler.golden import choose_rows, rows_for, tolerance_for
 from model_compiler.onnx_ends import load, tensor_specs
 from model_compiler.pack import files_of, npy
 from model_compiler.plan import ArtifactPlan, Plan, most_exact
 from model_compiler.replay import all_outputs_of
+from runtime.serving.models.postprocess import check_found, check_head
 
 _CANDIDATES, _LEAST_CANDIDATES = 512, 16
 _MOST_BYTES = 64 << 20
@@ -46,14 +50,28 @@ def describe(
         ),
         inputs=inputs,
         outputs=outputs,
-        postprocess=Postprocess(plan.ends.output, plan.kind),
+        postprocess=Postprocess(plan.ends.output, plan.kind, plan.detector),
         golden=golden,
         preprocess=plan.preprocess,
         labels=plan.labels,
         parents=(plan.cloud.digest,) if plan.cloud else (),
         max_batch=plan.ends.batch or plan.max_batch,
     )
+    _check_head(manifest, golden, contents)
     return manifest, contents
+
+
+def _check_head(manifest: Manifest, golden: Golden, contents: Mapping[str, bytes]) -> None:
+    """A node would refuse it later. Raises CompileError."""
+    try:
+        check(manifest)
+        check_head(manifest)
+        for paths in golden.outputs.values():
+            check_found({name: np.load(io.BytesIO(contents[path])) for name, path in paths.items()}, manifest)
+    except FoothillError as error:
+        if manifest.postprocess.detector is None:
+            raise
+        raise CompileError(f"{error.message} Say otherwise in --head FILE.toml.") from error
 
 
 def _golden(
@@ -66,7 +84,14 @@ def _golden(
     literal = {each.file: each.literal for each in artifacts}
     replies = {name: all_outputs_of(path, candidates, plan.ends, literal=literal[name]) for name, path in files.items()}
     rounded = any(artifact.precision != "fp32" for artifact in artifacts)
-    widest = {f"{name} {output}": values for name, reply in replies.items() for output, values in reply.items()}
+    # Numbers of classes are no measure: told exactly, they would widen what scores may be off by.
+    numbers = plan.detector.classes if plan.detector is not None else ""
+    widest = {
+        f"{name} {output}": values
+        for name, reply in replies.items()
+        for output, values in reply.items()
+        if output != numbers
+    }
     tolerance = tolerance_for(widest, quantized=rounded)
     answers = {name: reply[plan.ends.output] for name, reply in replies.items()}
     judged = plan.kind in ("logits", "probabilities") and (len(plan.data.validation) or len(plan.data.test))

@@ -182,6 +182,11 @@ def _check_takes(given: Path, model: Any, sample: Floats) -> None:
             f"{given} takes {taken.name} {list(taken.shape)} (-1: any), and the samples are {list(shape)} each. Give "
             "samples, or a [preprocess] table, that fit the model."
         )
+    if (taken.datatype == "UINT8") != (sample.dtype == np.uint8):
+        raise CompileError(
+            f"{given} takes {taken.datatype}, and the samples are {sample.dtype}. Export it with a float32 input; the "
+            "compiler makes it smaller itself."
+        )
 
 
 def _write(model: Any, path: Path) -> None:

@@ -14,6 +14,7 @@ from contracts.manifest import PostprocessKind, Precision, Preprocess, Task, Ten
 from model_compiler.data.folder import UNLABELLED, read_folder
 from model_compiler.data.parts import split
 from model_compiler.data.samples import Arrays, Data, PictureSamples, Rows, Samples
+from model_compiler.detectors.told import Told
 from model_compiler.errors import CompileError
 from model_compiler.onnx_ends import ends_of, load, tensor_specs
 from model_compiler.plan import Budget, OnnxFile, Plan, artifacts_for
@@ -47,7 +48,8 @@ class Pictures(msgspec.Struct, frozen=True):
 
 class OnnxRequest(msgspec.Struct, frozen=True):
     """What `foothill compile --onnx` was told. `precisions` empty: what the samples and the targets allow;
-    `max_drop_points` None: what the pictures can tell."""
+    `max_drop_points` None: what the pictures can tell. `head`: it is a detector
+    (model_compiler.detectors), of whose golden test `golden` has the pictures."""
 
     onnx: Path
     name: str
@@ -60,6 +62,8 @@ class OnnxRequest(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     kind: PostprocessKind | None = None
     max_drop_points: float | None = None
+    head: Told | None = None
+    golden: Path | None = None
 
 
 def onnx_plan(request: OnnxRequest, cache: Path, *, progress: Progress = silent) -> Plan:
@@ -155,9 +159,14 @@ def _preprocess(request: OnnxRequest, inputs: TensorSpec) -> Preprocess | None:
     fits = shape[3] in (width, -1) and shape[2] in (height, -1)
     if not fits or width < 1 or height < 1:
         raise CompileError(f"{request.onnx} takes {shape[3]}x{shape[2]} pixels (-1: any). Give --size WIDTHxHEIGHT.")
+    return Preprocess(width, height, told.colour, told.scale, *levels(told, channels), told.resize)
+
+
+def levels(told: Pictures, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of each channel. Raises CompileError for what are no such numbers."""
     means, stds = (value * channels if len(value) == 1 else value for value in (told.mean, told.std))
     _check_numbers(told, means, stds, channels)
-    return Preprocess(width, height, told.colour, told.scale, means, stds, told.resize)
+    return means, stds
 
 
 def _check_numbers(told: Pictures, means: tuple[float, ...], stds: tuple[float, ...], channels: int) -> None:

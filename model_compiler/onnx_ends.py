@@ -38,14 +38,15 @@ def load(path: Path) -> Any:
 
 
 def ends_of(path: Path) -> Ends:
-    """Raises CompileError for a model that does not take float32 rows in one input and give as many in each output."""
+    """Raises CompileError for a model that does not take rows of float32 or of pixels in one input and give as many in
+    each output."""
     inputs, outputs = tensor_specs(load(path))
     if len(inputs) != 1:
         told = ", ".join(spec.name for spec in inputs) or "none"
         raise CompileError(f"{path} has {len(inputs)} inputs ({told}); models with one input are compiled.")
     if not outputs:
         raise CompileError(f"{path} has no output. Export the model with what it answers.")
-    if inputs[0].datatype != "FP32":
+    if inputs[0].datatype not in ("FP32", "UINT8"):
         raise CompileError(
             f"{path} takes {inputs[0].datatype}. Export it with a float32 input; the compiler makes it smaller itself."
         )

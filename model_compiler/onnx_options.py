@@ -11,8 +11,10 @@ import msgspec
 
 from contracts.boards import BOARDS
 from contracts.manifest import MAX_PIXELS, PostprocessKind, is_name, is_version
+from model_compiler.detectors.told import told_of
 from model_compiler.errors import CompileError
 from model_compiler.from_onnx import Colour, OnnxRequest, Pictures, Resize
+from model_compiler.label_lists import LISTS
 
 Word = TypeVar("Word")
 _SIDE = re.compile(r"[0-9]{1,9}")
@@ -36,11 +38,14 @@ class OnnxOptions(msgspec.Struct, frozen=True):
     size: str
     resize: str
     max_drop: float | None
+    head: str = ""
+    golden: Path | None = None
 
 
 def request_of(options: OnnxOptions) -> OnnxRequest:
     """Raises CompileError that names the option and what to write."""
     _check(options)
+    _check_head(options)
     return OnnxRequest(
         onnx=options.onnx,
         name=options.name,
@@ -56,9 +61,11 @@ def request_of(options: OnnxOptions) -> OnnxRequest:
             resize=_word("--resize", options.resize, get_args(Resize)),
             size=_size(options.size),
         ),
-        labels=_lines(options.labels) if options.labels is not None else (),
+        labels=_labels(options.labels) if options.labels is not None else (),
         kind=_word("--kind", options.kind, get_args(PostprocessKind)) if options.kind else None,
         max_drop_points=options.max_drop,
+        head=told_of(options.head) if options.head else None,
+        golden=options.golden,
     )
 
 
@@ -102,6 +109,25 @@ def _size(text: str) -> tuple[int, int] | None:
     if int(width) * int(height) > MAX_PIXELS:
         raise CompileError(f"--size {text}: that is more than {MAX_PIXELS} pixels. Compile for a smaller picture.")
     return int(width), int(height)
+
+
+def _check_head(options: OnnxOptions) -> None:
+    for option, given in (("--calibration", options.calibration), ("--kind", options.kind)):
+        if options.head and given:
+            raise CompileError(f"--head and {option} do not go together. {_WITH_A_HEAD[option]} Leave {option} out.")
+    if options.golden is not None and not options.head:
+        raise CompileError("--golden goes with --head. Of any other model, golden rows are those of --calibration.")
+
+
+_WITH_A_HEAD = {
+    "--calibration": "Detectors are compiled as fp32: what int8 does to their boxes is not measured yet.",
+    "--kind": "A head says how outputs become boxes, and --kind how they become anything else.",
+}
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    known = LISTS.get(str(path))
+    return known if known is not None and not path.exists() else _lines(path)
 
 
 def _lines(path: Path) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from contracts.boards import BOARDS
-from contracts.manifest import PostprocessKind, Precision, Preprocess, Runtime, Task, Tier
+from contracts.manifest import Detector, DetectorKind, PostprocessKind, Precision, Preprocess, Runtime, Task, Tier
 from model_compiler.confidence import Promise
 from model_compiler.data.samples import Data
 from model_compiler.learning.augment import PLAIN, Augment
@@ -125,8 +125,9 @@ class Plan(msgspec.Struct, frozen=True):
 
     `student` is what becomes artifacts; None means the teacher, or with `prune` what is left of it. A student that is a
     Net without weights is trained: from the teacher's answers where there is a teacher, from the labels otherwise.
-    With a `cloud` bundle it is certified against that. `how` says in words what is measured on what. `metric` is called
-    `metric_name`, and `metric_code` is a digest of its text.
+    `detector` is the head that makes boxes of a detector's outputs. With a `cloud` bundle it is certified against that.
+    `how` says in words what is measured on what. `metric` is called `metric_name`, and `metric_code` is a digest of its
+    text.
     """
 
     name: str
@@ -149,7 +150,8 @@ class Plan(msgspec.Struct, frozen=True):
     cloud: Packed | None = None
     promise: Promise = Promise()
     preprocess: Preprocess | None = None
-    kind: PostprocessKind = "logits"
+    kind: PostprocessKind | DetectorKind = "logits"
+    detector: Detector | None = None
     labels: tuple[str, ...] = ()
     ends: Ends = Ends("image", ("logits",))
     max_batch: int = 32

@@ -25,7 +25,7 @@ def check_answers(plan: Plan, name: str, answers: Mapping[str, Floats], rows: in
     first = answers[plan.ends.output]
     if not np.isfinite(first).all():
         raise CompileError(f"{name} answers NaN or infinity. Look for weights or inputs that are far too large.")
-    if plan.kind != "tensors" and first.ndim != 2:
+    if plan.kind in ("logits", "probabilities", "vector") and first.ndim != 2:
         raise CompileError(
             f"{name} gives {plan.ends.output} as {list(first.shape)}; {plan.kind} are [rows, values]. Reshape them in "
             "the model, or set postprocess.kind."

@@ -55,6 +55,7 @@ def print_table(summaries: Sequence[Summary]) -> None:
     for metric in dict.fromkeys(measurements.metric for measurements in scored):
         console.print(f"score: {metric}", style="dim", soft_wrap=True)
     for summary in summaries:
+        console.print(f"digest of {summary.bundle}: {summary.digest}", style="dim", soft_wrap=True)
         if summary.report:
             console.print(f"report: {summary.report}", style="dim", soft_wrap=True)
 

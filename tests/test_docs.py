@@ -67,7 +67,7 @@ PARTS: dict[str, dict[str, type[msgspec.Struct]]] = {
     "router.toml": {"nodes.": router.config.StaticNode, "place.": Place}
 }
 """Tables whose type no default shows, by prefix."""
-OF_SITES = {"edge.toml": {"alone", "cameras"}}
+OF_SITES = {"edge.toml": {"alone", "cameras", "recording", "webhooks", "home_assistant"}}
 """Keys that another example shows."""
 
 TYPER_OWN = {"--help", "--install-completion", "--show-completion"}

@@ -1,9 +1,11 @@
-"""GStreamer's RTSP server, for Debian's own Python, which has its bindings: `/usr/bin/python3 gstreamer.py CAMERA...`.
+"""GStreamer's RTSP server, for Debian's own Python, which has its bindings: `/usr/bin/python3 gstreamer.py PORT
+CAMERA...`.
 
-A CAMERA is JSON: {"path", "clip", "fps", "codec", "user", "password", "digest"}. What is encoded is sent as it is. The
-first line that is printed is the port; then it does what it is told by lines of JSON on its standard input:
-{"path", "do"} with `stall` (nothing more is sent, connections stay), `go`, `kick` (its callers are thrown out),
-`corrupt` (of so many packets, as "count" says, every byte behind the first few is noise), `switch` (to another "clip").
+A CAMERA is JSON: {"path", "clip", "fps", "codec", "user", "password", "digest", "after_ms"}. What is encoded is sent as
+it is; `after_ms` is what its pictures come after those of the others. PORT 0 is any that is free. The first line that
+is printed is the port; then it does what it is told by lines of JSON on its standard input: {"path", "do"} with `stall`
+(nothing more is sent, connections stay), `go`, `kick` (its callers are thrown out), `corrupt` (of so many packets, as
+"count" says, every byte behind the first few is noise), `switch` (to another "clip").
 
 Debian: gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-good, gstreamer1.0-plugins-bad, python3-gi.
 """
@@ -13,6 +15,7 @@ import random
 import struct
 import sys
 import threading
+import time
 from pathlib import Path
 
 import gi
@@ -69,7 +72,14 @@ class Camera:
                 permissions.add_permission_for_role("viewer", what, True)
             factory.set_permissions(permissions)
         server.get_mount_points().add_factory(self.path, factory)
-        GLib.timeout_add(round(1000 / told["fps"]), self.push)
+        self.every_s = 1.0 / told["fps"]
+        self.due_s = time.monotonic() + told.get("after_ms", 0) / 1000.0
+        self.wait()
+
+    def wait(self):
+        """By the clock, so that cameras stay as far apart as they began."""
+        self.due_s = max(self.due_s + self.every_s, time.monotonic())
+        GLib.timeout_add(max(0, round((self.due_s - time.monotonic()) * 1000.0)), self.push)
 
     def configure(self, _factory, media):
         source = media.get_element().get_child_by_name("source")
@@ -78,8 +88,9 @@ class Camera:
         media.connect("unprepared", lambda _: self.sources.remove(source))
 
     def push(self):
+        self.wait()
         if self.stalled or not self.sources:
-            return True
+            return False
         _, data = self.units[self.next]
         self.next = (self.next + 1) % len(self.units)
         if self.noisy:
@@ -87,7 +98,7 @@ class Camera:
             data = data[:40] + bytes(self.rng.randrange(256) for _ in range(max(0, len(data) - 40)))
         for source in self.sources:
             source.emit("push-buffer", Gst.Buffer.new_wrapped(data))
-        return True
+        return False
 
     def do(self, told):
         if told["do"] in ("stall", "go"):
@@ -121,10 +132,10 @@ def protect(server, cameras):
 
 def main():
     Gst.init(None)
-    told = [json.loads(camera) for camera in sys.argv[1:]]
+    told = [json.loads(camera) for camera in sys.argv[2:]]
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
-    server.set_service("0")
+    server.set_service(sys.argv[1])
     protect(server, told)
     cameras = {camera["path"]: Camera(server, camera) for camera in told}
     server.attach(None)

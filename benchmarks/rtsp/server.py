@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ _TRIAL = (
 
 
 class Mount(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`clip` as benchmarks.rtsp.clips writes them."""
+    """`clip` as benchmarks.rtsp.clips writes them; its pictures come `after_ms` after those of other paths."""
 
     path: str
     clip: str
@@ -31,6 +32,7 @@ class Mount(msgspec.Struct, frozen=True, omit_defaults=True):
     user: str = ""
     password: str = ""
     digest: bool = False
+    after_ms: int = 0
 
 
 def what_is_missing() -> str:
@@ -50,12 +52,17 @@ class RtspServer:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         assert process.stdout is not None
-        self.url = f"rtsp://127.0.0.1:{int(process.stdout.readline())}"
+        self.port = int(process.stdout.readline())
+        self.url = f"rtsp://127.0.0.1:{self.port}"
 
     def do(self, path: str, what: str, **more: object) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"path": path, "do": what, **more}) + "\n")
         self._process.stdin.flush()
+
+    def hang(self, hangs: bool) -> None:
+        """As a camera whose software has died: its connections stay, it even takes new ones, and nothing comes."""
+        self._process.send_signal(signal.SIGSTOP if hangs else signal.SIGCONT)
 
     def end(self) -> None:
         """As when its cable is pulled: nobody is told."""
@@ -64,10 +71,10 @@ class RtspServer:
 
 
 @contextmanager
-def serving(mounts: Sequence[Mount]) -> Iterator[RtspServer]:
+def serving(mounts: Sequence[Mount], *, port: int = 0) -> Iterator[RtspServer]:
     arguments = [msgspec.json.encode(mount).decode() for mount in mounts]
     process = subprocess.Popen(
-        [PYTHON, str(_PROGRAM), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [PYTHON, str(_PROGRAM), str(port), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     server = RtspServer(process)
     try:

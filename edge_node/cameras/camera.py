@@ -8,30 +8,30 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
-from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import cv2
 
-from contracts.camera_events import StateMessage
+from contracts.camera_events import Box, StateMessage, Verdict
 from contracts.errors import FoothillError
 from edge_node.cameras.config import CameraConfig
-from edge_node.cameras.feed import Feed
+from edge_node.cameras.escalation.doubts import Doubts, Terrain
 from edge_node.cameras.figures import Dropped, Figures, Rate
-from edge_node.cameras.gate import MotionGate, Verdict
+from edge_node.cameras.gate import MotionGate
 from edge_node.cameras.live import Live
 from edge_node.cameras.newest import Newest
 from edge_node.cameras.observers.observer import Observer
+from edge_node.cameras.preparing import Preparation, Taken
 from edge_node.cameras.reader import Reader
 from edge_node.cameras.scene.masks import hidden
 from edge_node.cameras.sources.opening import open_source
 from edge_node.cameras.sources.shot import Shot
-from edge_node.cameras.sources.source import Facts, Source
+from edge_node.cameras.sources.source import Facts, Source, Tap
 from edge_node.cameras.sources.stillness import Stillness
 from edge_node.cameras.sources.trouble import Trouble
 from edge_node.cameras.states import Change, Event, after
-from edge_node.pipelines import Looked, Pipelines
+from edge_node.cameras.ways import Ways
+from edge_node.pipelines import Looked
 from runtime.serving.engines.tensors import Array
 from runtime.serving.models.loaded import LoadedModel
 from runtime.serving.pictures.picture import Size
@@ -49,25 +49,16 @@ _TICK_S = 0.5
 _END_S = 10.0
 
 
-class Prepared(NamedTuple):
-    """A picture behind the gate: `tensor` is None for one that need not be seen."""
-
-    verdict: Verdict
-    tensor: Array | None
-
-
 class Camera:
-    """`observe` makes the observer for a model. `workers` run what takes long; `base` is where relative paths begin."""
+    """`observe` makes the observer for a model. `tap` is asked at the start for who sees what is encoded."""
 
     def __init__(
         self,
         config: CameraConfig,
         *,
-        pipelines: Pipelines,
-        feed: Feed,
+        ways: Ways,
         observe: Callable[[LoadedModel], Observer],
-        workers: Executor,
-        base: Path = Path(),
+        tap: Callable[[], Tap | None] = lambda: None,
         rng: random.Random | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -77,21 +68,24 @@ class Camera:
         self.size = Size(0, 0)
         self.state = Change("starting", wall())
         self.fps = 0.0
-        self._pipelines = pipelines
-        self._feed = feed
+        self._ways = ways
         self._observe = observe
-        self._workers = workers
-        self._base = base
+        self._take_tap = tap
+        self._tap: Tap | None = None
         self._wall = wall
         self._loop = asyncio.get_running_loop()
-        self._gate = MotionGate(config.motion, self._watched)
+        self._preparation = Preparation(MotionGate(config.motion, self._watched))
         self._rate = Rate()
-        self.live = Live(workers)
+        self.live = Live(ways.workers, config.hiding)
+        self._doubts = Doubts(
+            config.name, config.escalation, Terrain(config.residency, config.hiding), ways, self.figures, self.judged
+        )
         self._observer: Observer | None = None
         self._observed: LoadedModel | None = None
         self._complaint = ""
+        self._now: tuple[Shot, Looked] | None = None
         self._room = threading.Semaphore(1)
-        self._newest: Newest[Shot] = Newest(self._loop, self._gave_way)
+        self._newest: Newest[Taken] = Newest(self._loop, self._gave_way)
         self._tasks: list[asyncio.Task[None]] = []
         self.reader = Reader(
             config.name,
@@ -109,10 +103,12 @@ class Camera:
 
     @property
     def shown_url(self) -> str:
-        return self.config.address(self._base).shown
+        return self.config.address(self._ways.base).shown
 
     def start(self) -> None:
         self._tell_state()
+        self._doubts.start()
+        self._tap = self._take_tap()
         self.reader.start()
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_time())]
 
@@ -126,9 +122,20 @@ class Camera:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._observer is not None:
             self._observer.end(self._wall())
+        self._doubts.close()
         self._change("stopped", "", None)
-        if self.config.address(self._base).kind == "device":
+        if self.config.address(self._ways.base).kind == "device":
             await asyncio.to_thread(self.reader.join, _END_S)
+
+    def judged(self, event: str, verdict: Verdict, label: str = "") -> None:
+        """What is worth what was said of an event, and what the cloud calls it."""
+        if self._observer is not None:
+            self._observer.judged(event, verdict, label)
+
+    def picture(self, event: str, box: Box | None) -> None:
+        """Takes a snapshot for an event that has begun in the picture of now."""
+        if self._now is not None:
+            self._ways.snapshots.take(self.config, event, *self._now, box)
 
     def happened(self, event: Event, why: str, facts: Facts | None) -> None:
         """From the reader's thread."""
@@ -136,17 +143,18 @@ class Camera:
             self._loop.call_soon_threadsafe(self._change, event, why, facts)
 
     def took(self, shot: Shot) -> None:
-        """From the reader's thread. Where every picture is wanted, it waits until the last one was seen."""
+        """From the reader's thread. Where every picture is wanted, it waits until the last one was seen. One that is
+        awaited is prepared here: a change of thread costs more."""
         if self.config.pace == "every-frame":
             self._room.acquire()
-        self._newest.put(shot)
+        self._newest.put(self._preparation.ahead(shot) if self._newest.is_awaited else Taken(shot, None))
 
     async def _watch(self) -> None:
         """The story of each picture."""
         while True:
-            shot = await self._newest.take()
+            taken = await self._newest.take()
             try:
-                await self._see(shot)
+                await self._see(taken)
             except FoothillError as error:
                 self._drop(_DROPPED.get(error.code, "failed"), error.message)
             except Exception:
@@ -155,44 +163,39 @@ class Camera:
             finally:
                 self._room.release()
 
-    async def _see(self, shot: Shot) -> None:
+    async def _see(self, taken: Taken) -> None:
+        shot = taken.shot
         self.size = shot.size
-        loaded = self._pipelines.loaded(self.config.model) if self.config.model else None
-        prepared = await self._loop.run_in_executor(self._workers, self._prepare, shot, loaded)
+        loaded = self._ways.pipelines.loaded(self.config.model) if self.config.model else None
+        prepared = self._preparation.ready(taken, loaded)
+        if prepared is None:
+            prepared = await self._loop.run_in_executor(self._ways.workers, self._preparation.complete, taken, loaded)
         self.figures.gated[prepared.verdict] += 1
         if loaded is None or prepared.tensor is None:
             if self._observer is not None:
                 self._observer.rested(shot.at_s)
+                self._doubts.rested(shot.at_s, self._observer.subjects())
             self._show(shot)
             return
-        looked = await self._pipelines.run(
+        looked = await self._ways.pipelines.run(
             self.config.model,
             {loaded.manifest.inputs[0].name: prepared.tensor},
             self.config.deadline_ms,
             priority=_LEVELS[self.config.priority],
         )
-        self._note(shot, looked)
+        self._note(shot, looked, moved=prepared.verdict != "refresh")
 
-    def _note(self, shot: Shot, looked: Looked) -> None:
+    def _note(self, shot: Shot, looked: Looked, *, moved: bool) -> None:
         self.figures.saw(max(0.0, self._wall() - shot.at_s))
         self._complain("")
-        self._observer_for(looked.loaded, shot.at_s).saw(shot, looked)
-        self._show(shot)
+        observer = self._observer_for(looked.loaded, shot.at_s)
+        self._now = (shot, looked)
+        observer.saw(shot, looked)
+        self._doubts.saw(shot, looked, observer.subjects(), moved=moved)
+        self._show(shot, looked)
 
-    def _show(self, shot: Shot) -> None:
-        self.live.show(shot, self._observer.marks() if self._observer is not None else ())
-
-    def _prepare(self, shot: Shot, loaded: LoadedModel | None) -> Prepared:
-        """In a thread: whether the model need see it, and as what."""
-        verdict = self._gate.look(shot.luma(), shot.at_s)
-        if verdict == "still" or loaded is None:
-            return Prepared(verdict, None)
-        if loaded.preprocessor is None or loaded.manifest.preprocess is None:
-            raise FoothillError(
-                "bad_bundle", f"{loaded.manifest.reference} does not say how a picture becomes a tensor."
-            )
-        picture = shot.picture(loaded.manifest.preprocess.colour)
-        return Prepared(verdict, loaded.preprocessor.normalise(loaded.preprocessor.resize(picture)))
+    def _show(self, shot: Shot, looked: Looked | None = None) -> None:
+        self.live.show(shot, self._observer.marks() if self._observer is not None else (), looked)
 
     def _observer_for(self, loaded: LoadedModel, at_s: float) -> Observer:
         """Another bundle may call things by other names: what it sees begins anew."""
@@ -208,14 +211,15 @@ class Camera:
             self.fps = self._rate.note(self.reader.seen.decoded, time.monotonic())
             if self._observer is not None and self.state.state not in ("live", "dark"):
                 self._observer.passed(self._wall())
+                self._doubts.rested(self._wall(), self._observer.subjects())
 
     def _open(self, corrupt: Callable[[], None]) -> Source:
         """In the reader's thread."""
         try:
-            address, password = self.config.address(self._base), self.config.login.password()
+            address, password = self.config.address(self._ways.base), self.config.login.password()
         except ValueError as error:
             raise Trouble("denied", str(error)) from error
-        return open_source(address, (self.config.user, password), self.config.wishes, corrupt=corrupt)
+        return open_source(address, (self.config.user, password), self.config.wishes, corrupt=corrupt, tap=self._tap)
 
     def _change(self, event: Event, why: str, facts: Facts | None) -> None:
         self.facts = facts or self.facts
@@ -229,7 +233,7 @@ class Camera:
         self._tell_state()
 
     def _tell_state(self) -> None:
-        self._feed.say(
+        self._ways.feed.say(
             StateMessage,
             self.name,
             self._wall(),
@@ -257,8 +261,9 @@ class Camera:
                 log.info("camera %s: its pictures are seen again", self.name)
         self._complaint = complaint
 
-    def _gave_way(self) -> None:
+    def _gave_way(self, taken: Taken) -> None:
         self.figures.given_way += 1
+        self._preparation.gave_way(taken)
 
     def _watched(self, size: Size) -> Array | None:
         """In a thread: where motion counts, in a picture of that size."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from contracts.errors import FoothillError
 from edge_node.cameras.camera import Camera
 from edge_node.cameras.config import MAX_CAMERAS, CameraConfig
+from edge_node.cameras.escalation.asks import Asks
 from edge_node.cameras.feed import Feed
 
 log = logging.getLogger(__name__)
@@ -18,12 +18,13 @@ Build = Callable[[CameraConfig], Camera]
 
 
 class Cameras:
-    """`build` makes one that has not started. Changes come one at a time; `workers` are closed with the last camera."""
+    """`build` makes one that has not started. Changes come one at a time. What is asked in their name
+    ends with the last of them."""
 
-    def __init__(self, build: Build, feed: Feed, workers: ThreadPoolExecutor) -> None:
+    def __init__(self, build: Build, feed: Feed, asks: Asks) -> None:
         self._build = build
         self._feed = feed
-        self._workers = workers
+        self._asks = asks
         self._there: dict[str, Camera] = {}
         self._changing = asyncio.Lock()
 
@@ -78,4 +79,4 @@ class Cameras:
         async with self._changing:
             await asyncio.gather(*(camera.stop() for camera in self._there.values()))
             self._there.clear()
-        self._workers.shutdown(wait=False)
+        await self._asks.finish()

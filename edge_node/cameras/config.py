@@ -10,13 +10,18 @@ import msgspec
 from msgspec import Meta
 
 from contracts.topics import NODE_NAME
+from edge_node.cameras.escalation.config import EscalationConfig
 from edge_node.cameras.gate import MotionConfig
+from edge_node.cameras.observers.vectors import EmbeddingConfig
+from edge_node.cameras.privacy import PrivacyConfig
 from edge_node.cameras.reader import Pace
+from edge_node.cameras.recording.config import CameraRecordingConfig, RecordingConfig, limits_of
 from edge_node.cameras.scene.config import LineConfig, MaskConfig, RuleConfig, SceneConfig, ZoneConfig
+from edge_node.cameras.snapshots.config import CameraSnapshotsConfig
 from edge_node.cameras.sources import pattern
 from edge_node.cameras.sources.address import Address, Kind, Login, parse
+from edge_node.cameras.sources.wishes import Demuxer, Transport, Wishes
 from edge_node.cameras.sources.wishes import Pace as FilePace
-from edge_node.cameras.sources.wishes import Transport, Wishes
 from edge_node.cameras.tracking.config import TrackerConfig
 
 _ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -34,6 +39,7 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password_env: str = ""
     password_file: str = ""
     transport: Transport = "tcp"
+    demuxer: Demuxer = "auto"
     decoder: str = "auto"
     decoder_threads: Annotated[int, Meta(ge=1, le=64)] = 1
     keyframes_only: bool = False
@@ -51,12 +57,18 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_fps: Annotated[float, Meta(ge=0, le=1000)] = 0.0
     deadline_ms: Annotated[float, Meta(gt=0, le=600_000)] = 2000.0
     update_every_s: Annotated[float, Meta(ge=0, le=3600)] = 1.0
+    residency: tuple[str, ...] = ()
+    escalation: EscalationConfig = EscalationConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    snapshots: CameraSnapshotsConfig = CameraSnapshotsConfig()
     motion: MotionConfig = MotionConfig()
     tracker: TrackerConfig = TrackerConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
     zones: tuple[ZoneConfig, ...] = ()
     masks: tuple[MaskConfig, ...] = ()
     lines: tuple[LineConfig, ...] = ()
     rules: tuple[RuleConfig, ...] = ()
+    recording: CameraRecordingConfig = CameraRecordingConfig()
 
     def __post_init__(self) -> None:
         if not NODE_NAME.fullmatch(self.name) or self.name in _RESERVED:
@@ -71,10 +83,19 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.password_env and self.password_file:
             raise ValueError(f"camera {self.name}: password_env and password_file are one too many")
         self._check_address()
+        unknown = [region for region in self.residency if not NODE_NAME.fullmatch(region)]
+        if unknown:
+            raise ValueError(f"camera {self.name}: residency: {unknown[0][:80]!r} is not the name of a region")
         try:
             _ = self.scene
         except ValueError as error:
             raise ValueError(f"camera {self.name}: {error}") from None
+
+    @property
+    def hiding(self) -> PrivacyConfig:
+        """What nobody off the box sees: the table `privacy`, and the masks that hide pixels, in black."""
+        masked = tuple(mask.polygon for mask in self.masks if "pixels" in mask.hides)
+        return msgspec.structs.replace(self.privacy, black=(*self.privacy.black, *masked))
 
     @property
     def scene(self) -> SceneConfig:
@@ -92,6 +113,7 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def wishes(self) -> Wishes:
         return Wishes(
             transport=self.transport,
+            demuxer=self.demuxer,
             decoder=self.decoder,
             decoder_threads=self.decoder_threads,
             keyframes_only=self.keyframes_only,
@@ -115,6 +137,12 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"camera {self.name}: url: {error}") from None
 
 
+def check_recording(recording: RecordingConfig, cameras: tuple[CameraConfig, ...]) -> None:
+    """Raises ValueError where the node's table and that of a camera make no sense together."""
+    for camera in cameras:
+        _check_recording(recording, camera)
+
+
 def check_names(cameras: tuple[CameraConfig, ...]) -> None:
     """Raises ValueError where two have one name, or where there are too many."""
     names = [camera.name for camera in cameras]
@@ -123,3 +151,10 @@ def check_names(cameras: tuple[CameraConfig, ...]) -> None:
         raise ValueError(f"cameras: {', '.join(double)} is there twice: give each a name of its own")
     if len(names) > MAX_CAMERAS:
         raise ValueError(f"cameras: {len(names)} are too many for one node; {MAX_CAMERAS} at most")
+
+
+def _check_recording(recording: RecordingConfig, camera: CameraConfig) -> None:
+    try:
+        limits_of(recording, camera.recording)
+    except ValueError as error:
+        raise ValueError(f"camera {camera.name}: recording: {error}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -16,6 +16,7 @@ from contracts.topics import CameraKind
 log = logging.getLogger(__name__)
 
 RECENT = 1000
+RETAINED: tuple[CameraKind, ...] = ("state", "counts")
 M = TypeVar("M", bound=CameraMessage)
 
 
@@ -37,11 +38,13 @@ def type_of(said: Said) -> str:
 
 
 Listener = Callable[[Said], None]
+Completer = Callable[[CameraMessage], CameraMessage]
+"""Fills in what whoever says a message does not know."""
 
 
 class Feed:
-    """`listeners` must neither block nor fail. What is retained is kept here for those who come later, and the last
-    events for those who were away for a moment."""
+    """`completers` and `listeners` must neither block nor fail. What is retained is kept here for those who come later,
+    and the last events for those who were away for a moment."""
 
     def __init__(self, node: str, epoch: int) -> None:
         self._node = node
@@ -50,6 +53,7 @@ class Feed:
         self._number = 0
         self._recent: deque[Said] = deque(maxlen=RECENT)
         self._standing: dict[tuple[str, CameraKind], Said] = {}
+        self.completers: list[Completer] = []
         self.listeners: list[Listener] = []
         self.forgetters: list[Callable[[str, CameraKind], None]] = []
 
@@ -74,6 +78,8 @@ class Feed:
         """A message of that kind, with its place in the order, said to everybody."""
         sequence = self._sequences[camera] = self._sequences.get(camera, 0) + 1
         message = kind(node=self._node, camera=camera, epoch=self._epoch, sequence=sequence, at_s=at_s, **told)
+        for completer in self.completers:
+            message = _completed(completer, message)
         topic: CameraKind = _TOPICS.get(kind, "events")
         self._number += 1
         said = Said(camera, topic, camera_events.encode(message), topic != "events", message, self._number)
@@ -86,16 +92,24 @@ class Feed:
         return message
 
     def forget(self, camera: str) -> None:
-        """A camera that was taken away: what stood of it stands no more, and `forgetters` are told. Its numbers go on,
-        should it come back."""
-        for key in [key for key in self._standing if key[0] == camera]:
-            del self._standing[key]
+        """A camera that was taken away: what stood of it stands no more, also of an earlier life of the node, and
+        `forgetters` are told. Its numbers go on, should it come back."""
+        for kind in RETAINED:
+            self._standing.pop((camera, kind), None)
             for forgetter in self.forgetters:
-                forgetter(*key)
+                forgetter(camera, kind)
 
     def event_id(self, camera: str, number: int) -> str:
         """Never given twice, also not in another life of this node."""
         return f"{camera}-{self._epoch:x}-{number}"
+
+
+def _completed(completer: Completer, message: M) -> M:
+    try:
+        return cast(M, completer(message))
+    except Exception:
+        log.exception("a message of camera %s is said as it is", message.camera)
+        return message
 
 
 def _tell(listener: Listener, said: Said) -> None:

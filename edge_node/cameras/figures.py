@@ -18,14 +18,18 @@ BOUNDS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 class Figures(msgspec.Struct, kw_only=True):
     """`given_way`: pictures that a newer one has displaced; `gated` by verdict of the motion gate; `latencies_ms` from
-    capture to result of the last ones; `by_latency` how many of all ended within each of BOUNDS_S, and beyond; `events`
-    by type."""
+    capture to result of the last ones; `judged` counts what became of doubts; `sent` and `sent_bytes` the pictures that
+    left the box, by purpose; `by_latency` how many of all results came within each of BOUNDS_S, and beyond; `events` by
+    type."""
 
     given_way: int = 0
     gated: Counter[str] = msgspec.field(default_factory=Counter)
     dropped: Counter[str] = msgspec.field(default_factory=Counter)
     inferred: int = 0
     events: Counter[str] = msgspec.field(default_factory=Counter)
+    judged: Counter[str] = msgspec.field(default_factory=Counter)
+    sent: Counter[str] = msgspec.field(default_factory=Counter)
+    sent_bytes: Counter[str] = msgspec.field(default_factory=Counter)
     latencies_ms: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=_LATENCIES))
     by_latency: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
     latency_s: float = 0.0

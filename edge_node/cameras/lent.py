@@ -12,6 +12,8 @@ from contracts.errors import FoothillError
 from edge_node.cameras.config import CameraConfig
 
 FILE = "cameras.json"
+_MODE = 0o600
+"""What follows a `?` in an address may be a secret."""
 
 
 class Lent:
@@ -38,6 +40,7 @@ class Lent:
         new = self._path.with_suffix(".new")
         try:
             with new.open("wb") as file:
+                os.fchmod(file.fileno(), _MODE)
                 file.write(msgspec.json.format(msgspec.json.encode(cameras), indent=2))
                 file.flush()
                 os.fsync(file.fileno())

@@ -11,17 +11,25 @@ from prometheus_client.registry import Collector
 
 from edge_node.cameras.camera import Camera
 from edge_node.cameras.figures import BOUNDS_S, Figures
+from edge_node.cameras.outlets.outlets import Waiting
 from edge_node.cameras.states import State
 
 _NAMES = (*map(str, BOUNDS_S), "+Inf")
 
 
 class CameraMetrics(Collector):
-    """Counts are since a camera was added, or changed. `lost_events` tells how many gave way, by outlet."""
+    """Counts are since a camera was added, or changed. `lost_events` tells how many gave way, by outlet, and
+    `waiting_events` how many wait."""
 
-    def __init__(self, there: Mapping[str, Camera], lost_events: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(
+        self,
+        there: Mapping[str, Camera],
+        lost_events: Callable[[], Mapping[str, int]],
+        waiting_events: Callable[[], Mapping[str, Waiting]],
+    ) -> None:
         self._there = there
         self._lost_events = lost_events
+        self._waiting_events = waiting_events
 
     def collect(self) -> Iterator[Metric]:
         states = GaugeMetricFamily("foothill_camera_state", "1: how a camera is", labels=("camera", "state"))
@@ -32,6 +40,17 @@ class CameraMetrics(Collector):
         )
         events = CounterMetricFamily("foothill_camera_events_total", "What was said", labels=("camera", "type"))
         times = HistogramMetricFamily("foothill_camera_latency_seconds", "From capture to result", labels=("camera",))
+        judged = CounterMetricFamily(
+            "foothill_camera_judged_total", "Tracks and pictures, by what became of doubts", labels=("camera", "became")
+        )
+        sent = CounterMetricFamily(
+            "foothill_camera_sent_total", "Pictures that left the box, by purpose", labels=("camera", "what")
+        )
+        sizes = CounterMetricFamily(
+            "foothill_camera_bytes_total",
+            "Bytes of pictures that left the box, by purpose; raw: of the stream, which uploading it would have cost",
+            labels=("camera", "what"),
+        )
         for name, camera in list(self._there.items()):
             for state in get_args(State):
                 states.add_metric((name, state), camera.state.state == state)
@@ -42,12 +61,28 @@ class CameraMetrics(Collector):
             for kind, count in camera.figures.events.items():
                 events.add_metric((name, kind), count)
             times.add_metric((name,), *_histogram(camera.figures))
+            for became, count in camera.figures.judged.items():
+                judged.add_metric((name, became), count)
+            for what, count in camera.figures.sent.items():
+                sent.add_metric((name, what), count)
+            for what, size in {"raw": camera.reader.seen.received_bytes, **camera.figures.sent_bytes}.items():
+                sizes.add_metric((name, what), size)
+        yield from (states, rates, attempts, pictures, events, times, judged, sent, sizes)
+        yield from self._of_outlets()
+
+    def _of_outlets(self) -> Iterator[Metric]:
         lost = CounterMetricFamily(
             "foothill_camera_events_lost_total", "Events that gave way while nobody took them", labels=("outlet",)
         )
+        waiting = GaugeMetricFamily(
+            "foothill_camera_events_waiting", "Events that nobody has taken yet, by where", labels=("outlet", "where")
+        )
         for outlet, count in self._lost_events().items():
             lost.add_metric((outlet,), count)
-        yield from (states, rates, attempts, pictures, events, times, lost)
+        for outlet, told in self._waiting_events().items():
+            waiting.add_metric((outlet, "disk"), told.disk)
+            waiting.add_metric((outlet, "memory"), told.memory)
+        yield from (lost, waiting)
 
 
 def _pictures(camera: Camera) -> dict[str, int]:

@@ -13,17 +13,22 @@ T = TypeVar("T")
 class Newest(Generic[T]):
     """`put` from one thread, `take` on `loop`. `gave_way` is called, in that thread, for each that nobody took."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, gave_way: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, gave_way: Callable[[T], None]) -> None:
         self._loop = loop
         self._gave_way = gave_way
         self._lock = threading.Lock()
         self._newest: T | None = None
         self._waiting: asyncio.Future[None] | None = None
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the taker has nothing to do, and will have until the next `put`."""
+        return self._waiting is not None
+
     def put(self, newest: T) -> None:
         with self._lock:
             if self._newest is not None:
-                self._gave_way()
+                self._gave_way(self._newest)
             self._newest = newest
             waiting, self._waiting = self._waiting, None
         if waiting is not None and not self._loop.is_closed():

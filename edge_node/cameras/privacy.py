@@ -11,9 +11,10 @@ others, and many pictures of one place tell more than one does: where that is to
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import cv2
 import msgspec
@@ -43,7 +44,8 @@ _SHIFT = 8
 class PrivacyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A camera's table `privacy`: places, and labels that a detector finds.
 
-    `margin` is the share of a found box's width and height that is hidden around it.
+    `margin` is the share of a found box's width and height that is hidden around it. `clips`: whether clips, in which
+    nothing can be hidden, may be played over HTTP all the same.
     """
 
     blur: tuple[Polygon, ...] = ()
@@ -51,6 +53,22 @@ class PrivacyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blur_labels: tuple[str, ...] = ()
     black_labels: tuple[str, ...] = ()
     margin: Annotated[float, Meta(ge=0, le=2)] = 0.15
+    clips: bool = False
+
+    @property
+    def hides(self) -> bool:
+        """Whether it hides anything at all."""
+        return bool(self.blur or self.black) or self.names_labels
+
+    @property
+    def names_labels(self) -> bool:
+        """Whether it hides what a detector finds."""
+        return bool(self.blur_labels or self.black_labels)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for rules that hide the same, in this life of the node and the next."""
+        return hashlib.sha256(msgspec.msgpack.encode(self)).hexdigest()[:16]
 
     def __post_init__(self) -> None:
         for polygon in (*self.blur, *self.black):
@@ -60,14 +78,15 @@ class PrivacyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 )
 
 
-def hide(picture: Array, rules: PrivacyConfig, found: Sequence[Box] = ()) -> Array:
+def hide(picture: Array, rules: PrivacyConfig, found: Sequence[Box] | None = ()) -> Array:
     """A copy of a picture, uint8 [height, width, 3], without what the rules hide; all other pixels are the same.
 
-    `found` are a detector's boxes in this picture. Doing it again changes nothing.
+    `found` are a detector's boxes in this picture; None: nobody has looked for what the rules name, so that it may be
+    anywhere. Doing it again changes nothing.
     """
     size = picture.shape[:2]
-    black = _mask(size, rules.black, _boxes(found, rules.black_labels), rules.margin)
-    blurred = _mask(size, rules.blur, _boxes(found, rules.blur_labels), rules.margin) & ~black
+    black = _mask(size, rules.black, _boxes(found, rules.black_labels, size), rules.margin)
+    blurred = _mask(size, rules.blur, _boxes(found, rules.blur_labels, size), rules.margin) & ~black
     hidden: Array = picture.copy()
     if blurred.any():
         _blur(hidden, blurred)
@@ -75,16 +94,25 @@ def hide(picture: Array, rules: PrivacyConfig, found: Sequence[Box] = ()) -> Arr
     return hidden
 
 
-def crop(picture: Array, box: PixelBox, margin: float = 0.0) -> Array:
-    """What lies within a box and `margin` of its width and height around it: a view, of at least one pixel."""
+class Cut(NamedTuple):
+    """A view of a picture, from `left` and `top` of it on."""
+
+    picture: Array
+    left: int
+    top: int
+
+
+def crop(picture: Array, box: PixelBox, margin: float = 0.0) -> Cut:
+    """What lies within a box and `margin` of its width and height around it, of at least one pixel."""
     height, width = picture.shape[:2]
     left, top, right, bottom = _outwards(box, margin, (height, width))
     left, top = min(left, width - 1), min(top, height - 1)
-    cut: Array = picture[top : max(bottom, top + 1), left : max(right, left + 1)]
-    return cut
+    return Cut(picture[top : max(bottom, top + 1), left : max(right, left + 1)], left, top)
 
 
-def _boxes(found: Sequence[Box], labels: tuple[str, ...]) -> list[PixelBox]:
+def _boxes(found: Sequence[Box] | None, labels: tuple[str, ...], size: tuple[int, int]) -> list[PixelBox]:
+    if found is None:
+        return [(0.0, 0.0, float(size[1]), float(size[0]))] if labels else []
     return [each.box for each in found if each.label in labels]
 
 

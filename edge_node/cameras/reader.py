@@ -28,13 +28,15 @@ class Pace(NamedTuple):
 
 
 class Seen(msgspec.Struct):
-    """What the thread counts: it alone writes, anybody may read. `attempts` to open the source."""
+    """What the thread counts: it alone writes, anybody may read. `attempts` to open the source; `received_bytes` as
+    pictures were encoded."""
 
     attempts: int = 0
     decoded: int = 0
     corrupt: int = 0
     skipped: int = 0
     passed: int = 0
+    received_bytes: int = 0
 
 
 class Hears(Protocol):
@@ -110,9 +112,11 @@ class Reader:
         self.seen.attempts += 1
         try:
             source = self._open(self._count_corrupt)
+            before = self.seen.received_bytes
             try:
-                self._read(source)
+                self._read(source, before)
             finally:
+                self.seen.received_bytes = before + source.received_bytes
                 source.close()
         except Trouble as trouble:
             return trouble
@@ -121,10 +125,11 @@ class Reader:
             return Trouble("lost", f"{type(error).__name__}: {error}")
         return Trouble("lost", "")
 
-    def _read(self, source: Source) -> None:
+    def _read(self, source: Source, before: int) -> None:
         stillness, last = self._stillness(), ""
         for shot in source.shots(self._stopped):
             self.seen.decoded += 1
+            self.seen.received_bytes = before + source.received_bytes
             if not self._is_due(shot):
                 self.seen.skipped += 1
                 continue

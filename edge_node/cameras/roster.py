@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Literal
 
 from contracts.errors import FoothillError
@@ -17,11 +18,20 @@ Managed = Literal["file", "api"]
 
 
 class Roster:
-    """A name belongs to the file or to the API; where both have it, to the file."""
+    """A name belongs to the file or to the API; where both have it, to the file. `check` raises FoothillError for one
+    that this node refuses."""
 
-    def __init__(self, cameras: Cameras, lent: Lent, from_file: tuple[CameraConfig, ...]) -> None:
+    def __init__(
+        self,
+        cameras: Cameras,
+        lent: Lent,
+        from_file: tuple[CameraConfig, ...],
+        *,
+        check: Callable[[CameraConfig], None] = lambda config: None,
+    ) -> None:
         self._cameras = cameras
         self._lent = lent
+        self._check = check
         self._from_file = {camera.name: camera for camera in from_file}
         self._from_api: dict[str, CameraConfig] = {}
         self._changing = asyncio.Lock()
@@ -45,6 +55,7 @@ class Roster:
         `unavailable` where it cannot be kept."""
         async with self._changing:
             self._check_free(config.name)
+            self._check(config)
             self._cameras.check_room(config.name)
             is_new = config.name not in self._from_api
             await self._keep({**self._from_api, config.name: config})

@@ -21,7 +21,7 @@ from model_compiler.progress import Advance, unwatched
 from runtime.serving.pictures import images
 from runtime.serving.pictures.preprocess import Preprocessor, least_size
 
-_MEDIA_TYPES = {".jpg": images.JPEG, ".jpeg": images.JPEG, ".png": images.PNG}
+MEDIA_TYPES = {".jpg": images.JPEG, ".jpeg": images.JPEG, ".png": images.PNG}
 UNLABELLED = -1
 _MAX_PICTURES = 10_000_000
 
@@ -40,7 +40,7 @@ def read_folder(directory: Path, preprocess: Preprocess, cache: Path, *, advance
     Raises CompileError for a folder without pictures, a mixture of loose and labelled ones, a damaged picture, or a
     full disk.
     """
-    files = _files(directory)
+    files = picture_files(directory)
     labels = _labels(directory, files)
     numbers = {label: number for number, label in enumerate(labels)}
     answers = [numbers.get(file.relative_to(directory).parts[0], UNLABELLED) for file in files]
@@ -48,11 +48,12 @@ def read_folder(directory: Path, preprocess: Preprocess, cache: Path, *, advance
     return Folder(PictureSamples(pictures, np.asarray(answers, np.int64), preprocess), labels)
 
 
-def _files(directory: Path) -> list[Path]:
+def picture_files(directory: Path) -> list[Path]:
+    """Every JPEG and PNG below it, in the order of their paths. Raises CompileError where there is none."""
     try:
         is_folder = directory.is_dir()
         found = sorted(
-            path for path in directory.rglob("*") if path.suffix.lower() in _MEDIA_TYPES and not path.is_dir()
+            path for path in directory.rglob("*") if path.suffix.lower() in MEDIA_TYPES and not path.is_dir()
         )
     except OSError as error:
         raise CompileError(f"{directory} cannot be read ({error.strerror}). Name a folder of pictures.") from error
@@ -122,7 +123,7 @@ def _decode_all(files: Sequence[Path], preprocess: Preprocess, kept: Path, advan
 
 def _decode(path: Path, preprocess: Preprocess, preprocessor: Preprocessor) -> Pictures:
     try:
-        data, media_type = path.read_bytes(), _MEDIA_TYPES[path.suffix.lower()]
+        data, media_type = path.read_bytes(), MEDIA_TYPES[path.suffix.lower()]
         seen = images.look(data, media_type)
         picture = images.decode(data, seen, preprocess.colour, at_least=least_size(seen.size, preprocess))
         return preprocessor.resize(picture)

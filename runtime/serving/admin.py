@@ -10,10 +10,10 @@ from aiohttp import web
 
 from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
+from runtime.links.http.bodies import read_small
 from runtime.serving.repository import Repository
 
 _SCHEME = "bearer "
-_MAX_BODY_BYTES = 65_536
 
 
 class LoadRequest(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class Admin:
     async def load(self, request: web.Request) -> web.Response:
         """Serves the model again from the verified bundle it had. A body that brings another one is refused."""
         repository = self._opened(request)
-        _check_nothing_brought(await request.content.read(_MAX_BODY_BYTES))
+        _check_nothing_brought(await read_small(request))
         await repository.load(request.match_info["model"])
         return web.Response()
 

@@ -10,12 +10,11 @@ from aiohttp import web
 from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from contracts.oip import IndexQuestion
+from runtime.links.http.bodies import read_small
 from runtime.links.process.telemetry import Telemetry
 from runtime.serving import metadata
 from runtime.serving.models.hosting import ModelHost, Served
 from runtime.serving.models.statistics import ModelStatistics, Statistics
-
-_MAX_INDEX_BYTES = 65_536
 
 
 class Facts:
@@ -90,7 +89,7 @@ class Facts:
 
     async def index(self, request: web.Request) -> web.Response:
         """The repository index; the body may ask for the ready models only."""
-        body = await request.content.read(_MAX_INDEX_BYTES)
+        body = await read_small(request)
         try:
             question = msgspec.json.decode(body or b"{}", type=IndexQuestion)
         except UNREADABLE as error:

@@ -13,6 +13,7 @@ from contracts.manifest import (
     MAX_MANIFEST_BYTES,
     Artifact,
     ConfidenceRule,
+    Detector,
     File,
     Golden,
     Isotonic,
@@ -177,8 +178,8 @@ def test_every_accepted_path_stays_inside(path: str) -> None:
         (with_isotonic((0.0, float("nan"), 1.0), (0.0, 0.5, 1.0)), "rise strictly"),
         (with_isotonic((0.0, 0.5, 1.0), (0.0, float("nan"), 1.0)), "rise strictly"),
         (with_isotonic((0.0, 1.0), (0.0, float("inf"))), "within 0..1"),
-        ({"postprocess": Postprocess("out", "tensors")}, "needs logits or probabilities, not tensors"),
-        ({"postprocess": Postprocess("out", "vector")}, "needs logits or probabilities, not vector"),
+        ({"postprocess": Postprocess("out", "tensors")}, "a detector's head, not tensors"),
+        ({"postprocess": Postprocess("out", "vector")}, "a detector's head, not vector"),
         ({"golden": Golden({"in": "gone.npy"}, GOOD.golden.outputs, 0, 0)}, "gone.npy"),
         ({"golden": Golden({}, GOOD.golden.outputs, 0, 0)}, "golden inputs"),
         ({"golden": Golden(GOOD.golden.inputs, {}, 0, 0)}, "no golden outputs"),
@@ -242,6 +243,29 @@ def test_a_detector_without_a_head_gives_its_tensors() -> None:
     check(bare)
     assert not bare.postprocess.scores_classes
     assert GOOD.postprocess.scores_classes
+
+
+def detector_with(temperature: float) -> Manifest:
+    rule = msgspec.structs.replace(
+        RULE,
+        temperature=temperature,
+        stratum=stratum_of(DIGEST, CLOUD, "detection"),
+        isotonic=Isotonic((0.0, 1.0), (0.1, 0.9)),
+    )
+    artifact = msgspec.structs.replace(GOOD.artifacts[0], confidence=rule)
+    outputs = (TensorSpec("out", "FP32", (-1, 100, 14)),)
+    head = Postprocess("out", "yolo", Detector())
+    return msgspec.structs.replace(GOOD, task="detection", artifacts=(artifact,), outputs=outputs, postprocess=head)
+
+
+def test_a_detector_with_a_head_may_have_a_rule_without_a_temperature() -> None:
+    assert decode(encode(detector_with(1.0))) == detector_with(1.0)
+    with pytest.raises(FoothillError, match="no temperature: it must be 1"):
+        check(detector_with(1.5))
+
+
+def test_what_manifests_say_without_a_detector_has_the_bytes_that_it_had() -> None:
+    assert digest(GOOD) == "sha256:c760357e0516d7b72f7e221512f903759ee6e01895d9a34e894c02c8a679bf3c"
 
 
 @pytest.mark.parametrize("text", ["sha256:" + "0" * 64, digest_of(b"")])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from contracts.predictions import Classification, Prediction, Scored, label_answer, with_reason
+from contracts.predictions import Classification, Prediction, Scored, label_answer, things_answer, with_reason
 
 ANSWER = Classification(
     model="digits",
@@ -39,3 +41,35 @@ def test_what_is_no_prediction_stays_as_it_is(body: bytes, media_type: str) -> N
 def test_answers_are_equal_exactly_when_their_labels_are(first: list[int], second: list[int]) -> None:
     assert (label_answer(first) == label_answer(second)) == (first == second)
     assert len(label_answer(first)) <= 64
+
+
+labels_found = st.lists(
+    st.lists(st.text(max_size=8) | st.sampled_from(["none", "", "person", "a,b", "a;b", "%"]), max_size=4), max_size=4
+)
+
+
+@given(labels_found, labels_found)
+@example([["a,b"]], [["a", "b"]])
+@example([["a;b"]], [["a"], ["b"]])
+@example([["none"]], [[]])
+@example([[""]], [[]])
+@example([["%6Eone"]], [["none"]])
+def test_two_detections_are_equal_exactly_when_they_name_the_same_in_each_row(
+    first: list[list[str]], second: list[list[str]]
+) -> None:
+    same = [set(labels) for labels in first] == [set(labels) for labels in second]
+    assert (things_answer(first) == things_answer(second)) == same
+
+
+@given(labels_found.filter(bool))
+@example([["two\r\nlines"]])
+@example([["Fußgänger"]])
+def test_what_was_found_fits_into_a_header(rows: list[list[str]]) -> None:
+    told = things_answer(rows)
+    assert re.fullmatch(r"[A-Za-z0-9_.~%,;-]{1,64}", told)
+
+
+def test_a_label_that_looks_like_the_digest_of_others_is_none() -> None:
+    many = [[f"label-{number}" for number in range(20)]]
+    assert things_answer([[things_answer(many)]]) != things_answer(many)
+    assert things_answer([["person", "traffic light"], []]) == "person,traffic%20light;none"

@@ -21,6 +21,22 @@ def test_a_node_topic_names_its_node(node: str, kind: str) -> None:
     assert topic == f"{prefix}{node}{suffix}"
 
 
+@given(node_names, node_names, st.sampled_from(["events", "counts", "state", "snapshot"]))
+def test_a_cameras_topic_names_it(node: str, camera: str, kind: topics.CameraKind) -> None:
+    topic = topics.camera_topic(node, camera, kind)
+    assert topics.camera_of(topic) == camera
+    prefix, _, suffix = topics.every_camera(node, kind).partition("+")
+    assert topic == f"{prefix}{camera}{suffix}"
+
+
+@pytest.mark.parametrize(
+    "topic", ["", "foothill/v1/cameras/fra/status", "foothill/v1/cameras/fra/A/state", "a/b/c/d/e/f"]
+)
+def test_what_is_no_cameras_topic_is_refused(topic: str) -> None:
+    with pytest.raises(ValueError, match="no topic of a camera"):
+        topics.camera_of(topic)
+
+
 @given(anything, kinds)
 def test_no_name_breaks_out_of_its_level(name: str, kind: str) -> None:
     try:

@@ -32,8 +32,9 @@ from runtime.serving.answering.settings import ServingSettings
 from runtime.serving.app import create_app
 from runtime.serving.models.hosting import ModelHost
 from runtime.serving.models.loaded import LoadedModel
+from runtime.serving.pictures.picture import Size
 from tests.edge_node.workbench import until
-from tests.runtime.serving.bundle_factory import TARGET, make_classifier
+from tests.runtime.serving.bundle_factory import TARGET, make_classifier, make_detector
 from tests.runtime.serving.test_app import picture
 
 HOP_KEY = b"k" * 32
@@ -342,3 +343,18 @@ def field(name: str, line: str) -> str:
     found = re.search(f'{name}="([^"]*)"', line)
     assert found, line
     return found.group(1)
+
+
+@pytest.mark.parametrize("size", [Size(640, 480), None])
+async def test_a_detectors_boxes_come_in_pixels_of_the_picture_that_it_was_asked_with(
+    site: Site, tmp_path: Path, size: Size | None
+) -> None:
+    digest = make_detector(tmp_path / "things")
+    await site.host.activate("things", LoadedModel.open(tmp_path / "things", digest, target=TARGET, threads=1))
+    image = np.zeros((1, 3, 240, 320), np.float32)
+    image[:, :, 80:120, 40:64] = 1.0
+    seen = await site.pipelines.look("things", {"image": image}, TERMS)
+    outcome = await site.pipelines.settle(seen, picture(), "image/png", picture=size)
+    (thing,) = json.loads(outcome.settled.answer.body)["objects"]
+    scale = 2 if size is not None else 1
+    assert np.array(thing["box"]) / scale == pytest.approx([40, 80, 64, 120], abs=1.0)

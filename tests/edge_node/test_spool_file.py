@@ -286,3 +286,13 @@ for machine in (SpoolMachine, KeepingMachine):
     machine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestOldestGiveWay = SpoolMachine.TestCase
 TestNewestGiveWay = KeepingMachine.TestCase
+
+
+def test_room_is_given_back_as_time_goes_by(tmp_path: Path) -> None:
+    opened = Opened(tmp_path, max_age_s=10.0)
+    opened.file.put([doubtful(f"r{number}", bytes(100_000)) for number in range(30)])
+    opened.now_s += 60.0
+    for _ in range(5):
+        opened.file.expire()
+    opened.file.close()
+    assert opened.path.stat().st_size < 1 << 20

@@ -90,6 +90,8 @@ def test_the_table_leaves_open_what_was_not_measured(tmp_path: Path, capsys: pyt
     told = Data(nothing.train, nothing.ranges, nothing.validation, data(16).fit, nothing.threshold, nothing.test)
     summary = summary_of(compiled(tmp_path, data=told, report=False))
     print_table([summary])
-    row = next(line for line in capsys.readouterr().out.splitlines() if "fp32.onnx" in line)
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if "fp32.onnx" in line)
+    assert f"digest of largest@1: {summary.digest}" in lines
     measured = summary.measurements.artifacts["fp32.onnx"]
     assert row.split() == ["largest@1", "fp32.onnx", f"{measured.bytes:,}", f"{measured.latency_ms:.3f}"]

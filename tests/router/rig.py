@@ -115,7 +115,7 @@ class Server:
             headers.DIGEST: "sha256:" + "a" * 64,
             headers.STRATUM: STRATUM,
             headers.CERTIFIED: "true",
-            headers.SERVER_TIMING: "queue;dur=0.5, infer;dur=1.5, total;dur=2.5",
+            headers.SERVER_TIMING: "queue;dur=0.05, infer;dur=0.15, total;dur=0.25",
         }
         if self.confidence is not None:
             told[headers.CONFIDENCE] = repr(self.confidence)

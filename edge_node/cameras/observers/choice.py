@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from contracts.camera_events import CameraMessage, PictureEvent
 from edge_node.cameras.config import CameraConfig
 from edge_node.cameras.feed import Feed
+from edge_node.cameras.observers.found import found_in_picture
 from edge_node.cameras.observers.labels import Labels
 from edge_node.cameras.observers.observer import Observer
 from edge_node.cameras.observers.tracks import Tracks
-from edge_node.pipelines import Looked
-from runtime.serving.models.found import Found
+from edge_node.cameras.observers.vectors import Vectors
+from edge_node.cameras.snapshots.paths import snapshot_of
+from runtime.serving.models.confidence import sure_of
 from runtime.serving.models.loaded import LoadedModel
-from runtime.serving.pictures.picture import Size
-from runtime.serving.pictures.placing import placed
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +25,21 @@ M = TypeVar("M", bound=CameraMessage)
 
 
 def observer_for(config: CameraConfig, loaded: LoadedModel, feed: Feed, event_id: Callable[[], str]) -> Observer:
-    """Tracks for a detector, else labels."""
+    """Tracks for a detector, vectors for an embedding model, else labels."""
+    if loaded.manifest.task == "embedding":
+        return Vectors(
+            config.embedding,
+            lambda at_s, **told: feed.say(PictureEvent, config.name, at_s, **told),
+            event_id,
+            snapshot_of=partial(snapshot_of, config.snapshots, config.name, "picture"),
+            update_every_s=config.update_every_s,
+        )
     if loaded.manifest.postprocess.detector is None:
-        return Labels(lambda at_s, **told: feed.say(PictureEvent, config.name, at_s, **told), event_id)
+        return Labels(
+            lambda at_s, **told: feed.say(PictureEvent, config.name, at_s, **told),
+            event_id,
+            snapshot_of=partial(snapshot_of, config.snapshots, config.name, "picture"),
+        )
     labels = loaded.manifest.labels
     try:
         config.scene.check_labels(labels)
@@ -41,19 +54,12 @@ def observer_for(config: CameraConfig, loaded: LoadedModel, feed: Feed, event_id
         config.scene,
         labels,
         find=found_in_picture,
+        sure=lambda score: sure_of(score, loaded.artifact.confidence),
         say=say,
         event_id=event_id,
+        snapshot_of=partial(snapshot_of, config.snapshots, config.name),
         update_every_s=config.update_every_s,
     )
-
-
-def found_in_picture(looked: Looked, size: Size) -> Found:
-    """What a detector has found, in the pixels of a picture of that size."""
-    pre = looked.loaded.manifest.preprocess
-    assert looked.reading.found is not None
-    assert pre is not None
-    found = looked.reading.found[0]
-    return found._replace(boxes=placed(found.boxes, size, pre))
 
 
 def warm_up() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from contracts.camera_events import Verdict
+from edge_node.cameras.escalation.subjects import Subject
 from edge_node.cameras.marks import Mark
 from edge_node.cameras.sources.shot import Shot
 from edge_node.pipelines import Looked
@@ -27,6 +29,14 @@ class Observer(Protocol):
 
     def marks(self) -> Sequence[Mark]:
         """What is to be drawn over the last picture."""
+        ...
+
+    def subjects(self) -> Sequence[Subject]:
+        """All that goes on, as the last picture has it."""
+        ...
+
+    def judged(self, event: str, verdict: Verdict, label: str = "") -> None:
+        """What is worth what was said of an event, and what it is called by the cloud, "" where that said nothing."""
         ...
 
     def end(self, at_s: float) -> None:

@@ -16,6 +16,7 @@ from contracts.camera_events import (
     TrackEvent,
     Verdict,
 )
+from edge_node.cameras.escalation.subjects import Subject
 from edge_node.cameras.marks import Mark
 from edge_node.cameras.scene.config import SceneConfig
 from edge_node.cameras.scene.events import Crossed, Entered, Left, RuleBegan, RuleEnded, SceneEvent
@@ -46,17 +47,20 @@ Find = Callable[[Looked, Size], Found]
 
 
 class _Told(msgspec.Struct):
-    """What was said of one track."""
+    """What was said of one track. `label` is what the cloud calls it, "" where it has said nothing."""
 
     event: str
     began_at_s: float
     last_s: float
     zones: tuple[str, ...] = ()
     verdict: Verdict = Verdict()
+    label: str = ""
 
 
 class Tracks:
-    """`event_id` names the event of a new track; `update_every_s` is between two words about one that goes on."""
+    """`sure` is the confidence that a score stands for; `event_id` names the event of a new track,
+    `snapshot_of` where its first picture is; `update_every_s` is
+    between two words about one that goes on."""
 
     def __init__(
         self,
@@ -65,16 +69,20 @@ class Tracks:
         labels: Sequence[str],
         *,
         find: Find,
+        sure: Callable[[float], float | None],
         say: Say,
         event_id: Callable[[], str],
+        snapshot_of: Callable[[Literal["track", "rule"], str], str],
         update_every_s: float,
     ) -> None:
         self._config = tracker
         self._scene_config = scene
         self._labels = labels
         self._find = find
+        self._sure = sure
         self._say = say
         self._event_id = event_id
+        self._snapshot_of = snapshot_of
         self._update_every_s = update_every_s
         self._tracker, self._scene = Tracker(tracker, labels), Scene(scene)
         self._told: dict[int, _Told] = {}
@@ -83,7 +91,7 @@ class Tracks:
         self._last_s = 0.0
 
     def saw(self, shot: Shot, looked: Looked) -> None:
-        self._resize(shot.size)
+        self._resize(shot.size, shot.at_s)
         found = self._find(looked, shot.size)
         if self._scene_config.masks:
             found = without_hidden(found, self._scene_config.masks, *shot.size)
@@ -100,12 +108,28 @@ class Tracks:
 
     def marks(self) -> Sequence[Mark]:
         tracks = (track for track in self._tracker.tracks if track.state == "confirmed")
-        return tuple(Mark(f"{track.label} {track.id}", track.box, track.id) for track in tracks)
+        return tuple(Mark(f"{self._name(track)} {track.id}", track.box, track.id) for track in tracks)
+
+    def subjects(self) -> Sequence[Subject]:
+        return tuple(self._subject(track) for track in self._tracker.tracks if track.id in self._told)
+
+    def judged(self, event: str, verdict: Verdict, label: str = "") -> None:
+        """What the cloud has named goes by its word, whatever the edge thinks of it later."""
+        for told in self._told.values():
+            if told.event == event and (verdict.tier == "cloud" or not told.label):
+                told.verdict, told.label = verdict, label or told.label
 
     def end(self, at_s: float) -> None:
+        """Of all that goes on: zones are empty then, and no rule holds."""
+        happened = self._scene.update((), *self._size, at_s) if self._size.width else ()
+        self._note_zones(happened)
+        for event in happened:
+            self._tell_scene(event, at_s)
         for track in self._tracker.tracks:
             self._tell(track, "end", at_s)
             self._told.pop(track.id, None)
+        if happened:
+            self._tell_counts(at_s)
 
     def _minded(self, at_s: float) -> float:
         """Never before the last time; a clock that was set back ends what is going on."""
@@ -113,15 +137,18 @@ class Tracks:
             self.end(self._last_s)
             self._tracker = Tracker(self._config, self._labels, first_id=self._tracker.next_id)
             self._tracker.resized(*self._size)
-            self._scene = Scene(self._scene_config)
+            self._scene.set_back()
             self._last_s = at_s
         self._last_s = max(self._last_s, at_s)
         return self._last_s
 
-    def _resize(self, size: Size) -> None:
+    def _resize(self, size: Size, at_s: float) -> None:
+        """With the first picture it is told that nobody is there yet: what stands is of an earlier life."""
         if size != self._size:
-            self._size = size
+            is_first, self._size = not self._size.width, size
             self._tracker.resized(*size)
+            if is_first and (self._scene_config.zones or self._scene_config.lines):
+                self._tell_counts(at_s)
 
     def _follow(self, changes: Changes, at_s: float) -> None:
         for track in changes.started:
@@ -166,13 +193,15 @@ class Tracks:
             event=told.event,
             phase=phase,
             track=track.id,
-            label=track.label,
-            score=round(track.score, 4),
+            label=self._name(track),
+            # The last detections of who walks away are weak: they say nothing of the whole track.
+            score=round(track.best_score if phase == "end" else track.score, 4),
             box=self._clipped(track.box),
             size=(self._size.width, self._size.height),
             began_at_s=told.began_at_s,
             zones=told.zones,
             verdict=told.verdict,
+            snapshot=self._snapshot_of("track", told.event),
         )
 
     def _tell_scene(self, event: SceneEvent, at_s: float) -> None:
@@ -185,13 +214,16 @@ class Tracks:
                 line=event.line,
                 direction=event.direction,
                 track=event.track,
-                label=event.label,
+                label=(told.label if told is not None else "") or event.label,
             )
         elif isinstance(event, RuleBegan):
             zone = next(rule.zone for rule in self._scene_config.rules if rule.name == event.rule)
             name = self._rules[event.rule, event.episode] = self._event_id()
             tracks = tuple(self._told[track].event for track in event.tracks if track in self._told)
-            self._say(RuleEvent, at_s, event=name, phase="start", rule=event.rule, zone=zone, tracks=tracks)
+            shown = self._snapshot_of("rule", name)
+            self._say(
+                RuleEvent, at_s, event=name, phase="start", rule=event.rule, zone=zone, tracks=tracks, snapshot=shown
+            )
         elif isinstance(event, RuleEnded):
             name = self._rules.pop((event.rule, event.episode), "")
             self._say(RuleEvent, at_s, event=name, phase="end", rule=event.rule)
@@ -202,6 +234,26 @@ class Tracks:
             line.line: {"in": sum(line.inwards.values()), "out": sum(line.outwards.values())} for line in counts.lines()
         }
         self._say(CountsMessage, at_s, zones={zone.zone: zone.now for zone in counts.zones()}, lines=lines)
+
+    def _subject(self, track: Track) -> Subject:
+        told = self._told[track.id]
+        return Subject(
+            told.event,
+            track.label,
+            track.score,
+            self._sure(track.score),
+            told.began_at_s,
+            self._clipped(track.box),
+            seen=track.last_s == self._last_s,
+            broken=track.broken,
+            track=track.id,
+            zones=told.zones,
+            snapshot=self._snapshot_of("track", told.event),
+        )
+
+    def _name(self, track: Track) -> str:
+        told = self._told.get(track.id)
+        return (told.label if told is not None else "") or track.label
 
     def _clipped(self, box: Box) -> Box:
         """Within the picture, to tenths of a pixel."""

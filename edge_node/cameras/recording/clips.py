@@ -40,7 +40,13 @@ class Clips:
         self._said = ""
 
     def start(self) -> None:
-        self._thread.start()
+        """Once or more often."""
+        if not self.begun:
+            self._thread.start()
+
+    @property
+    def begun(self) -> bool:
+        return self._thread.ident is not None
 
     def close(self) -> None:
         """Ends what is being written where it is, for ten seconds at most: a disk that hangs must not keep the process.
@@ -76,9 +82,17 @@ class Clips:
         limits = cutter.limits
         before_s = limits.pre_s if pre_s is None else min(pre_s, limits.pre_s)
         after_s = limits.post_s if post_s is None else min(post_s, LONGEST_POST_S)
+        if cutter.ring.refused:
+            self._counts.drop("codec")
+            return False
         self._wanted.append((cutter, Wanted(event, at_s, before_s, after_s)))
         self._woken.set()
         return True
+
+    def is_coming(self, camera: str, event: str) -> bool:
+        """Whether a clip of that event is asked for, or being written. For any thread."""
+        waiting = any(cutter.camera == camera and wanted.event == event for cutter, wanted in tuple(self._wanted))
+        return waiting or any(cutter.camera == camera and cutter.is_filming(event) for cutter in self._all())
 
     def _run(self) -> None:
         self._turn()
@@ -98,11 +112,12 @@ class Clips:
         except OSError as error:
             self._tell(str(error))
         while self._wanted:
-            cutter, wanted = self._wanted.popleft()
+            cutter, wanted = self._wanted[0]
             if cutter not in self._all():
                 self._left.append(cutter)
             if not self._guarded(cutter, partial(cutter.take, wanted)):
                 self._counts.drop("failed")
+            self._wanted.popleft()
         for cutter in self._all():
             self._guarded(cutter, cutter.go_on)
         for cutter in tuple(self._left):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 Seconds = Annotated[float, Meta(ge=0, le=600)]
+Occasion = Literal["track", "rule", "crossing", "picture"]
+"""A type of message that may ask for a clip: contracts/camera_events.py."""
 
 
 class RecordingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The table `[recording]` of a node; docs/cameras.md explains each key.
+    """The table `[recording]` of a node; docs/recording.md explains each key.
 
     `directory` "" is `clips` below the state directory. `keep_bytes` bounds all clips of the node, `reserve_bytes` of
     the disk are left free by recording whatever the other keys say.
@@ -34,7 +36,8 @@ class RecordingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CameraRecordingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A camera's own table `recording`. What is not set is as the node's table says.
 
-    `keep_days` and `keep_bytes` bound this camera's clips, besides the node's bounds for all of them.
+    `keep_days` and `keep_bytes` bound this camera's clips, besides the node's bounds for all of them. `events` ask for
+    clips: of tracks, crossings and pictures those with one of `labels`, where any are named.
     """
 
     on: bool | None = None
@@ -44,6 +47,8 @@ class CameraRecordingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=T
     ring_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 32)] | None = None
     keep_days: Annotated[float, Meta(gt=0, le=3650)] | None = None
     keep_bytes: Annotated[int, Meta(ge=16 << 20, le=1 << 50)] | None = None
+    events: tuple[Occasion, ...] = ("rule", "track")
+    labels: tuple[str, ...] = ()
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -63,6 +63,11 @@ class Cutter:
     def idle(self) -> bool:
         return not self._filmings and not self._rests
 
+    def is_filming(self, event: str) -> bool:
+        """For any thread."""
+        owed = (event in rest.events for rest in tuple(self._rests))
+        return any(event in filming.events for filming in tuple(self._filmings)) or any(owed)
+
     def take(self, wanted: Wanted) -> None:
         mark = self.ring.mark(wanted.at_s)
         if mark is None or mark.early_s > wanted.post_s:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, NamedTuple
 
 import msgspec
@@ -48,16 +50,21 @@ class Library:
         camera: str = "",
         from_s: float = 0.0,
         until_s: float = float("inf"),
+        event: str = "",
         limit: int = 100,
         after: str = "",
     ) -> Page:
-        """Newest first: those that began within [`from_s`, `until_s`), unix time; `after` is the `next` of a page."""
+        """Newest first: those that began within [`from_s`, `until_s`), unix time; `after` is the `next` of a page.
+
+        Those of an `event` are of one `camera`.
+        """
         if not 1 <= limit <= MOST_LISTED:
             raise FoothillError("bad_request", f"limit {limit} is not between 1 and {MOST_LISTED}. Ask for fewer.")
         before = _position(after)
+        self._look()
         found = [
             kept
-            for kept in self._shelf.newest_first()
+            for kept in self._candidates(camera, event)
             if (not camera or kept.name.camera == camera)
             and from_s <= kept.at_s < until_s
             and (before is None or kept[:2] < before)
@@ -96,10 +103,42 @@ class Library:
         except OSError as error:
             raise _unavailable(error) from error
 
+    def of_event(self, camera: str, event: str) -> str:
+        """The id of the first clip that an event is in; "" for none."""
+        self._look()
+        names = self._shelf.of_event(camera, event)
+        return str(names[0]) if names else ""
+
+    def path(self, clip_id: str) -> Path:
+        """Of the video, for who reads it at once."""
+        name = self._name(clip_id)
+        try:
+            path = self._shelf.path_of(name)
+        except KeyError:
+            raise _missing(clip_id) from None
+        if not path.is_file():
+            raise _missing(clip_id)
+        return path
+
+    def _look(self) -> None:
+        """The first who asks after a start waits until it is known what is there."""
+        try:
+            self._shelf.look()
+        except OSError as error:
+            raise _unavailable(error) from error
+
+    def _candidates(self, camera: str, event: str) -> Sequence[Kept]:
+        known = self._shelf.newest_first()
+        if not event:
+            return known
+        names = frozenset(self._shelf.of_event(camera, event))
+        return tuple(kept for kept in known if kept.name in names)
+
     def _name(self, clip_id: str) -> ClipName:
         name = parse_name(clip_id)
         if name is None:
             raise _missing(clip_id)
+        self._look()
         return name
 
     def _listed(self, kept: Kept) -> Listed | None:

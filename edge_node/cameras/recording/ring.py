@@ -126,10 +126,9 @@ class Ring:
         try:
             segment = Segment(self._take_order(), Parameters(stream))
         except Unrecordable as error:
-            self._refuse(str(error))
-            segment = None
-        else:
-            self._refused = ""
+            self.refuse(str(error))
+            return
+        self._refused = ""
         with self._lock:
             self._segment, self._open = segment, None
 
@@ -144,6 +143,14 @@ class Ring:
         stamp = segment.timeline.next(packet.pts, packet.dts, at_s)
         with self._lock:
             self._keep(segment, Picture(data, stamp.dts, stamp.pts, key), at_s)
+
+    def refuse(self, why: str) -> None:
+        """Nothing of the camera can be recorded, until it is opened as something else."""
+        if why != self._refused:
+            log.warning("camera %s: no clips: %s", self._camera, why)
+        self._refused = why
+        with self._lock:
+            self._segment = self._open = None
 
     def mark(self, at_s: float) -> Mark | None:
         """The newest picture that is not younger than `at_s`; the oldest where all are. None while there is nothing.
@@ -194,11 +201,6 @@ class Ring:
         with self._lock:
             seconds = sum(group.seconds for group in self._groups)
             return Figures(seconds, self._bytes, len(self._groups), self._lost)
-
-    def _refuse(self, why: str) -> None:
-        if why != self._refused:
-            log.warning("camera %s: no clips: %s", self._camera, why)
-        self._refused = why
 
     def _same(self, segment: Segment, keyframe: bytes) -> Segment:
         """The segment that a keyframe belongs to: another one where the camera has changed what it sends."""

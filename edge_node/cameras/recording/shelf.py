@@ -29,6 +29,7 @@ from edge_node.cameras.recording.clip import (
     parse_name,
 )
 from edge_node.cameras.recording.config import Limits, RecordingConfig
+from edge_node.cameras.recording.index import Index
 from edge_node.cameras.recording.retention import Bounds, Kept, Ledger, SettledClock
 from runtime.links.process.disk import REAL_DISK, Disk, Writing
 from runtime.links.process.durable import make_directories
@@ -95,6 +96,7 @@ class Part:
 
 class Shelf:
     """All clips of a node, below `directory`. `cameras` are limits that cameras have of their own; they may change.
+    `hold` raises OSError where the directory is another node's.
 
     Methods block, and raise OSError where the disk does not do what it should. Any thread may call them.
     """
@@ -108,6 +110,7 @@ class Shelf:
         disk: Disk = REAL_DISK,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
+        hold: Callable[[Path], None] = lambda directory: None,
     ) -> None:
         self._directory = directory
         self._reserve_bytes = config.reserve_bytes
@@ -117,11 +120,12 @@ class Shelf:
         self._settled = SettledClock(wall(), clock())
         self._bounds = Bounds(config.keep_days, config.keep_bytes)
         self._cameras = cameras
-        self._ledger = Ledger(self._bounds, cameras)
+        self._ledger, self._index = Ledger(self._bounds, cameras), Index()
         self._parts: set[Part] = set()
         self._numbers = itertools.count()
         self._lock = threading.RLock()
-        self._loaded = False
+        self._hold = hold
+        self._loaded = self._looked = False
 
     @property
     def taken_bytes(self) -> int:
@@ -132,7 +136,8 @@ class Shelf:
         return len(self._ledger)
 
     def load(self) -> None:
-        """Looks once at what is there, and clears away what a crash has left. Before anything is written.
+        """Looks once at what is there, and clears away what a crash has left. Before anything is written. Raises
+        OSError, also where the directory is another node's.
 
         And again once the directory was found to be gone: a disk was taken out, and may be back, or another one.
         """
@@ -140,14 +145,21 @@ class Shelf:
             if self._loaded:
                 return
             make_directories(self._directory / WRITING, self._disk)
+            self._hold(self._directory)
             for left in {*(self._directory / WRITING).iterdir()} - {part.path for part in self._parts}:
                 self._disk.unlink(left)
-            self._ledger = Ledger(self._bounds, self._cameras)
+            self._ledger, self._index = Ledger(self._bounds, self._cameras), Index()
             for name in self._named():
                 self._take_in(name)
-            self._loaded = True
+            self._loaded = self._looked = True
+
+    def look(self) -> None:
+        """For readers: `load`, unless that was done once."""
+        if not self._looked:
+            self.load()
 
     def begin(self, camera: str) -> Part:
+        self.load()
         path = self._directory / WRITING / f"{camera}-{next(self._numbers)}{VIDEO_SUFFIX}"
         try:
             file = self._disk.open(path, mode=_MODE)
@@ -176,6 +188,7 @@ class Shelf:
             self._disk.sync_directory(final.parent)
             self._parts.discard(part)
             self._ledger.add(Kept(clip.from_s, name, part.bytes + len(text), clip.keep))
+            self._index.add(name, clip)
         return name
 
     def abandon(self, part: Part) -> None:
@@ -192,6 +205,7 @@ class Shelf:
                 with suppress(FileNotFoundError):
                     self._disk.unlink(path.with_suffix(suffix))
             self._ledger.remove(name)
+            self._index.remove(name)
             for above in (path.parent, path.parent.parent):
                 with suppress(OSError):
                     self._disk.remove_directory(above)
@@ -232,6 +246,10 @@ class Shelf:
         """Of the video. Raises KeyError."""
         self._known(name)
         return name.below(self._directory).with_suffix(VIDEO_SUFFIX)
+
+    def of_event(self, camera: str, event: str) -> list[ClipName]:
+        """The oldest first."""
+        return sorted(self._index.clips(camera, event))
 
     def newest_first(self) -> list[Kept]:
         with self._lock:
@@ -315,6 +333,7 @@ class Shelf:
         clip = self.describe(name)
         size += text.stat().st_size if text.exists() else 0
         self._ledger.add(Kept(clip.from_s, name, size, clip.keep))
+        self._index.add(name, clip)
 
 
 def is_full(error: OSError) -> bool:

@@ -18,6 +18,7 @@ class Scene:
     """The zones, lines, counts and rules of one camera."""
 
     def __init__(self, config: SceneConfig) -> None:
+        self._config = config
         self.zones = Zones(config.zones)
         self.lines = Lines(config.lines)
         self.counts = Counts(config)
@@ -32,3 +33,7 @@ class Scene:
         moves: tuple[SceneEvent, ...] = (*self.zones.update(sighting), *self.lines.update(sighting))
         self.counts.note(moves)
         return (*moves, *self.rules.update(self.zones.present, at_s))
+
+    def set_back(self) -> None:
+        """The clock was, once nobody was there any more: no rule waits for times that are over. Counts go on."""
+        self.rules = Rules(self._config.rules)

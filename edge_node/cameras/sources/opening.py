@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from edge_node.cameras.sources.address import Address, Kind
 from edge_node.cameras.sources.http_login import DENIED, auth_for
 from edge_node.cameras.sources.pattern import Pattern
+from edge_node.cameras.sources.rtsp.description import Unfit
+from edge_node.cameras.sources.rtsp.session import Session
 from edge_node.cameras.sources.snapshots import Folder, Snapshots
 from edge_node.cameras.sources.source import Corrupt, Source, Tap
 from edge_node.cameras.sources.trouble import Trouble, without
@@ -15,6 +19,9 @@ from edge_node.cameras.sources.wishes import Wishes
 if TYPE_CHECKING:
     import httpx
 
+log = logging.getLogger(__name__)
+
+_SINGLE: dict[Kind, str] = {"snapshot": "a snapshot", "folder": "a folder", "pattern": "a test pattern"}
 _NO_AV = "PyAV is not installed: pip install 'foothill[cameras]'"
 
 
@@ -24,6 +31,8 @@ def open_source(
     """Blocks until it is open. `login` is the user and the password, "" for none. Raises Trouble."""
     kind = _asked(address, login, wishes) if address.kind == "http" else address.kind
     address = address._replace(kind=kind)
+    if tap is not None and kind in _SINGLE:
+        tap.refuse(f"{_SINGLE[kind]} sends pictures, not a stream that could be recorded as it is")
     if kind == "snapshot":
         return Snapshots(address, login, wishes, corrupt)
     if kind == "folder":
@@ -37,11 +46,30 @@ def _stream(address: Address, login: tuple[str, str], wishes: Wishes, corrupt: C
     from edge_node.cameras.sources.stream import Stream
 
     try:
+        if address.url.startswith("rtsp:") and wishes.demuxer == "auto":
+            return _rtsp(address, login, wishes, corrupt, tap)
         return Stream(address, login, wishes, corrupt, tap)
     except ModuleNotFoundError as error:
         if error.name != "av":
             raise
         raise Trouble("denied", _NO_AV) from None
+
+
+def _rtsp(address: Address, login: tuple[str, str], wishes: Wishes, corrupt: Corrupt, tap: Tap | None) -> Source:
+    from edge_node.cameras.sources.rtsp.camera import Camera
+    from edge_node.cameras.sources.stream import Stream
+
+    session = Session(address.url, login, wishes, corrupt)
+    try:
+        session.set_up()
+        return Camera(session, wishes, corrupt, tap)
+    except Unfit as unfit:
+        log.info("%s: %s: FFmpeg reads it", address.shown, unfit)
+        with closing(session):  # what a camera has prepared for one caller is there for the next
+            return Stream(address, login, wishes, corrupt, tap)
+    except BaseException:
+        session.close()
+        raise
 
 
 def _asked(address: Address, login: tuple[str, str], wishes: Wishes) -> Kind:

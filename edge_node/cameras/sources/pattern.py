@@ -52,6 +52,7 @@ class Pattern:
         noise = np.random.default_rng(1).integers(0, _NOISE, (self._height + 64, self._width + 64, 3), np.uint8)
         self._ground = noise + np.uint8(90)
         self._rng = random.Random(1)
+        self.received_bytes = 0
 
     @property
     def facts(self) -> Facts:

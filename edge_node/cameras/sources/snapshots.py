@@ -41,6 +41,7 @@ class Snapshots:
         self._wishes = wishes
         self._corrupt = corrupt
         self._auth: httpx.Auth | None = None
+        self.received_bytes = 0
         self._client = httpx.Client(timeout=wishes.stall_s, follow_redirects=False, trust_env=False)
 
     @property
@@ -90,6 +91,7 @@ class Snapshots:
                 data += piece
                 if len(data) > _MOST_BYTES:
                     raise Trouble("lost", f"its picture has more than {_MOST_BYTES >> 20} MiB")
+            self.received_bytes += len(data)
             return told, bytes(data)
 
 
@@ -100,6 +102,7 @@ class Folder:
         self._path = address.path
         self._wishes = wishes
         self._corrupt = corrupt
+        self.received_bytes = 0
         self._listed()
 
     @property

@@ -27,7 +27,13 @@ class Tap(Protocol):
         """What follows is encoded as this stream says, until the next word of this kind."""
         ...
 
-    def put(self, packet: Packet[VideoStream], at_s: float) -> None: ...
+    def put(self, packet: Packet[VideoStream], at_s: float) -> None:
+        """`at_s` is about when it was taken, in unix time, by the clock that pictures are stamped with."""
+        ...
+
+    def refuse(self, why: str) -> None:
+        """Nothing encoded will come."""
+        ...
 
 
 class Source(Protocol):
@@ -35,6 +41,11 @@ class Source(Protocol):
 
     @property
     def facts(self) -> Facts: ...
+
+    @property
+    def received_bytes(self) -> int:
+        """Of encoded pictures, so far; 0 where nothing was encoded."""
+        ...
 
     def shots(self, stopped: threading.Event) -> Iterator[Shot]:
         """Until it is `stopped`, which may take as long as a stall. Raises Trouble, also for an end."""

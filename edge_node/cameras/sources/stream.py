@@ -5,7 +5,6 @@ Of PyAV everything is imported here, when the first such source is opened.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,27 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 from edge_node.cameras.sources.address import Address
 from edge_node.cameras.sources.clock import CaptureClock
+from edge_node.cameras.sources.decoder import Decoder
+from edge_node.cameras.sources.hardware import hardware_for
 from edge_node.cameras.sources.http_login import DENIED
-from edge_node.cameras.sources.shot import Decoded
+from edge_node.cameras.sources.rtsp.description import NO_VIDEO
+from edge_node.cameras.sources.shot import Colouring, Decoded
 from edge_node.cameras.sources.source import Corrupt, Facts, Tap
 from edge_node.cameras.sources.trouble import Trouble, without
 from edge_node.cameras.sources.wishes import Wishes
 
 if TYPE_CHECKING:
-    from av import Packet, VideoFrame
-    from av.codec.hwaccel import HWAccel
+    from av import VideoFrame
     from av.container import InputContainer
-    from av.video.stream import VideoStream
 
 _LIVE = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "1000000", "fpsprobesize": "0"}
 """Nothing is held back that could be shown; what a stream is shows within a second."""
 _FORMATS = {"mjpeg": "mpjpeg", "device": "v4l2"}
-_DEVICES = {"cuda": "/dev/nvidia0", "vaapi": "/dev/dri/renderD128"}
-"""Of the kinds of hardware that FFmpeg knows, those that are tried unasked, where their device is there."""
 _BETWEEN_S = 0.04
 """Between the last picture of a file and the first one of its next round."""
-_MOST_CORRUPT = 250
-"""So many packets in a row that give no picture are no stream."""
 
 
 class Stream:
@@ -42,22 +38,22 @@ class Stream:
     def __init__(self, address: Address, login: tuple[str, str], wishes: Wishes, corrupt: Corrupt, tap: Tap | None):
         self._address = address
         self._wishes = wishes
-        self._corrupt = corrupt
         self._tap = tap
         self._secrets = (login[1], address.with_login(*login) if login[0] else "")
         self._clock = CaptureClock()
         self._number = 0
+        self.received_bytes = 0
         self._began_s: float | None = None
         self._last_s = 0.0
+        self._behind_s = 0.0
         self._hardware = ""
         self._container = self._guarded(lambda: self._open(address.with_login(*login)))
         try:
             if not self._container.streams.video:
-                raise Trouble("lost", "there is no video in it: correct the address, or choose another stream")
+                raise Trouble("lost", NO_VIDEO)
             self._stream = self._container.streams.video[0]
-            self._stream.codec_context.thread_count = wishes.decoder_threads
-            if wishes.keyframes_only:
-                self._stream.codec_context.skip_frame = "NONKEY"
+            self._decoder = Decoder(self._stream.codec_context, wishes, corrupt)
+            self._colouring = Colouring()
         except BaseException:
             self._container.close()
             raise
@@ -86,40 +82,22 @@ class Stream:
         """All that comes before an end."""
         if self._tap is not None:
             self._tap.begin(self._stream)
-        packets, fruitless = self._container.demux(self._stream), 0
+        packets = self._container.demux(self._stream)
         while not stopped.is_set():
             packet = self._guarded(lambda: next(packets, None))
             if packet is None:
                 return
             arrived_s = time.time()
+            self.received_bytes += packet.size
             if self._tap is not None and packet.size:
-                self._tap.put(packet, arrived_s)
-            frames = self._decoded(packet)
-            fruitless = 0 if frames else fruitless + 1
-            if fruitless > _MOST_CORRUPT and not self._wishes.keyframes_only:
-                raise Trouble("lost", f"nothing of {fruitless} packets in a row can be decoded")
-            for frame in frames:
+                self._tap.put(packet, arrived_s - self._behind_s)
+            for frame in self._decoder.pictures(packet):
                 if not self._wait_for(frame, stopped):
                     return
                 self._number += 1
-                yield Decoded(frame, self._at_s(frame, arrived_s), self._number)
-
-    def _decoded(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
-        """Broken packets are a matter of course on radio and UDP: the next keyframe mends what they leave behind."""
-        from av.error import FFmpegError
-
-        try:
-            frames = packet.decode()
-        except FFmpegError:
-            self._corrupt()
-            return []
-        whole: list[VideoFrame] = []
-        for frame in frames:
-            if frame.is_corrupt:
-                self._corrupt()
-            else:
-                whole.append(frame)
-        return whole
+                at_s = self._at_s(frame, arrived_s)
+                self._behind_s = arrived_s - at_s
+                yield Decoded(frame, at_s, self._number, self._colouring)
 
     def _wait_for(self, frame: VideoFrame, stopped: threading.Event) -> bool:
         """Of a file no picture comes before its time. False once it is stopped."""
@@ -145,14 +123,14 @@ class Stream:
         return self._last_s
 
     def _open(self, url: str) -> InputContainer:
-        hwaccel = self._hwaccel()
-        self._hardware = hwaccel[0] if hwaccel else ""
+        hardware = hardware_for(self._wishes.decoder)
+        self._hardware = hardware.name
         return _opened(
             url,
             format=_FORMATS.get(self._address.kind),
             options=self._options(),
             timeout=(self._wishes.open_timeout_s, self._wishes.stall_s),
-            hwaccel=hwaccel[1] if hwaccel else None,
+            hwaccel=hardware.hwaccel,
         )
 
     def _options(self) -> dict[str, str]:
@@ -162,22 +140,6 @@ class Stream:
         if kind == "rtsp":
             return {**_LIVE, "rtsp_transport": self._wishes.transport, "allowed_media_types": "video"}
         return dict(_LIVE)
-
-    def _hwaccel(self) -> tuple[str, HWAccel] | None:
-        from av.codec.hwaccel import HWAccel, hwdevices_available
-
-        wanted = self._wishes.decoder
-        if wanted == "software":
-            return None
-        offered = hwdevices_available()
-        if wanted != "auto":
-            if wanted not in offered:
-                told = ", ".join(offered) or "none"
-                raise Trouble("lost", f"FFmpeg here knows no decoder {wanted!r}; it has {told}: use auto or software")
-            return wanted, HWAccel(wanted)
-        there = (name for name, device in _DEVICES.items() if name in offered and os.path.exists(device))
-        found = next(there, None)
-        return (found, HWAccel(found, allow_software_fallback=True)) if found else None
 
     def _guarded(self, work: Callable[[], Any]) -> Any:
         """What FFmpeg raises, as Trouble, and no secret in it."""

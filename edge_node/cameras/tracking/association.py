@@ -67,16 +67,18 @@ def paired(standing: Standing, seen: Seen, config: TrackerConfig) -> Pairs:
     sure = seen.scores >= config.high_score
     weak = (seen.scores >= config.low_score) & ~sure
     free_tracks, free_detections = np.ones(len(standing.boxes), np.bool_), np.ones(len(seen.boxes), np.bool_)
+    found = np.full(len(standing.boxes), -1, np.intp)
     for stage in _stages(config):
         of_stage = np.array([state in stage.states for state in standing.states], np.bool_)
         rows = np.flatnonzero(of_stage & free_tracks)
         columns = np.flatnonzero((sure if stage.sure else weak) & free_detections)
+        if not (rows.size and columns.size):
+            continue
         mine, its = assigned(overlaps[np.ix_(rows, columns)], stage.min_overlap)
         free_tracks[rows[mine]], free_detections[columns[its]] = False, False
-        overlaps[rows[mine]] = 0.0
-        overlaps[rows[mine], columns[its]] = 2.0
-    tracks, detections = np.nonzero(overlaps == 2.0)
-    return Pairs(tracks, detections)
+        found[rows[mine]] = columns[its]
+    tracks = np.flatnonzero(found >= 0)
+    return Pairs(tracks, found[tracks])
 
 
 def assigned(overlaps: Floats, min_overlap: float) -> Pairs:

@@ -37,7 +37,7 @@ class Life:
         self.first_s = self.last_s = at_s
         self.began_run_s = self.found_run_s = run_s
         self.hits = 0
-        self.score = 0.0
+        self.score = self.best_score = 0.0
         self.label = 0
         self.was_lost = False
         self._votes: defaultdict[int, float] = defaultdict(float)
@@ -51,6 +51,7 @@ class Life:
         self.on("found")
         self.hits += 1
         self.score, self.last_s, self.found_run_s = score, at_s, run_s
+        self.best_score = max(self.best_score, score)
         self._votes[label] += score
         self.label = min(self._votes, key=lambda voted: (-self._votes[voted], voted))
 

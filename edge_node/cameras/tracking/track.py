@@ -16,8 +16,9 @@ class Track(msgspec.Struct, frozen=True):
     """One object, for as long as it is followed. `id` rises with every track of a camera and is never used twice.
 
     `label` is the one that its detections gave most, each as heavy as its score; `score` (0..1) is that of the last
-    one. `box` is where it is now, also while nothing finds it. `first_s` and `last_s` are the capture times when it was
-    found first and last, `hits` is how often. `broken`: it was lost and found again, or its label wavers.
+    one, `best_score` the highest of all. `box` is where it is now, also while nothing finds it. `first_s` and `last_s`
+    are the capture times when it was found first and last, `hits` is how often. `broken`: it was lost and found again,
+    or its label wavers.
     """
 
     id: int
@@ -29,6 +30,7 @@ class Track(msgspec.Struct, frozen=True):
     state: Shown
     hits: int
     broken: bool
+    best_score: float
 
 
 class Changes(NamedTuple):

@@ -35,11 +35,12 @@ class Tracker:
         self._size: tuple[int, int] | None = None
         self._motions = motion.begun(np.empty((0, 4)))
         self._lives: list[Life] = []
+        self._tracks: dict[int, Track] | None = None
 
     @property
     def tracks(self) -> tuple[Track, ...]:
         """All that are confirmed or lost, each where it is at the time of the last call."""
-        return self._shown(range(len(self._lives)))
+        return tuple(self._by_row().values())
 
     @property
     def next_id(self) -> int:
@@ -57,11 +58,12 @@ class Tracker:
         pairs = paired(self._standing(), seen, self._config)
         self._follow(pairs, seen, at_s)
         self._begin(pairs, seen, at_s)
-        rows = [*pairs.tracks.tolist(), *range(known, len(self._lives))]
+        rows, lost = [*pairs.tracks.tolist(), *range(known, len(self._lives))], self._lose()
+        tracks = self._by_row()
         return Changes(
-            started=self._shown([row for row in rows if self._lives[row].id >= first_new]),
-            updated=self._shown([row for row in rows if self._lives[row].id < first_new]),
-            lost=self._lose(),
+            started=tuple(tracks[row] for row in rows if self._lives[row].id >= first_new),
+            updated=tuple(tracks[row] for row in rows if 0 < self._lives[row].id < first_new),
+            lost=tuple(tracks[row] for row in lost),
             ended=ended,
         )
 
@@ -77,12 +79,14 @@ class Tracker:
             self._stand(at_s)
             return Changes()
         self._advance(at_s)
-        ended = self._end()
-        return Changes(lost=self._lose(), ended=ended)
+        ended, lost = self._end(), self._lose()
+        tracks = self._by_row()
+        return Changes(lost=tuple(tracks[row] for row in lost), ended=ended)
 
     def resized(self, width: int, height: int) -> None:
         """Pictures are of this size from now on: all tracks are scaled to it from the size that was told before."""
         if self._size is not None:
+            self._tracks = None
             self._motions = motion.scaled(self._motions, width / self._size[0], height / self._size[1])
         self._size = (width, height)
 
@@ -105,6 +109,7 @@ class Tracker:
                 f"A picture of {at_s} s came after one of {self._now_s} s. Give the tracker capture times of one clock "
                 "that never goes back, and begin a new tracker (first_id=next_id) when the source starts anew."
             )
+        self._tracks = None
         return dt_s
 
     def _end(self) -> tuple[Track, ...]:
@@ -114,7 +119,8 @@ class Tracker:
             return ()
         for row in over:
             self._lives[row].on("over")
-        ended = self._shown(over)
+        ended = tuple(track for row, track in self._by_row().items() if self._lives[row].state == "ended")
+        self._tracks = None
         going_on = [row for row, life in enumerate(self._lives) if life.state != "ended"]
         self._lives = [self._lives[row] for row in going_on]
         self._motions = motion.kept(self._motions, np.array(going_on, np.intp))
@@ -153,8 +159,8 @@ class Tracker:
             life.on("proven")
             life.id, self._next_id = self._next_id, self._next_id + 1
 
-    def _lose(self) -> tuple[Track, ...]:
-        """Those that have been missing for long enough since the last call."""
+    def _lose(self) -> list[int]:
+        """The rows of those that have been missing for long enough since the last call."""
         missing_s = self._config.coast_s - _ROUNDING_S
         rows = []
         for row, life in enumerate(self._lives):
@@ -165,12 +171,15 @@ class Tracker:
             ):
                 life.on("missing")
                 rows.append(row)
-        return self._shown(rows)
+        return rows
 
-    def _shown(self, rows: Sequence[int]) -> tuple[Track, ...]:
-        """Those of `rows` that were confirmed once."""
-        boxes = motion.boxes_of(self._motions).tolist()
-        return tuple(self._track(self._lives[row], boxes[row]) for row in rows if self._lives[row].id)
+    def _by_row(self) -> dict[int, Track]:
+        """Those that were confirmed once."""
+        if self._tracks is None:
+            boxes = motion.boxes_of(self._motions).tolist()
+            known = ((row, life) for row, life in enumerate(self._lives) if life.id)
+            self._tracks = {row: self._track(life, boxes[row]) for row, life in known}
+        return self._tracks
 
     def _track(self, life: Life, box: list[float]) -> Track:
         return Track(
@@ -183,6 +192,7 @@ class Tracker:
             state=cast(Shown, life.state),
             hits=life.hits,
             broken=life.broken,
+            best_score=life.best_score,
         )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,16 +17,20 @@ from contracts.errors import FoothillError
 from edge_node.cameras.cameras import Cameras
 from edge_node.cameras.config import CameraConfig
 from edge_node.cameras.feed import Feed, Said, type_of
+from edge_node.cameras.live import Look
 from edge_node.cameras.outlets.listeners import Line, Wanted
 from edge_node.cameras.roster import Roster
+from edge_node.cameras.web.hosts import PATHS
 from edge_node.cameras.web.views import view
 from runtime.links.access.admission import bearer
+from runtime.links.http.bodies import read_small
 from runtime.links.process.within import within
 
-MAX_BODY_BYTES = 1 << 16
 BEAT_S = 10.0
 MAX_LISTENERS = 64
 MAX_DIGITS = 15
+PATIENCE_S = 30.0
+"""For who takes nothing of what he is sent: his place is another's then."""
 LIVE_FPS = 10.0
 _PAGE = Path(__file__).with_name("page.html")
 _FIRST_PICTURE_S = 5.0
@@ -39,31 +44,43 @@ _STRICT = {
 }
 
 
+View = Callable[[str, str, str, str, int], None]
+"""(camera, what, about what, to whom, bytes): a piece of something goes to who looks at it."""
+
+
 class CameraRoutes:
-    """`admin_token` "" closes what changes cameras."""
+    """`admin_token` "" closes what changes cameras. `view` is told of each picture that goes."""
 
     def __init__(
-        self, cameras: Cameras, roster: Roster, feed: Feed, *, admin_token: str, beat_s: float = BEAT_S
+        self,
+        cameras: Cameras,
+        roster: Roster,
+        feed: Feed,
+        *,
+        admin_token: str,
+        view: View,
+        beat_s: float = BEAT_S,
     ) -> None:
         self._cameras = cameras
         self._roster = roster
         self._feed = feed
+        self._view = view
         self._admin_token = admin_token.encode()
         self._beat_s = beat_s
-        self._listeners = 0
+        self.listeners = 0
         self._ending = asyncio.Event()
 
     def routes(self) -> Sequence[web.RouteDef]:
         return [
             web.get("/cameras", self.page),
             web.get("/v1/cameras", self.views),
-            web.get("/v1/cameras/events", self.events),
+            web.get("/v1/cameras/events", self.events, allow_head=False),
             web.get("/v1/cameras/socket", self.socket),
             web.get("/v1/cameras/{camera}", self.one),
             web.put("/v1/cameras/{camera}", self.put),
             web.delete("/v1/cameras/{camera}", self.remove),
             web.get("/v1/cameras/{camera}/snapshot", self.snapshot),
-            web.get("/v1/cameras/{camera}/live", self.live),
+            web.get("/v1/cameras/{camera}/live", self.live, allow_head=False),
         ]
 
     async def page(self, _: web.Request) -> web.Response:
@@ -79,46 +96,59 @@ class CameraRoutes:
 
     async def put(self, request: web.Request) -> web.Response:
         """The body holds the keys of a camera, but for its name."""
-        self._check_admin(request)
+        self.check_admin(request)
         name = request.match_info["camera"]
-        config = _config(name, await request.content.read(MAX_BODY_BYTES + 1))
+        config = _config(name, await read_small(request))
         is_new = await self._roster.put(config)
         return _json(view(self._cameras.get(name), "api"), 201 if is_new else 200)
 
     async def remove(self, request: web.Request) -> web.Response:
-        self._check_admin(request)
+        self.check_admin(request)
         await self._roster.remove(request.match_info["camera"])
         return web.Response(status=204)
 
     async def snapshot(self, request: web.Request) -> web.Response:
         """The newest picture as a JPEG, with what was found in it."""
-        live = self._cameras.get(request.match_info["camera"]).live
+        camera = self._cameras.get(request.match_info["camera"])
+        live = camera.live
         try:
             look = await within(live.look(), _FIRST_PICTURE_S)
         except asyncio.TimeoutError:
             raise FoothillError(
                 "unavailable", "This camera has given no picture yet. Try again.", retry_after_s=2.0
             ) from None
+        self._view(camera.name, "view", "live", request.remote or "", len(look.jpeg))
         headers = {"Cache-Control": "no-store", "Foothill-Captured-At": f"{look.at_s:.3f}"}
         return web.Response(body=look.jpeg, content_type="image/jpeg", headers=headers)
 
     async def live(self, request: web.Request) -> web.StreamResponse:
         """Motion JPEG: each picture once it is there, those that a slow reader missed left out."""
-        live, loop = self._cameras.get(request.match_info["camera"]).live, asyncio.get_running_loop()
+        name, loop = request.match_info["camera"], asyncio.get_running_loop()
+        self._cameras.get(name)
         with self._admitted():
             response = web.StreamResponse(headers={"Cache-Control": "no-store"})
-            response.content_type = "multipart/x-mixed-replace"
             response.headers["Content-Type"] = "multipart/x-mixed-replace; boundary=picture"
             await response.prepare(request)
-            number = 0
-            while not self._ending.is_set():
+            async for look in self._looks(name):
                 began_s = loop.time()
-                look = await live.look(number)
-                number = look.number
+                self._view(name, "view", "live", request.remote or "", len(look.jpeg))
                 head = f"--picture\r\nContent-Type: image/jpeg\r\nContent-Length: {len(look.jpeg)}\r\n\r\n"
-                await response.write(head.encode() + look.jpeg + b"\r\n")
+                await _send(request, response, head.encode() + look.jpeg + b"\r\n")
                 await asyncio.sleep(max(0.0, began_s + 1.0 / LIVE_FPS - loop.time()))
-            return response
+        return response
+
+    async def _looks(self, name: str) -> AsyncIterator[Look]:
+        """Each new picture of the camera that has this name now, until there is none. What one that was changed shows
+        is not shown any more."""
+        camera, number = self._cameras.there.get(name), 0
+        while camera is not None and not self._ending.is_set():
+            with contextlib.suppress(asyncio.TimeoutError):
+                look = await within(camera.live.look(number), self._beat_s)
+                number = look.number
+                if self._cameras.there.get(name) is camera:
+                    yield look
+            now = self._cameras.there.get(name)
+            camera, number = now, number if now is camera else 0
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events (WHATWG HTML, 9.2), named by their types; what stands comes first, and before it what was
@@ -132,16 +162,17 @@ class CameraRoutes:
                 try:
                     said = await within(line.next(), self._beat_s)
                 except asyncio.TimeoutError:
-                    await response.write(b": alive\n\n")
+                    await _send(request, response, b": alive\n\n")
                     continue
                 if line.lost > lost:
                     lost = line.lost
-                    await response.write(b'event: lost\ndata: {"lost":%d}\n\n' % lost)
-                await response.write(_event(said))
-            return response
+                    await _send(request, response, b'event: lost\ndata: {"lost":%d}\n\n' % lost)
+                await _send(request, response, _event(said))
+        return response
 
     async def socket(self, request: web.Request) -> web.WebSocketResponse:
         """Each message as text; a slow reader gets the newest of each event, not all of them."""
+        _check_own_page(request)
         wanted = self._wanted(request)
         with self._admitted(), Line(self._feed, wanted, keeps_latest=True) as line:
             socket = web.WebSocketResponse(heartbeat=self._beat_s, max_msg_size=1024)
@@ -156,7 +187,7 @@ class CameraRoutes:
                     task.cancel()
                 await asyncio.gather(sending, ending, hearing, return_exceptions=True)
                 await socket.close(code=WSCloseCode.GOING_AWAY)
-            return socket
+        return socket
 
     async def end(self, _: web.Application) -> None:
         """Lets go of all who listen or look, so that the server can stop."""
@@ -187,7 +218,8 @@ class CameraRoutes:
     def _admitted(self) -> _Place:
         return _Place(self)
 
-    def _check_admin(self, request: web.Request) -> None:
+    def check_admin(self, request: web.Request) -> None:
+        """Raises FoothillError `forbidden`."""
         token = bearer(request.headers.get("Authorization")).encode(errors="replace")
         if not self._admin_token or not hmac.compare_digest(token, self._admin_token):
             raise FoothillError(
@@ -195,18 +227,23 @@ class CameraRoutes:
             )
 
     def enter(self) -> None:
-        if self._listeners >= MAX_LISTENERS:
+        if self.listeners >= MAX_LISTENERS:
             raise FoothillError(
                 "overloaded", f"{MAX_LISTENERS} listen or look already. Try again later.", retry_after_s=5.0
             )
-        self._listeners += 1
+        self.listeners += 1
 
     def leave(self) -> None:
-        self._listeners -= 1
+        self.listeners -= 1
+
+
+class _Gone(Exception):  # noqa: N818 - it names a state of the world, not a mistake
+    """Who listened or looked does not any more."""
 
 
 class _Place:
-    """One of the places for those who listen or look. Raises FoothillError `overloaded` where none is left."""
+    """One of the places for those who listen or look, until they are gone. Raises FoothillError `overloaded` where none
+    is left."""
 
     def __init__(self, routes: CameraRoutes) -> None:
         self._routes = routes
@@ -214,23 +251,45 @@ class _Place:
     def __enter__(self) -> None:
         self._routes.enter()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
         self._routes.leave()
+        return kind is _Gone
 
 
 @web.middleware
 async def for_browsers(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A browser asks its user for a password where it is told so: any name, and a token."""
     answer = await handler(request)
-    if answer.status == 401 and request.path.startswith(("/cameras", "/v1/cameras")) and not answer.prepared:
+    if answer.status == 401 and request.path.startswith(PATHS) and not answer.prepared:
         answer.headers["WWW-Authenticate"] = 'Basic realm="foothill", charset="UTF-8"'
     return answer
+
+
+def _check_own_page(request: web.Request) -> None:
+    """Browsers let any page open a WebSocket to anywhere, and read it (RFC 6455, 10.2): no page but this node's may.
+    Raises FoothillError `forbidden`."""
+    origin = request.headers.get("Origin", "")
+    is_own = origin.partition("://")[2] == request.host or request.headers.get("Sec-Fetch-Site") == "same-origin"
+    if origin and not is_own:
+        raise FoothillError(
+            "forbidden", f"A page of {origin[:80]} listens here, and only this node's own may. Ask from its server."
+        )
+
+
+async def _send(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    """Raises _Gone where the caller takes nothing for so long that he is let go."""
+    try:
+        await within(response.write(data), PATIENCE_S)
+    except asyncio.TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise _Gone from None
 
 
 async def _send_all(socket: web.WebSocketResponse, line: Line) -> None:
     while True:
         said = await line.next()
-        await socket.send_str(said.body.decode())
+        await within(socket.send_str(said.body.decode()), PATIENCE_S)
 
 
 async def _hear_out(socket: web.WebSocketResponse) -> None:
@@ -240,16 +299,19 @@ async def _hear_out(socket: web.WebSocketResponse) -> None:
 
 
 def _config(name: str, body: bytes) -> CameraConfig:
-    """Raises FoothillError `bad_request` or `body_too_large`."""
-    if len(body) > MAX_BODY_BYTES:
-        raise FoothillError("body_too_large", f"A camera's keys are at most {MAX_BODY_BYTES} bytes.")
+    """Raises FoothillError `bad_request`."""
     try:
         told = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         if "name" in told:
             raise FoothillError("bad_request", "The name stands in the path: leave it out of the body.")
-        return msgspec.json.decode(msgspec.json.encode({"name": name, **told}), type=CameraConfig)
+        config = msgspec.json.decode(msgspec.json.encode({"name": name, **told}), type=CameraConfig)
     except UNREADABLE as error:
         raise FoothillError("bad_request", f"The body is refused: {error}. docs/cameras.md lists the keys.") from error
+    if config.escalation.function:
+        raise FoothillError(
+            "bad_request", "escalation.function runs a file: only the node's own configuration names it."
+        )
+    return config
 
 
 def _event(said: Said) -> bytes:

@@ -20,7 +20,9 @@ class FramesView(msgspec.Struct, frozen=True):
 
 
 class CameraView(msgspec.Struct, frozen=True):
-    """`since_at_s` is unix time; latencies from capture to result, in ms; `url` names no password."""
+    """`since_at_s` is unix time; latencies from capture to result, in ms; `url` names no password. `judged` counts
+    doubts by what became of them, `sent` and `sent_bytes` pictures that left the box, by purpose; `received_bytes` are
+    those of the stream."""
 
     name: str
     state: str
@@ -35,6 +37,10 @@ class CameraView(msgspec.Struct, frozen=True):
     model: str
     priority: str
     frames: FramesView
+    judged: dict[str, int]
+    sent: dict[str, int]
+    sent_bytes: dict[str, int]
+    received_bytes: int
     latency_p50_ms: float
     latency_p95_ms: float
     attempts: int
@@ -66,6 +72,10 @@ def view(camera: Camera, managed: str) -> CameraView:
             inferred=figures.inferred,
             dropped=dict(figures.dropped),
         ),
+        judged=dict(figures.judged),
+        sent=dict(figures.sent),
+        sent_bytes=dict(figures.sent_bytes),
+        received_bytes=seen.received_bytes,
         latency_p50_ms=round(figures.latency_ms(0.50), 1),
         latency_p95_ms=round(figures.latency_ms(0.95), 1),
         attempts=seen.attempts,

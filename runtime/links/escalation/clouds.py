@@ -24,6 +24,10 @@ _HALF_LIFE_S = 30.0
 _VERSIONED = re.compile(r"(/v2/models/[^/?]+)/versions/[^/?]+")
 
 
+Departed = Callable[[Request, Purpose, str], None]
+"""Told of a request that has gone to the cloud at a URL, answered or not; it must neither block nor fail."""
+
+
 class _Cloud:
     """One cloud URL and how it has been doing."""
 
@@ -64,6 +68,7 @@ class Clouds:
         self._clock = clock
         self._wall = wall
         self._expected = Fading(half_life_s=_HALF_LIFE_S)
+        self.departures: list[Departed] = []
 
     def admitted(self, terms: Terms) -> bool:
         """Whether a cloud is configured and, under a residency claim, lies inside it."""
@@ -126,6 +131,7 @@ class Clouds:
         event: Literal["succeeded", "failed", "abandoned"] = "abandoned"
         received = 0
         cloud.circuit.on("started", started_s)
+        has_gone = True
         try:
             answer = await self._upstreams.send(cloud.url, request, deadline=deadline, clock=self._clock)
             received = _wire_bytes(answer.headers, len(answer.body))
@@ -134,8 +140,8 @@ class Clouds:
             if event == "succeeded":
                 self._expected.measure(answer.hop_ms, self._clock())
             return answer
-        except UpstreamUnreachable:
-            event = "failed"
+        except UpstreamUnreachable as error:
+            event, has_gone = "failed", error.sent
             raise
         except FoothillError:
             if blames(allowed_ms, self._expected.value(started_s)):
@@ -147,6 +153,8 @@ class Clouds:
             cloud.circuit.on(event, self._clock())
             sent = len(request.method) + len(request.path) + _wire_bytes(request.headers, request.size)
             self._telemetry.cloud_bytes(purpose, sent=sent, received=received)
+            for told in self.departures if has_gone else ():
+                told(request, purpose, cloud.url)
 
     def _marked(self, request: Request, terms: Terms) -> Request:
         """The request as the cloud gets it: the caller's relayed headers, the id, and this caller's mark.

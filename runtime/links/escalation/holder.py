@@ -8,7 +8,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -22,7 +22,7 @@ from contracts.messages import Audit, Certificate
 from contracts.predictions import with_reason
 from contracts.timing import across_hop, parse_server_timing
 from contracts.topics import STRATUM
-from runtime.links.escalation.clouds import Clouds
+from runtime.links.escalation.clouds import Clouds, Departed
 from runtime.links.escalation.late import SPOOLED
 from runtime.links.http.upstream import Answer, Request, Upstreams, UpstreamUnreachable
 from runtime.links.process.telemetry import Telemetry
@@ -88,6 +88,11 @@ def outward_headers(settled: Settled) -> dict[str, str]:
     }
 
 
+def essence_of(answer: Answer) -> str:
+    """What its server says is comparable of an answer; "" where it says nothing."""
+    return answer.headers.get(headers.ANSWER, "")
+
+
 class Evidence(msgspec.Struct, frozen=True):
     """What an edge answer says of itself to its holder."""
 
@@ -95,6 +100,15 @@ class Evidence(msgspec.Struct, frozen=True):
     stratum: str
     digest: str
     answer: str
+
+
+class _Half(NamedTuple):
+    """Of an audited pair: what the edge has said, and what `essence` of the cloud's answer it is compared with."""
+
+    edge: Answer
+    evidence: Evidence
+    model: str
+    essence: Callable[[Answer], str]
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -184,15 +198,18 @@ class Holder:
         permit: Callable[[], bool] = lambda: True,
         judged: Judged | None = None,
         drawn: bool | None = None,
+        essence: Callable[[Answer], str] = essence_of,
     ) -> Settled:
         """The final answer for a request whose edge answer, with status 200, is at hand. Raises nothing of its own.
 
         A failed or late escalation gives the edge answer, degraded. The pair of an audited request is published now
         if it was escalated, else after the cloud was asked in the background. `permit` is asked once, before an
         escalation: whether its caller may still cost the cloud anything. `judged` is what `judge` has said to this
-        request, where it was asked before, or `drawn` what `glance` has.
+        request, where it was asked before, or `drawn` what `glance` has. `essence` is what of the cloud's answer is
+        compared with the edge's in an audit; "" where nothing can be.
         """
         evidence = evidence_of(edge)
+        half = _Half(edge, evidence, model, essence)
         judged = judged or self.judge(evidence, terms, deadline, drawn=drawn)
         verdict, audited = judged.verdict, judged.audited
         if verdict.action == "escalate" and not self._has_room():
@@ -200,7 +217,7 @@ class Holder:
             verdict = NO_CLOUD
         if verdict.action == "accept" or not permit():
             if audited:
-                self._audit_later(request, edge, evidence, terms, model)
+                self._audit_later(request, terms, half)
             return self._kept(request, edge, verdict, terms)
         started_s = self._clock()
         cloud = await self._escalate(request, terms, deadline)
@@ -212,7 +229,7 @@ class Holder:
             settled = _settled(request, edge, "edge", failed, phases, reason=CLOUD_FAILED)
             return msgspec.structs.replace(settled, open=cloud is None or may_change(cloud.status))
         if audited:
-            self._publish_pair(request, edge, evidence, cloud, model, kept=False)
+            self._publish_pair(half, cloud, kept=False)
         return _settled(request, cloud, "cloud", verdict, phases, region=self.cloud_region)
 
     async def ask_cloud(
@@ -266,6 +283,11 @@ class Holder:
             degraded,
             _edge_phases(answer),
         )
+
+    @property
+    def departures(self) -> list[Departed]:
+        """Who is told of each request that has gone to a cloud."""
+        return self._clouds.departures
 
     @property
     def cloud_region(self) -> str:
@@ -336,7 +358,7 @@ class Holder:
             self._telemetry.audit("unpaired")
         return bool(whole)
 
-    def _audit_later(self, request: Request, edge: Answer, evidence: Evidence, terms: Terms, model: str) -> None:
+    def _audit_later(self, request: Request, terms: Terms, half: _Half) -> None:
         if not self.may_ask_cloud(terms):
             if terms.residency:
                 self._telemetry.audit("outside-residency")
@@ -344,11 +366,11 @@ class Holder:
         if len(self._audits) >= self._max_audits:
             self._telemetry.audit("dropped")
             return
-        task = asyncio.create_task(self._audit(request, edge, evidence, terms, model))
+        task = asyncio.create_task(self._audit(request, terms, half))
         self._audits.add(task)
         task.add_done_callback(self._audits.discard)
 
-    async def _audit(self, request: Request, edge: Answer, evidence: Evidence, terms: Terms, model: str) -> None:
+    async def _audit(self, request: Request, terms: Terms, half: _Half) -> None:
         deadline = Deadline.after(AUDIT_DEADLINE_MS, now_s=self._clock())
         try:
             cloud = await self._clouds.ask(request, terms, deadline, "audit")
@@ -359,21 +381,19 @@ class Holder:
         if cloud.status != 200:
             self._telemetry.audit("failed")
             return
-        self._publish_pair(request, edge, evidence, cloud, model, kept=True)
+        self._publish_pair(half, cloud, kept=True)
 
-    def _publish_pair(
-        self, request: Request, edge: Answer, evidence: Evidence, cloud: Answer, model: str, *, kept: bool
-    ) -> None:
-        cloud_answer = cloud.headers.get(headers.ANSWER, "")
+    def _publish_pair(self, half: _Half, cloud: Answer, *, kept: bool) -> None:
+        evidence, cloud_answer = half.evidence, half.essence(cloud)
         if evidence.confidence is None or not cloud_answer:
             self._telemetry.audit("unpaired")
             return
         self._publish_audit(
             Audit(
                 stratum=evidence.stratum,
-                model=model,
+                model=half.model,
                 digest=evidence.digest,
-                node=edge.headers.get(headers.NODE, self._node),
+                node=half.edge.headers.get(headers.NODE, self._node),
                 request_id=cloud.headers.get(headers.REQUEST_ID, ""),
                 confidence=evidence.confidence,
                 kept=kept,

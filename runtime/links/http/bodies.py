@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
@@ -10,6 +11,8 @@ from aiohttp import web
 from contracts.deadlines import Deadline
 from contracts.errors import FoothillError
 from runtime.links.http.spool import Spool
+
+SMALL_BYTES, SMALL_S = 1 << 16, 30.0
 
 
 async def read_body(request: web.Request, limit: int, deadline: Deadline, clock: Callable[[], float]) -> bytes:
@@ -24,6 +27,11 @@ async def read_body(request: web.Request, limit: int, deadline: Deadline, clock:
         return await asyncio.wait_for(_read(request, limit), deadline.left_s(clock()))
     except asyncio.TimeoutError:
         raise too_slow() from None
+
+
+async def read_small(request: web.Request, *, limit: int = SMALL_BYTES, within_s: float = SMALL_S) -> bytes:
+    """A body of a few lines, of a route that has no deadline of its own. Raises as `read_body`."""
+    return await read_body(request, limit, Deadline.after(within_s * 1000.0, now_s=time.monotonic()), time.monotonic)
 
 
 async def store_body(

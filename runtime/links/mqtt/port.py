@@ -24,7 +24,16 @@ from paho.mqtt.properties import Properties
 
 from contracts.errors import FoothillError
 from contracts.messages import MAX_MESSAGE_BYTES
-from runtime.links.mqtt.session import ANSWER_TIMEOUT_S, MAX_PACKET_BYTES, OUT_WINDOW, ClosedEarly, Outgoing, Session
+from runtime.links.mqtt.session import (
+    ANSWER_TIMEOUT_S,
+    MAX_PACKET_BYTES,
+    OUT_WINDOW,
+    ClosedEarly,
+    Outgoing,
+    Over,
+    Session,
+    nothing,
+)
 from runtime.links.process.within import within
 from runtime.links.trust.tls import SYSTEM, TlsConfig, client_context, told
 
@@ -38,6 +47,7 @@ _CONNECT_TIMEOUT_S = 5.0
 _DRAIN_S = 1.0
 _IN_WINDOW = 256
 _MAX_WAITING = 10_000
+_QUEUE_BYTES = 64 << 20
 _FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 _LONGEST_FIGHT_PAUSE_S = 30.0
 """Two clients of one name take it from each other for ever: slowly, for the broker's sake and the logs'."""
@@ -101,7 +111,8 @@ class MqttPort:
     again in `on_connect`. Messages arrive at least once, in order for each subscription; the filters of one port must
     not overlap. A message is acknowledged after its handler has returned or failed. The broker drops what is larger
     than `max_packet_bytes` before it gets here. `tls` is for `mqtts://`, and read anew for every connection. Between
-    two attempts to find a broker that is away there are `longest_pause_s` at most.
+    two attempts to find a broker that is away there are `longest_pause_s` at most. `queue_limit` and `queue_bytes`
+    bound what waits for it.
     """
 
     def __init__(
@@ -112,6 +123,7 @@ class MqttPort:
         will: Will | None = None,
         keepalive_s: int = 10,
         queue_limit: int = 1000,
+        queue_bytes: int = _QUEUE_BYTES,
         max_packet_bytes: int = MAX_PACKET_BYTES,
         tls: TlsConfig = SYSTEM,
         longest_pause_s: float = LONGEST_PAUSE_S,
@@ -128,7 +140,9 @@ class MqttPort:
         self._routes: dict[str, _Route] = {}
         self._callbacks: list[Callback] = []
         self._events: deque[Outgoing] = deque()
+        self._events_bytes = 0
         self._queue_limit = queue_limit
+        self._queue_bytes = queue_bytes
         self._max_packet_bytes = max_packet_bytes
         self._states: dict[str, Outgoing] = {}
         self._session: Session | None = None
@@ -175,15 +189,24 @@ class MqttPort:
         except asyncio.TimeoutError as error:
             raise TimeoutError(f"No MQTT broker answered at {self._url} in {timeout_s:g} s. Is it running?") from error
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        qos: int = 1,
+        over: Over = nothing,
+    ) -> None:
         """Never blocks. Raises ValueError for a payload that no broker of ours takes.
 
         Away from the broker, retained messages are dropped (their owners publish them on connect), QoS 0 ones too;
-        the others wait in a queue that drops its oldest.
+        the others wait in a queue that drops its oldest. `over` is told of each of these others whether the broker has
+        it, or it was given up; nothing where the port ends first.
         """
         if len(payload) > MAX_MESSAGE_BYTES:
             raise ValueError(f"{topic}: {len(payload)} bytes are over the limit of {MAX_MESSAGE_BYTES}.")
-        message = Outgoing(topic, payload, retain, qos)
+        message = Outgoing(topic, payload, retain, qos, over)
         if self._session is None and (retain or qos == 0):
             return
         if retain:
@@ -341,6 +364,7 @@ class MqttPort:
         self._states.clear()
         again = [message for message in session.unconfirmed.values() if message.qos and not message.retain]
         self._events = deque(message for message in (*again, *self._events) if message.qos)
+        self._events_bytes = sum(len(message.payload) for message in self._events)
         session.abandon()
 
     async def _subscribe_now(self, session: Session, route: _Route) -> None:
@@ -357,9 +381,15 @@ class MqttPort:
 
     def _queue(self, message: Outgoing) -> None:
         self._events.append(message)
-        if len(self._events) > self._queue_limit:
-            self._events.popleft()
+        self._events_bytes += len(message.payload)
+        while len(self._events) > self._queue_limit or self._events_bytes > self._queue_bytes:
+            self._next_event().over(False)
             self.dropped += 1
+
+    def _next_event(self) -> Outgoing:
+        event = self._events.popleft()
+        self._events_bytes -= len(event.payload)
+        return event
 
     def _send_waiting(self) -> None:
         self._moved.set()
@@ -370,7 +400,7 @@ class MqttPort:
             if self._states:
                 session.publish(self._states.pop(next(iter(self._states))))
             else:
-                session.publish(self._events.popleft())
+                session.publish(self._next_event())
         if session.unconfirmed:
             self._idle.clear()
         else:

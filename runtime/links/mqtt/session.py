@@ -35,11 +35,22 @@ OUT_WINDOW = 64
 ANSWER_TIMEOUT_S = 10.0
 
 
+Over = Callable[[bool], None]
+"""Told whether the broker has it, or it was given up."""
+
+
+def nothing(_: bool) -> None:
+    """Nobody wants to know."""
+
+
 class Outgoing(msgspec.Struct, frozen=True):
+    """`over` is called once, when there is no more to be done for it."""
+
     topic: str
     payload: bytes
     retain: bool
     qos: int
+    over: Over = nothing
 
 
 class ClosedEarly(ConnectionError):  # noqa: N818 - it names what happened
@@ -102,6 +113,7 @@ class Session:
     def publish(self, message: Outgoing) -> None:
         if len(message.payload) + len(message.topic) + 128 > self.max_packet_bytes:
             log.error("mqtt: %s has %d bytes, over the broker's limit: dropped", message.topic, len(message.payload))
+            message.over(False)
             return
         info = self._client.publish(message.topic, message.payload, qos=message.qos, retain=message.retain)
         if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -166,8 +178,10 @@ class Session:
 
     def _on_publish(self, _c: Client, _u: Any, mid: int, reason: ReasonCode, _p: Properties | None) -> None:
         message = self.unconfirmed.pop(mid, None)
-        if message is not None and reason.is_failure:
-            log.error("mqtt: the broker refused %s: %s", message.topic, reason)
+        if message is not None:
+            if reason.is_failure:
+                log.error("mqtt: the broker refused %s: %s", message.topic, reason)
+            message.over(not reason.is_failure)
         self._loop.call_soon(self._drained)
 
     def _on_socket_register_write(self, _c: Client, _u: Any, sock: Any) -> None:

@@ -101,7 +101,10 @@ class Answers:
                 call.decoded(self._clock())
             call.ask(asked)
             try:
-                result = await call.served.batcher.submit(asked.inputs, call.deadline, priority=asked.priority)
+                reads = self._work.wants_reading or call.hop is not None
+                result = await call.served.batcher.submit(
+                    asked.inputs, call.deadline, priority=asked.priority, wants_reading=reads
+                )
             except FoothillError:
                 self.refused(call)
                 raise
@@ -165,7 +168,9 @@ class Answers:
         if call.hop is not None or self._holder is None:
             return None
         loaded, reading = call.served.loaded, result.reading
-        evidence = Evidence(reading.confidence, loaded.stratum, loaded.digest, reading.answer)
+        # Without a confidence nothing is compared, and what a detector has found need not be worked out.
+        answer = reading.answer if reading.confidence is not None else ""
+        evidence = Evidence(reading.confidence, loaded.stratum, loaded.digest, answer)
         return self._holder.judge(evidence, call.terms, call.deadline, drawn=drawn)
 
     async def finish(self, call: Call, result: BatchResult, judged: Judged | None) -> Outgoing:

@@ -198,6 +198,7 @@ class Swift:
             expires_at_s=min(begun.expires_s, begun_s + timeout_us / 1e6) if timeout_us else begun.expires_s,
             inputs=inputs,
             asker=self,
+            wants_reading=begun.hop is not None,
             ready=ready,
             served=served,
             form=form,

@@ -42,7 +42,10 @@ class Foreseen(NamedTuple):
 
 
 class Work(Protocol):
-    """One route's. `read` and `write` raise FoothillError, at once or when they are run."""
+    """One route's. `read` and `write` raise FoothillError, at once or when they are run. `wants_reading`: its answers
+    are made of more than tensors."""
+
+    wants_reading: bool
 
     def foresee(self, call: Call) -> Foreseen | None: ...
 
@@ -53,6 +56,8 @@ class Work(Protocol):
 
 class Infer:
     """The Open Inference Protocol: tensors in, the tensors asked for out."""
+
+    wants_reading = False
 
     def foresee(self, call: Call) -> Foreseen | None:
         """What its JSON says, where others have said the same before."""
@@ -75,6 +80,8 @@ class Infer:
 
 class Predict:
     """A picture or a tensor map in, a typed answer out."""
+
+    wants_reading = True
 
     def __init__(self, settings: ServingSettings) -> None:
         self._settings = settings

@@ -72,10 +72,12 @@ class Asker(Protocol):
 
 
 class Waiting(Entry, kw_only=True, eq=False):
-    """One request: `inputs` for the engine, of whose answer `asker` is told."""
+    """One request: `inputs` for the engine, of whose answer `asker` is told. `wants_reading`: more than tensors is
+    asked for, and worked out where the run was."""
 
     inputs: Mapping[str, Array]
     asker: Asker
+    wants_reading: bool = False
     done: bool = False
 
 
@@ -130,7 +132,9 @@ class Batcher:
     def waiting(self) -> int:
         return self.schedule.line.waiting
 
-    async def submit(self, inputs: Mapping[str, Array], deadline: Deadline, *, priority: int = 0) -> BatchResult:
+    async def submit(
+        self, inputs: Mapping[str, Array], deadline: Deadline, *, priority: int = 0, wants_reading: bool = False
+    ) -> BatchResult:
         """Waits for the answer. A cancelled caller leaves the queue at once; a run that nobody waits for is given up.
 
         Raises Refused, or what the engine raised.
@@ -144,6 +148,7 @@ class Batcher:
             expires_at_s=deadline.expires_at_s,
             inputs=inputs,
             asker=_Single(answer),
+            wants_reading=wants_reading,
         )
         self.join(waiting)
         try:
@@ -228,7 +233,7 @@ class Batcher:
 
     def _run_here(self, batch: Sequence[Waiting]) -> None:
         lane = self._begin(batch, self._clock())
-        ran = run_shared(self._run, self._read, [waiting.inputs for waiting in batch], self._clock)
+        ran = run_shared(self._run, self._reader(batch), [waiting.inputs for waiting in batch], self._clock)
         self._end(lane, ran)
         self._answer(batch, ran)
         self._wake()
@@ -241,10 +246,10 @@ class Batcher:
             self._turns.done(self._share, 0.0, again=False)
             return
         lane = self._begin(batch, self._wanted_s)
-        requests = [waiting.inputs for waiting in batch]
+        requests, read = [waiting.inputs for waiting in batch], self._reader(batch)
 
         def work() -> None:
-            ran = run_shared(self._run, self._read, requests, self._clock)
+            ran = run_shared(self._run, read, requests, self._clock)
             self._loop.call_soon_threadsafe(self._finish, lane, ran)
 
         lane.thread.start(work)
@@ -252,6 +257,11 @@ class Batcher:
             self._ask()
         else:
             self._wake()
+
+    def _reader(self, batch: Sequence[Waiting]) -> Read:
+        if not any(waiting.wants_reading for waiting in batch):
+            return self._read
+        return lambda outputs, ends: self._read(outputs, ends).worked_out()
 
     def _finish(self, lane: Lane, ran: Ran) -> None:
         """Passes the turn on, or into the next batch, before the answers of this one take the event loop's time."""

@@ -1,14 +1,17 @@
-"""How sure an answer is: the temperature softmax and the map of the artifact's rule, and a batch's least sure row."""
+"""How sure an answer is: the temperature softmax and the map of the artifact's rule, and a batch's least sure row; of a
+detector, the map of each score, and a picture's least sure label."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
 
-from contracts.manifest import Isotonic
+from contracts.manifest import ConfidenceRule, Isotonic
 from runtime.serving.engines.tensors import Array
+from runtime.serving.models.found import Found
 
 
 def softmax(logits: Array, temperature: float = 1.0) -> Array:
@@ -46,3 +49,39 @@ def of_each(probabilities: Array, ends: Sequence[int], isotonic: Isotonic | None
     if len(ends) == len(sure):
         return cast(list[float], sure.tolist())
     return cast(list[float], np.minimum.reduceat(sure, [0, *ends[:-1]]).tolist())
+
+
+def sure_of(score: float, rule: ConfidenceRule | None) -> float | None:
+    """The probability that the cloud would say the same label of an object that a detector has found with this `score`
+    (0..1). None without a rule; 0 for a score that is not finite."""
+    if rule is None:
+        return None
+    if not math.isfinite(score):
+        return 0.0
+    return float(calibrated(np.array([min(max(score, 0.0), 1.0)]), rule.isotonic)[0])
+
+
+def of_pictures(
+    found: Sequence[Found], finite: Sequence[bool], ends: Sequence[int], rule: ConfidenceRule
+) -> list[float | None]:
+    """How sure each request is of what was found in its rows, which end at `ends`: as its least sure one.
+
+    0 where a row's outputs are not all `finite`. Else None where nothing was found in one: that promises nothing.
+    """
+    sure = [_of_picture(each, rule) if sound else 0.0 for each, sound in zip(found, finite, strict=True)]
+    return [_least(sure[start:end]) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _of_picture(found: Found, rule: ConfidenceRule) -> float | None:
+    """As of the least sure of the labels that it names, each by its best object."""
+    if not len(found.labels):
+        return None
+    _, best = np.unique(found.labels, return_index=True)  # scores fall: the first is the best
+    return sure_of(float(found.scores[best].min()), rule)
+
+
+def _least(sure: Sequence[float | None]) -> float | None:
+    told = [each for each in sure if each is not None]
+    if 0.0 in told:
+        return 0.0
+    return min(told) if told and len(told) == len(sure) else None

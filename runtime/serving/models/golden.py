@@ -15,6 +15,7 @@ from runtime.serving.engines.opening import Opening
 from runtime.serving.engines.providers import Wish
 from runtime.serving.engines.tensors import Array
 from runtime.serving.models.loaded import LoadedModel
+from runtime.serving.models.postprocess import check_found
 from runtime.serving.models.warm_up import warm_up
 
 
@@ -64,7 +65,8 @@ def open_tested(
 
 
 def check_golden(model: LoadedModel) -> None:
-    """Runs the golden inputs; blocks. Raises GoldenMismatch naming the tensor and its worst error."""
+    """Runs the golden inputs; blocks. Raises GoldenMismatch naming the tensor and its worst error, or FoothillError
+    `bad_bundle` where a detector's head cannot read its outputs."""
     golden = model.manifest.golden
     reference = model.manifest.reference
     inputs = _load(model, golden.inputs)
@@ -77,6 +79,7 @@ def check_golden(model: LoadedModel) -> None:
     head = model.manifest.postprocess
     if head.scores_classes and head.output in expected:
         _check_labels(reference, head.output, expected[head.output], got[head.output], golden)
+    check_found(got, model.manifest)
 
 
 def _check_tensor(reference: str, name: str, wanted: Array, outputs: Mapping[str, Array], golden: Golden) -> None:

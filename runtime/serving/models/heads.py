@@ -42,16 +42,15 @@ def found_in(outputs: Mapping[str, Array], manifest: Manifest) -> tuple[Found, .
 
 def _kept(candidates: Candidates, detector: Detector, size: Size) -> Found:
     """The best, without those that overlap a better one."""
-    order = np.argsort(-candidates.scores, kind="stable")[:_MOST_CANDIDATES]
+    things = np.flatnonzero(candidates.labels >= detector.first_class)
+    order = things[np.argsort(-candidates.scores[things], kind="stable")[:_MOST_CANDIDATES]]
     scores, labels = candidates.scores[order], candidates.labels[order] - detector.first_class
-    is_thing = labels >= 0
-    order, scores, labels = order[is_thing], scores[is_thing], labels[is_thing]
     boxes = _corners(candidates.boxes[order], detector.box)
     if detector.normalised:
         boxes = boxes * np.array((size.width, size.height) * 2, np.float32)
     if detector.iou_threshold < 1:
         groups = np.zeros_like(labels) if detector.class_agnostic else labels
-        keep = suppressed(boxes, groups, detector.iou_threshold)
+        keep = suppressed(boxes, groups, detector.iou_threshold, detector.max_objects)
         boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
     most = detector.max_objects
     return Found(boxes[:most].astype(np.float32), scores[:most].astype(np.float32), labels[:most].astype(np.int32))

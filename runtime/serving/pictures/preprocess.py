@@ -96,6 +96,14 @@ def least_size(size: Size, spec: Preprocess) -> Size:
     return Size(min(wanted.width, size.width), min(wanted.height, size.height))
 
 
+def shrunk(size: Size, spec: Preprocess) -> Size | None:
+    """What becomes of a whole picture when it is only made smaller, before it is framed. None where it is not: where
+    it is cut, or made larger, or stays as it is."""
+    target = inside(size, spec) if spec.resize == "letterbox" else Size(spec.width, spec.height)
+    smaller = target.width <= size.width and target.height <= size.height and target != size
+    return target if smaller and spec.resize != "crop" else None
+
+
 def inside(size: Size, spec: Preprocess) -> Size:
     """The largest size of the same proportions that lies inside the target."""
     ratio = min(spec.width / size.width, spec.height / size.height)

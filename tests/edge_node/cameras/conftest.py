@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from benchmarks.rtsp.clips import walkers, write_clip
 from benchmarks.rtsp.server import Mount, RtspServer, serving, what_is_missing
 from tests.edge_node.cameras.house import House
+from tests.edge_node.cameras.small_disk import SmallDisk, small_disk_at
 
 FPS = 20
 CODECS = ("h264", "hevc", "mjpeg")
@@ -49,6 +51,17 @@ def other_rtsp(clips: Path, needs_gstreamer: None) -> Iterator[RtspServer]:
 
 def _mounts(clips: Path) -> list[Mount]:
     return [Mount(f"/{codec}", str(clips / codec), FPS, codec) for codec in CODECS]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """Skips where nothing may be mounted: that needs root."""
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(small_disk_at(tmp_path / "disk"))
+        except OSError as error:
+            pytest.skip(f"no file system can be mounted: {error}")
+        yield disk
 
 
 @pytest.fixture

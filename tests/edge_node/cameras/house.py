@@ -14,14 +14,21 @@ import msgspec
 from aiohttp import web
 
 from contracts.camera_events import CameraMessage, StateMessage
+from contracts.manifest import Postprocess
 from edge_node.cameras.camera import Camera
 from edge_node.cameras.cameras import Cameras
 from edge_node.cameras.config import CameraConfig
+from edge_node.cameras.escalation.amending import Amending
+from edge_node.cameras.escalation.asks import Asks
+from edge_node.cameras.escalation.permission import Permission
 from edge_node.cameras.feed import Feed, Said
 from edge_node.cameras.lent import Lent
 from edge_node.cameras.observers.choice import observer_for
 from edge_node.cameras.observers.observer import Observer
 from edge_node.cameras.roster import Roster
+from edge_node.cameras.snapshots.config import SnapshotsConfig
+from edge_node.cameras.snapshots.taking import Snapshots
+from edge_node.cameras.ways import Ways
 from edge_node.cameras.web.routes import CameraRoutes
 from edge_node.pipelines import Pipelines
 from runtime.links.escalation.holder import Certificates, Holder
@@ -67,7 +74,19 @@ class House:
         self.feed = Feed("fra", EPOCH)
         self.feed.listeners.append(self.said.append)
         self.workers = ThreadPoolExecutor(2)
-        self.cameras = Cameras(self._build, self.feed, self.workers)
+        numbers, asks = count(1), Asks()
+        self.amending = Amending(self.feed, lambda asked, word, verdict: None)
+        self.ways = Ways(
+            self.pipelines,
+            self.feed,
+            self.amending,
+            self.workers,
+            lambda camera: self.feed.event_id(camera, next(numbers)),
+            Snapshots(self.directory / "snapshots", SnapshotsConfig(), self.workers, lambda camera, event, jpeg: None),
+            asks,
+            Permission(lambda name: None, self.pipelines.may_ask),
+        )
+        self.cameras = Cameras(self._build, self.feed, asks)
         return self
 
     async def serve(self, model: str = "digits", bias: list[float] | None = None) -> None:
@@ -76,11 +95,19 @@ class House:
         digest = make_classifier(bundle, bias=bias)
         await self.host.activate(model, LoadedModel.open(bundle, digest, target=TARGET, threads=1))
 
-    async def listen(self, from_file: tuple[CameraConfig, ...] = (), *, admin_token: str = "admin") -> str:
+    async def listen(
+        self,
+        from_file: tuple[CameraConfig, ...] = (),
+        *,
+        admin_token: str = "admin",
+        check: Callable[[CameraConfig], None] = lambda config: None,
+    ) -> str:
         """The URL of the routes."""
-        self.roster = Roster(self.cameras, Lent(self.directory), from_file)
+        self.roster = Roster(self.cameras, Lent(self.directory), from_file, check=check)
         await self.roster.start()
-        routes = CameraRoutes(self.cameras, self.roster, self.feed, admin_token=admin_token, beat_s=0.2)
+        routes = self.routes = CameraRoutes(
+            self.cameras, self.roster, self.feed, admin_token=admin_token, view=lambda *_: None, beat_s=0.2
+        )
         app = web.Application(middlewares=[error_middleware("fra")])
         app.add_routes(routes.routes())
         app.on_shutdown.append(routes.end)
@@ -92,13 +119,25 @@ class House:
         digest = make_detector(bundle)
         await self.host.activate("things", LoadedModel.open(bundle, digest, target=TARGET, threads=1))
 
+    async def serve_embedding(self) -> None:
+        bundle = self.directory / "embedding"
+        head = Postprocess("logits", "vector")
+        digest = make_classifier(bundle, tier="cloud", task="embedding", postprocess=head, labels=())
+        await self.host.activate("digits", LoadedModel.open(bundle, digest, target=TARGET, threads=1))
+
     async def close(self) -> None:
         if self.runner is not None:
             await self.runner.cleanup()
         await self.cameras.close()
+        await self.ways.snapshots.close()
+        self.workers.shutdown(wait=False)
         await self.holder.close()
         await self.upstreams.close()
         await self.host.close()
+
+    def places(self) -> int:
+        """How many listen or look."""
+        return self.routes.listeners
 
     def messages(self, kind: type[M], camera: str) -> list[M]:
         return [said.message for said in self.said if said.camera == camera and isinstance(said.message, kind)]
@@ -116,19 +155,10 @@ class House:
         await asyncio.wait_for(wait(), 30)
 
     def _build(self, config: CameraConfig) -> Camera:
-        numbers = count(1)
-
         def observe(loaded: LoadedModel) -> Observer:
-            return observer_for(config, loaded, self.feed, lambda: self.feed.event_id(config.name, next(numbers)))
+            return observer_for(config, loaded, self.feed, lambda: self.ways.event_id(config.name))
 
-        return Camera(
-            config,
-            pipelines=self.pipelines,
-            feed=self.feed,
-            observe=observe,
-            workers=self.workers,
-            rng=random.Random(1),
-        )
+        return Camera(config, ways=self.ways, observe=observe, rng=random.Random(1))
 
 
 def pattern(name: str = "door", **keys: object) -> CameraConfig:

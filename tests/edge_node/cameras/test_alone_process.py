@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -21,34 +23,38 @@ SEVEN = [60.0 if label == 7 else 0.0 for label in range(10)]
 
 
 class Site:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, bias: list[float] | None = None) -> None:
         self.directory = directory
-        self.digest = make_classifier(directory / "bundle", bias=SEVEN)
-        self.process: Process | None = None
+        directory.mkdir(exist_ok=True)
+        self.digest = make_classifier(directory / "bundle", bias=bias or SEVEN)
+        self.processes: list[Process] = []
+        self.head = ""
+        """Keys before all others."""
 
-    def write(self, *cameras: str, digest: str = "", more: str = "") -> Path:
+    def write(self, *cameras: str, digest: str = "", more: str = "", last: str = "") -> Path:
         """A file with these cameras, each a test pattern that the model sees."""
         tables = "".join(
             f'[[cameras]]\nname = "{name}"\nurl = "pattern:?fps=20"\nmodel = "digits"\n' for name in cameras
         )
         path = self.directory / "site.toml"
         path.write_text(
-            f'port = 0\nstate_dir = "{self.directory}/state"\n[alone]\nnode = "shop"\n[alone.bundles.digits]\n'
-            f'path = "bundle"\ndigest = "{digest or self.digest}"\n{more}{tables}'
+            f'{self.head}port = 0\nstate_dir = "{self.directory}/state"\n[alone]\nnode = "shop"\n'
+            f'[alone.bundles.digits]\npath = "bundle"\ndigest = "{digest or self.digest}"\n{more}{tables}{last}'
         )
         return path
 
     def start(self, path: Path) -> Process:
-        self.process = Process(*EDGE, "run", str(path))
-        return self.process
+        process = Process(*EDGE, "run", str(path))
+        self.processes.append(process)
+        return process
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path)
     yield site
-    if site.process is not None:
-        site.process.end()
+    for process in site.processes:
+        process.end()
 
 
 def until(true: Callable[[], Any]) -> Any:
@@ -87,6 +93,34 @@ def test_one_file_is_all_it_needs_and_cameras_follow_it(site: Site) -> None:
     assert process.end() == 0
 
 
+class _Hook(BaseHTTPRequestHandler):
+    heard: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        self.heard.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_of_the_operators_hears_of_its_cameras(site: Site) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hook = f'[[webhooks]]\nurl = "http://127.0.0.1:{server.server_port}/"\ntypes = ["picture", "state"]\n'
+    process = site.start(site.write("door", more=hook))
+    url = process.url()
+    until(lambda: {"picture", "state"} <= {message["type"] for message in _Hook.heard})
+    assert 'foothill_camera_events_lost_total{outlet="webhook"} 0.0' in httpx.get(f"{url}/metrics").text
+    assert process.end() == 0
+    assert "stopped" in {message.get("state") for message in _Hook.heard}, "what was said last is told too"
+    numbers = [message["sequence"] for message in _Hook.heard]
+    assert numbers == sorted(set(numbers))
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.mark.parametrize(
     ("digest", "more", "told"),
     [
@@ -112,3 +146,20 @@ def test_a_node_that_has_joined_a_fleet_is_not_alone(site: Site) -> None:
     until(lambda: process.process.poll() is not None)
     assert process.end() == 2
     assert "take the table out" in process.said
+
+
+def test_a_larger_box_is_asked_and_its_word_amends_what_the_small_one_says(site: Site, tmp_path: Path) -> None:
+    office = Site(tmp_path / "office", bias=[60.0 if label == 3 else 0.0 for label in range(10)])
+    cloud = site.start(office.write()).url()
+    escalation = 'look_s = 0.1\nask = "always"\nagain_s = 1.0\n'
+    path = site.write("door", more="[snapshots]\nkeep_days = 1.0\n", last=f"[cameras.escalation]\n{escalation}")
+    path.write_text(f'cloud_urls = ["{cloud}"]\n' + path.read_text())
+    url = site.start(path).url()
+    with httpx.stream("GET", f"{url}/v1/cameras/events?recent=10&type=picture", timeout=20) as events:
+        told = (json.loads(line[6:]) for line in events.iter_lines() if line.startswith("data: "))
+        amended = next(event for event in told if event["phase"] == "amended")
+    assert (amended["label"], amended["verdict"]["edge_label"], amended["verdict"]["tier"]) == ("3", "7", "cloud")
+    door = until(lambda: (told := cameras(url)["door"])["sent_bytes"] and told)
+    assert door["judged"]["escalated"] >= 1
+    record = json.loads((site.directory / "state" / "departures.jsonl").read_text().splitlines()[0])
+    assert (record["camera"], record["what"], record["to"]) == ("door", "escalate", cloud)

@@ -12,9 +12,13 @@ import msgspec
 import pytest
 
 from edge_node.cameras.config import CameraConfig
+from edge_node.cameras.escalation.config import EscalationConfig
 from edge_node.cameras.gate import MotionConfig
+from edge_node.cameras.observers.vectors import EmbeddingConfig
+from edge_node.cameras.outlets.webhook_config import WebhookConfig
 from edge_node.cameras.scene import events
 from edge_node.cameras.scene.config import LineConfig, MaskConfig, RuleConfig, SceneConfig, ZoneConfig
+from edge_node.cameras.snapshots.config import CameraSnapshotsConfig
 from edge_node.cameras.states import State
 from edge_node.cameras.tracking.config import TrackerConfig
 from edge_node.cameras.tracking.track import Track
@@ -37,7 +41,11 @@ _ROW = re.compile(r"^\| `([a-z_]+)` \| [^|]+ \| `?([^`|]*?)`? \|", re.MULTILINE)
 OF_CAMERAS: dict[str, type[msgspec.Struct]] = {
     "## Keys of a camera": CameraConfig,
     "## The motion gate": MotionConfig,
+    "## Embeddings": EmbeddingConfig,
     "## A node without a fleet": AloneConfig,
+    "## What the cloud is asked": EscalationConfig,
+    "## Snapshots": CameraSnapshotsConfig,
+    "## Webhooks": WebhookConfig,
 }
 
 

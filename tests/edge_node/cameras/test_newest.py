@@ -12,7 +12,7 @@ from edge_node.cameras.newest import Newest
 
 async def test_the_newest_is_taken_and_the_others_are_counted() -> None:
     gone: list[int] = []
-    newest: Newest[int] = Newest(asyncio.get_running_loop(), lambda: gone.append(1))
+    newest: Newest[int] = Newest(asyncio.get_running_loop(), gone.append)
     for number in range(5):
         newest.put(number)
     assert await newest.take() == 4
@@ -25,7 +25,7 @@ async def test_the_newest_is_taken_and_the_others_are_counted() -> None:
 
 async def test_a_thread_and_a_taker_lose_none_that_was_not_counted() -> None:
     gone: list[int] = []
-    newest: Newest[int] = Newest(asyncio.get_running_loop(), lambda: gone.append(1))
+    newest: Newest[int] = Newest(asyncio.get_running_loop(), gone.append)
     total = 20_000
     taken: list[int] = []
 
@@ -44,7 +44,7 @@ async def test_a_thread_and_a_taker_lose_none_that_was_not_counted() -> None:
 
 async def test_who_puts_into_a_loop_that_has_ended_does_not_fail() -> None:
     loop = asyncio.new_event_loop()
-    newest: Newest[int] = Newest(loop, lambda: None)
+    newest: Newest[int] = Newest(loop, lambda _: None)
     waiting = loop.create_task(newest.take())
     loop.call_soon(loop.stop)
     await asyncio.to_thread(loop.run_forever)

@@ -154,12 +154,12 @@ def test_a_crop_is_part_of_the_picture(
     size: tuple[int, int], box: tuple[float, float, float, float], margin: float
 ) -> None:
     picture = noise(size)
-    cut = crop(picture, box, margin)
+    cut = crop(picture, box, margin).picture
     assert cut.size > 0
     assert np.shares_memory(cut, picture)
 
 
 def test_a_crop_holds_the_box_and_its_margin() -> None:
-    assert crop(noise((100, 100)), (20.0, 30.0, 40.0, 70.0), 0.1).shape == (48, 24, 3)
-    assert crop(noise((100, 100)), (20.2, 30.0, 39.9, 70.0)).shape == (40, 20, 3)
-    assert crop(noise((100, 100)), (90.0, 90.0, 140.0, 140.0)).shape == (10, 10, 3)
+    assert crop(noise((100, 100)), (20.0, 30.0, 40.0, 70.0), 0.1).picture.shape == (48, 24, 3)
+    assert crop(noise((100, 100)), (20.2, 30.0, 39.9, 70.0)).picture.shape == (40, 20, 3)
+    assert crop(noise((100, 100)), (90.0, 90.0, 140.0, 140.0)).picture.shape == (10, 10, 3)

@@ -65,6 +65,7 @@ class Lives:
         return self
 
     facts = Facts("given")
+    received_bytes = 7
 
     def shots(self, stopped: threading.Event) -> Iterator[Still]:
         count, ends = self.lives[min(len(self.opened_s), len(self.lives)) - 1]

@@ -20,9 +20,11 @@ from contracts.manifest import (
     Detector,
     File,
     Golden,
+    Isotonic,
     Manifest,
     Postprocess,
     Preprocess,
+    Task,
     TensorSpec,
     digest_of,
     encode,
@@ -111,10 +113,13 @@ def make_classifier(
     )
 
 
-def make_detector(directory: Path, *, level: float = 0.55, **changes: Any) -> str:
+def make_detector(
+    directory: Path, *, level: float = 0.55, untold: bool = False, isotonic: Isotonic | None = None, **changes: Any
+) -> str:
     """The model `things`: finds bright upright blocks of 24 by 40 pixels in a picture of 320 by 240, as a YOLO tells.
 
-    A filter of their size, of whose answers the local peaks stay. `level` is how bright they have to be, of 1.
+    A filter of their size, of whose answers the local peaks stay. `level` is how bright they have to be, of 1. Where it
+    is `untold`, nobody knows how many values an anchor has before it has run. `isotonic` gives it a confidence rule.
     """
     rows, columns = (240 - 40) // 8 + 1, (320 - 24) // 8 + 1
     cells = np.stack(np.meshgrid(np.arange(columns) * 8 + 12, np.arange(rows) * 8 + 20), axis=0).reshape(2, -1)
@@ -133,11 +138,15 @@ def make_detector(directory: Path, *, level: float = 0.55, **changes: Any) -> st
             helper.make_node("Reshape", ["sure", "flat"], ["scores"]),
             helper.make_node("Mul", ["scores", "nothing"], ["zeros"]),
             helper.make_node("Add", ["zeros", "boxes"], ["placed"]),
-            helper.make_node("Concat", ["placed", "scores"], ["out"], axis=1),
+            helper.make_node("Concat", ["placed", "scores"], ["whole"], axis=1),
+            *_as_is("whole", "out", untold),
         ],
         [_value("image", "FP32", ("n", 3, 240, 320))],
-        [_value("out", "FP32", ("n", 5, rows * columns))],
+        [_value("out", "FP32", ("n", "values" if untold else 5, rows * columns))],
         {
+            "five": np.array([5.0], np.float32),
+            "first": np.array([0], np.int64),
+            "values": np.array([1], np.int64),
             "sharply": np.array(1000.0, np.float32),
             "level": np.array(level, np.float32),
             "steeply": np.array(40.0, np.float32),
@@ -152,13 +161,26 @@ def make_detector(directory: Path, *, level: float = 0.55, **changes: Any) -> st
         "model": "things",
         "task": "detection",
         "inputs": (TensorSpec("image", "FP32", (-1, 3, 240, 320)),),
-        "outputs": (TensorSpec("out", "FP32", (-1, 5, rows * columns)),),
+        "outputs": (TensorSpec("out", "FP32", (-1, -1 if untold else 5, rows * columns)),),
         "postprocess": Postprocess("out", "yolo", Detector(anchors_last=True, score_threshold=0.5)),
         "preprocess": Preprocess(320, 240, "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
         "labels": ("block",),
     }
     images = np.random.default_rng(0).uniform(0, 1, size=(1, 3, 240, 320)).astype(np.float32)
-    return pack(directory, model, {"image": images}, **{**fields, **changes})
+    rule = _rule(model, 0.5, "detection", isotonic) if isotonic is not None else None
+    return pack(directory, model, {"image": images}, rule=rule, **{**fields, **changes})
+
+
+def _as_is(whole: str, out: str, untold: bool) -> list[NodeProto]:
+    """Five of five values; where that is `untold`, by a count that only a run makes."""
+    if not untold:
+        return [helper.make_node("Identity", [whole], [out])]
+    return [
+        helper.make_node("ReduceMax", ["zeros"], ["none"], keepdims=0),
+        helper.make_node("Add", ["none", "five"], ["count"]),
+        helper.make_node("Cast", ["count"], ["end"], to=TensorProto.INT64),
+        helper.make_node("Slice", [whole, "first", "end", "values"], [out]),
+    ]
 
 
 def make_echo(directory: Path, datatypes: Sequence[str] = NUMERIC, **changes: Any) -> str:
@@ -242,7 +264,9 @@ def make_convolutions(directory: Path) -> str:
     )
 
 
-def _rule(model: bytes, threshold: float) -> ConfidenceRule:
+def _rule(
+    model: bytes, threshold: float, task: Task = "classification", isotonic: Isotonic | None = None
+) -> ConfidenceRule:
     return ConfidenceRule(
         temperature=1.0,
         threshold=threshold,
@@ -250,8 +274,9 @@ def _rule(model: bytes, threshold: float) -> ConfidenceRule:
         delta=0.05,
         n=100,
         feasible=True,
-        stratum=stratum_of(digest_of(model), CLOUD_DIGEST, "classification"),
+        stratum=stratum_of(digest_of(model), CLOUD_DIGEST, task),
         cloud_digest=CLOUD_DIGEST,
+        isotonic=isotonic,
     )
 
 

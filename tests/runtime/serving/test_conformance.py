@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
@@ -110,6 +111,19 @@ async def test_plain_http_is_answered_in_form(
         assert told["error"] == told["message"]
         assert told["source"] == "fra-1"
         assert told["request_id"] == answer.headers["Foothill-Request-Id"]
+
+
+async def test_a_small_body_that_comes_in_pieces_is_read_whole(url: str) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in (b'{"re', b'ady":', b"true}"):
+            yield piece
+            await asyncio.sleep(0.05)
+
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/v2/repository/index", data=pieces()) as answer,
+    ):
+        assert (answer.status, "digits" in await answer.text()) == (200, True)
 
 
 async def chunks(body: bytes) -> AsyncIterator[bytes]:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from contracts.manifest import Isotonic
 from runtime.links.http.serve import start_app
 from runtime.links.process.telemetry import Telemetry
 from runtime.serving.answering.settings import ServingSettings
@@ -24,8 +25,19 @@ from tests.runtime.serving.bundle_factory import TARGET, make_detector
 
 @pytest.fixture
 async def url(tmp_path: Path) -> AsyncIterator[str]:
+    async for url in serving(tmp_path):
+        yield url
+
+
+@pytest.fixture
+async def ruled_url(tmp_path: Path) -> AsyncIterator[str]:
+    async for url in serving(tmp_path, isotonic=Isotonic((0.0, 1.0), (0.1, 0.8))):
+        yield url
+
+
+async def serving(tmp_path: Path, **changes: Any) -> AsyncIterator[str]:
     host = ModelHost(drain_s=1.0)
-    digest = make_detector(tmp_path / "bundle")
+    digest = make_detector(tmp_path / "bundle", **changes)
     await host.activate("things", LoadedModel.open(tmp_path / "bundle", digest, target=TARGET, threads=1))
     app = create_app(host, ServingSettings(node="n", tier="edge"), holder=None, telemetry=Telemetry())
     runner, url = await start_app(app, "127.0.0.1", 0, name="n", drain_s=0.1)
@@ -75,3 +87,12 @@ async def test_tensors_are_answered_in_pixels_of_the_models_own_picture(url: str
     packed = {"image": {"datatype": "FP32", "shape": list(tensor.shape), "data": tensor.tobytes()}}
     told, _ = await ask(url, msgspec.msgpack.encode(packed), "application/msgpack")
     assert told["objects"][0]["box"] == pytest.approx([40, 80, 64, 120], abs=1.0)
+
+
+async def test_with_a_rule_a_picture_tells_how_sure_its_least_sure_label_is(ruled_url: str) -> None:
+    told, named = await ask(ruled_url, cv2.imencode(".png", scene(1, (40, 80)))[1].tobytes(), "image/png")
+    assert told["confidence"] == pytest.approx(0.1 + 0.7 * told["objects"][0]["score"])
+    assert float(named["Foothill-Confidence"]) == told["confidence"]
+    told, named = await ask(ruled_url, cv2.imencode(".png", scene(1))[1].tobytes(), "image/png")
+    assert (told["objects"], told["confidence"]) == ([], None)
+    assert "Foothill-Confidence" not in named

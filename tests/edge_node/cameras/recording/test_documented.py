@@ -13,6 +13,7 @@ from edge_node.cameras.privacy import PrivacyConfig
 from edge_node.cameras.recording.clip import Clip
 from edge_node.cameras.recording.config import CameraRecordingConfig, RecordingConfig
 from edge_node.cameras.recording.metrics import DROP_REASONS
+from edge_node.config import Config
 
 DOCS = Path(__file__).parents[4] / "docs"
 PAGES = (DOCS / "cameras.md", DOCS / "recording.md")
@@ -57,3 +58,9 @@ def test_the_text_beside_a_clip_is_shown_as_it_is() -> None:
     assert shown is not None
     clip = msgspec.json.decode(shown[1], type=Clip)
     assert msgspec.json.decode(shown[1]) == msgspec.to_builtins(clip, builtin_types=()) | {"events": list(clip.events)}
+
+
+def test_the_tables_that_are_shown_are_taken() -> None:
+    (shown,) = re.findall(r"```toml\n(.*?)```", (DOCS / "recording.md").read_text(), re.DOTALL)
+    config = msgspec.convert(msgspec.toml.decode(shown), Config)
+    assert (config.recording.on, config.cameras[0].recording.events) == (True, ("rule",))

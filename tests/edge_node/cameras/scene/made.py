@@ -12,4 +12,4 @@ def track_at(
     """Found at `at_s` with its feet at a point in shares of a picture of this size."""
     x, y = foot[0] * size[0], foot[1] * size[1]
     half, height = 0.02 * size[0], 0.1 * size[1]
-    return Track(number, label, 0.9, (x - half, y - height, x + half, y), 0.0, at_s, "confirmed", 5, False)
+    return Track(number, label, 0.9, (x - half, y - height, x + half, y), 0.0, at_s, "confirmed", 5, False, 0.9)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from contracts.camera_events import RuleEvent
+from edge_node.cameras.web import routes
 from tests.edge_node.cameras.house import SEVEN, House, pattern
 from tests.model_compiler.reporting.browser import Tab, find_chromium, open_tab
 
@@ -70,6 +72,19 @@ async def test_a_tile_grows_into_a_live_view_and_back(house: House, tab: Tab) ->
     await until(tab, tile("door", "querySelector('img').src.includes('/snapshot')"))
 
 
+async def test_where_too_many_listen_it_listens_again_later(
+    house: House, tab: Tab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.serve(bias=SEVEN)
+    url = await house.listen((pattern("door"),))
+    with monkeypatch.context() as full:
+        full.setattr(routes, "MAX_LISTENERS", 0)
+        await tab.open(f"{url}/cameras")
+        await until(tab, tile("door", "querySelector('.state').textContent === 'live'"))
+        assert await tab.evaluate("document.getElementById('log').textContent") == ""
+    await until(tab, "document.getElementById('log').textContent.includes('door: 7')")
+
+
 async def test_it_says_when_the_node_is_away_and_when_it_is_back(house: House, tab: Tab) -> None:
     url = await house.listen()
     await tab.open(f"{url}/cameras")
@@ -94,3 +109,14 @@ async def test_nothing_hangs_over_the_edge(house: House, tab: Tab, width: int, d
     await tab.open(f"{url}/cameras")
     await until(tab, "[...document.querySelectorAll('article img')].filter((i) => i.naturalWidth).length === 2")
     assert await tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+async def test_an_event_with_a_clip_leads_to_it(house: House, tab: Tab) -> None:
+    url = await house.listen((pattern("door", model=""),))
+    house.feed.say(RuleEvent, "door", 1.8e9, event="door-1-7", phase="start", rule="loiter", clip="/v1/x")
+    house.feed.say(RuleEvent, "door", 1.8e9, event="door-1-8", phase="start", rule="parked")
+    await tab.open(f"{url}/cameras")
+    await until(tab, "document.getElementById('log').textContent.includes('door: parked holds')")
+    links = await tab.evaluate("[...document.querySelectorAll('#log a')].map(a => [a.textContent, a.href].join(' '))")
+    assert links == [f"clip {url}/v1/cameras/door/clips/door-1-7"]
+    assert tab.complaints == []

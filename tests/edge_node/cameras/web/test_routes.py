@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import stat
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -66,6 +68,7 @@ async def test_a_camera_comes_and_goes_by_the_api_and_stays_over_a_restart(house
     await other.listen((pattern("door"),))
     assert sorted(other.cameras.there) == ["door", "yard"]
     assert other.cameras.get("yard").config.priority == "high"
+    assert stat.S_IMODE((house.directory / "cameras.json").stat().st_mode) == 0o600
     await other.roster.remove("yard")
     await other.close()
     assert door.state.state == "stopped"
@@ -85,8 +88,11 @@ async def test_a_camera_comes_and_goes_by_the_api_and_stays_over_a_restart(house
         ("PUT", "yard", {"url": "pattern:", "modle": "x"}, ADMIN, 400, "modle"),
         ("PUT", "yard", {"name": "x", "url": "pattern:"}, ADMIN, 400, "stands in the path"),
         ("PUT", "Yard!", BODY, ADMIN, 400, "lower-case"),
-        ("PUT", "yard", {"url": "x" * (1 << 16)}, ADMIN, 413, "at most"),
+        ("PUT", "yard", {"url": "x" * (1 << 16)}, ADMIN, 413, "more than"),
         ("PUT", "yard", [], ADMIN, 400, "The body is refused"),
+        ("PUT", "yard", {**BODY, "escalation": {"function": "a.py:f"}}, ADMIN, 400, "runs a file"),
+        ("PUT", "yard", {**BODY, "escalation": {"function": "os.system"}}, ADMIN, 400, "FILE.py:NAME"),
+        ("PUT", "yard", {**BODY, "residency": ["EU West"]}, ADMIN, 400, "residency"),
     ],
 )
 async def test_changes_that_cannot_be_made_are_refused_with_what_to_do(
@@ -204,3 +210,79 @@ async def test_places_for_those_who_listen_are_bounded_and_given_back(
 
         while not await free():  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.02)
+
+
+async def test_a_body_that_comes_in_pieces_is_read_whole(house: House, caller: Caller) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for letter in json.dumps(BODY):
+            yield letter.encode()
+            await asyncio.sleep(0.005)
+
+    status, made = await caller.json("PUT", "/v1/cameras/yard", data=pieces(), headers=ADMIN)
+    assert (status, made["name"]) == (201, "yard")
+
+
+async def test_who_looks_goes_on_with_a_camera_that_is_changed_and_is_let_go_with_one_that_goes(
+    house: House, caller: Caller
+) -> None:
+    await house.roster.put(pattern("yard"))
+    async with caller.session.get(f"{caller.url}/v1/cameras/yard/live") as answer:
+        reader = aiohttp.MultipartReader.from_response(answer)
+        for size in ((480, 640, 3), (240, 320, 3)):
+            await house.roster.put(pattern("yard", url=f"pattern:?fps=50&size={size[1]}x{size[0]}"))
+            shown: tuple[int, ...] = ()
+            while shown != size:
+                part = await asyncio.wait_for(reader.next(), 10)
+                assert isinstance(part, aiohttp.BodyPartReader)
+                shown = shape_of(bytes(await part.read()))
+        await house.roster.remove("yard")
+        await asyncio.wait_for(answer.read(), 10)
+
+
+async def test_a_live_view_of_a_camera_that_shows_nothing_ends_with_the_server(house: House, caller: Caller) -> None:
+    await house.roster.put(pattern("dead", url="rtsp://127.0.0.1:9/a"))
+    async with caller.session.get(f"{caller.url}/v1/cameras/dead/live") as answer:
+        assert house.runner is not None
+        await asyncio.wait_for(house.runner.cleanup(), 1.5)
+        await answer.read()
+
+
+@pytest.mark.parametrize("path", ["door/live", "events"])
+async def test_what_has_no_end_has_no_head(caller: Caller, path: str) -> None:
+    async with caller.session.head(f"{caller.url}/v1/cameras/{path}") as answer:
+        assert answer.status in (404, 405)
+
+
+async def test_who_does_not_read_loses_his_place(house: House, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(routes, "LIVE_FPS", 1000.0)
+    host, _, port = caller.url.removeprefix("http://").partition(":")
+    with socket.socket() as sleeping:
+        sleeping.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sleeping.connect((host, int(port)))
+        sleeping.sendall(f"GET /v1/cameras/door/live HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        await house.until(lambda: house.places() == 1)
+        await house.until(lambda: house.places() == 0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://[", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "https://cams.example", "Sec-Fetch-Site": "same-origin"}, 101),
+        ({}, 101),
+    ],
+)
+async def test_no_page_but_the_nodes_own_reads_the_socket(caller: Caller, headers: dict[str, str], status: int) -> None:
+    try:
+        async with caller.session.ws_connect(f"{caller.url}/v1/cameras/socket", headers=headers) as socket:
+            assert json.loads(await socket.receive_str(timeout=10))["type"] == "state"
+            answered = 101
+    except aiohttp.WSServerHandshakeError as refused:
+        answered = refused.status
+    assert answered == status
+    async with caller.session.ws_connect(f"{caller.url}/v1/cameras/socket", origin=caller.url) as socket:
+        assert json.loads(await socket.receive_str(timeout=10))["type"] == "state"

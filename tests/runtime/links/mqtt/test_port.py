@@ -9,7 +9,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -138,6 +140,21 @@ async def test_a_killed_broker_comes_back_and_everything_is_asserted_again(broke
     await port.stop()
 
 
+async def test_events_that_meet_a_dead_connection_before_anybody_has_noticed_are_sent_again(broker: Broker) -> None:
+    inbox = Inbox()
+    port = MqttPort(broker.url, "owner")
+    port.subscribe("mine/+", inbox)
+    await connected(port)
+    assert broker.pid is not None
+    os.kill(broker.pid, signal.SIGKILL)
+    for number in range(20):
+        time.sleep(0.01)  # noqa: ASYNC251 - the event loop is busy: it sees the end of the connection after these
+        port.publish("mine/event", str(number).encode())
+    await inbox.count(20)
+    assert [int(payload) for _, payload in inbox.got] == list(range(20))
+    await port.stop()
+
+
 async def test_events_wait_for_the_broker_and_the_oldest_give_way(tmp_path: Path) -> None:
     broker = Broker(BrokerConfig(port=0, state_dir=str(tmp_path / "broker")))
     await broker.start()
@@ -157,6 +174,26 @@ async def test_events_wait_for_the_broker_and_the_oldest_give_way(tmp_path: Path
     assert [payload for _, payload in inbox.got] == [b"3", b"4", b"5", b"6", b"7"]
     await port.stop()
     await broker.stop()
+
+
+async def test_what_waits_for_the_broker_is_bounded_in_bytes_and_told_when_it_is_over(broker: Broker) -> None:
+    over, inbox = list[tuple[int, bool]](), Inbox()
+    await broker.stop()
+    port = MqttPort(broker.url, "early", queue_bytes=100)
+
+    def note(number: int, taken: bool) -> None:
+        over.append((number, taken))
+
+    port.subscribe("events/#", inbox)
+    for number in range(8):
+        port.publish("events/x", bytes([number]) * 30, over=partial(note, number))
+    assert (port.dropped, over) == (5, [(number, False) for number in range(5)])
+    await port.start()
+    await broker.start()
+    await inbox.count(3)
+    assert [payload[0] for _, payload in inbox.got] == [5, 6, 7]
+    await port.stop()
+    assert over[5:] == [(5, True), (6, True), (7, True)]
 
 
 async def test_a_poison_message_is_logged_once_and_never_comes_back(

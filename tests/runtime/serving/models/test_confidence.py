@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from contracts.manifest import Isotonic
+from contracts.manifest import ConfidenceRule, Isotonic
 from runtime.serving.models import confidence
+from runtime.serving.models.found import Found
 
 LOGITS = arrays.arrays(
     np.float32, st.tuples(st.integers(1, 5), st.integers(2, 6)), elements=st.floats(-80, 80, width=32)
@@ -73,3 +74,49 @@ def test_the_least_sure_row_is_the_same_before_and_after_the_map(logits: np.ndar
 
 def test_huge_logits_do_not_overflow() -> None:
     assert sure_of(confidence.softmax(np.array([[3e38, -3e38]], np.float32))) == 1.0
+
+
+scores_found = st.lists(st.tuples(st.floats(0.0, 1.0, width=32), st.integers(0, 3)), max_size=8)
+
+
+def found_of(things: list[tuple[float, int]]) -> Found:
+    things = sorted(things, key=lambda thing: -thing[0])
+    scores, labels = [score for score, _ in things], [label for _, label in things]
+    return Found(np.zeros((len(things), 4), np.float32), np.array(scores, np.float32), np.array(labels, np.int32))
+
+
+def rule_of(isotonic: Isotonic | None) -> ConfidenceRule:
+    return ConfidenceRule(1.0, 0.5, 0.05, 0.05, 100, True, "a" * 32, "sha256:" + "c" * 64, isotonic)
+
+
+@pytest.mark.parametrize("isotonic", [None, MAP])
+@given(st.lists(scores_found, min_size=1, max_size=4))
+def test_a_picture_is_as_sure_as_the_least_sure_label_in_it_by_its_best_object(
+    isotonic: Isotonic | None, rows: list[list[tuple[float, int]]]
+) -> None:
+    rule = rule_of(isotonic)
+    found = [found_of(things) for things in rows]
+    each = confidence.of_pictures(found, [True] * len(rows), range(1, len(rows) + 1), rule)
+    for things, sure in zip(rows, each, strict=True):
+        best = {label: max(score for score, other in things if other == label) for _, label in things}
+        assert sure == (confidence.sure_of(min(best.values()), rule) if best else None)
+    (whole,) = confidence.of_pictures(found, [True] * len(rows), [len(rows)], rule)
+    told = [sure for sure in each if sure is not None]
+    assert whole == (min(told) if len(told) == len(each) or 0.0 in told else None)
+
+
+@pytest.mark.parametrize("isotonic", [None, MAP])
+def test_a_picture_with_outputs_that_are_no_numbers_is_never_sure_whatever_was_found(
+    isotonic: Isotonic | None,
+) -> None:
+    found, rule = [found_of([(0.9, 1)]), found_of([])], rule_of(isotonic)
+    assert confidence.of_pictures(found, [False, True], [1, 2], rule) == [0.0, None]
+    assert confidence.of_pictures(found, [True, False], [2], rule) == [0.0]
+
+
+def test_a_score_goes_through_the_map_of_the_rule() -> None:
+    assert confidence.sure_of(0.75, None) is None
+    assert confidence.sure_of(0.75, rule_of(None)) == 0.75
+    assert confidence.sure_of(0.75, rule_of(MAP)) == pytest.approx(0.6)
+    assert [confidence.sure_of(score, rule_of(MAP)) for score in (math.nan, math.inf, -math.inf)] == [0.0] * 3
+    assert confidence.sure_of(1.0 + 1e-6, rule_of(None)) == 1.0

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from contracts.errors import FoothillError
-from contracts.manifest import Postprocess
+from contracts.manifest import Detector, Postprocess
 from runtime.serving.engines.opening import Opening
 from runtime.serving.models.golden import GoldenMismatch, check_golden, open_tested
 from runtime.serving.models.loaded import LoadedModel
-from tests.runtime.serving.bundle_factory import MODEL_FILE, TARGET, make_classifier, make_echo, make_lookup
+from tests.runtime.serving.bundle_factory import (
+    MODEL_FILE,
+    TARGET,
+    make_classifier,
+    make_detector,
+    make_echo,
+    make_lookup,
+)
 from tests.runtime.serving.conftest import Load
 
 GOLDEN = f"golden/{MODEL_FILE}/logits.npy"
@@ -134,3 +142,25 @@ def test_golden_files_never_run_code(tmp_path: Path) -> None:
     with pytest.raises(GoldenMismatch, match="no array file"):
         check_golden(loaded)
     loaded.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"labels": ("block", "ball")}, r"needs output 'out' with 6 at axis 1: there are 2 labels"),
+        (
+            {"postprocess": Postprocess("out", "yolo", Detector(objectness=True, anchors_last=True)), "labels": ()},
+            "more than 5 at axis 1",
+        ),
+    ],
+)
+def test_a_head_that_does_not_fit_is_refused_by_the_golden_outputs_where_the_manifest_leaves_them_open(
+    load: Load, changes: dict[str, Any], told: str
+) -> None:
+    loaded = load(make_detector, untold=True, **changes)
+    with pytest.raises(FoothillError, match=told) as refused:
+        check_golden(loaded)
+    assert refused.value.code == "bad_bundle"
+    loaded.close()
+    with pytest.raises(FoothillError, match=told):
+        load(make_detector, **changes)

@@ -26,7 +26,6 @@ from contracts.manifest import (
 )
 from contracts.predictions import label_answer
 from runtime.serving.models.loaded import LoadedModel, pick_artifact
-from runtime.serving.models.postprocess import Reading
 from tests.runtime.serving.bundle_factory import (
     MODEL_FILE,
     TARGET,
@@ -79,7 +78,8 @@ def test_the_tensors_of_a_detector_without_a_head_are_read_as_nothing_more(load:
     )
     outputs = loaded.run({"x_FP32": np.ones((1, 2), np.float32), "x_INT64": np.ones((1, 2), np.int64)})
     assert set(outputs) == {"y_FP32", "y_INT64"}
-    assert loaded.read(outputs) == Reading()
+    reading = loaded.read(outputs)
+    assert (reading.confidence, reading.answer, reading.probabilities, reading.found) == (None, "", None, None)
     loaded.close()
 
 

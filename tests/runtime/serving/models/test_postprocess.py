@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from contracts.manifest import Artifact, ConfidenceRule, Isotonic, Manifest, Postprocess, TensorSpec
+from runtime.serving.engines.tensors import Array
 from runtime.serving.models import postprocess
+from runtime.serving.models.found import Found
+from runtime.serving.models.heads import found_in
+from tests.runtime.serving.models.detectors import manifest_of, outputs_for
 
 MAP = Isotonic((0.0, 0.5, 1.0), (0.1, 0.4, 0.9))
 Kind = Literal["logits", "probabilities"]
@@ -80,3 +84,21 @@ def test_who_is_alone_is_told_of_all_rows_however_many_its_input_had() -> None:
     assert reading.probabilities is not None
     assert len(reading.probabilities) == 3
     assert reading.answer.count(",") == 2
+
+
+def test_boxes_are_worked_out_once_and_by_who_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(outputs: dict[str, Array], manifest: Manifest) -> tuple[Found, ...]:
+        asked.append(1)
+        return found_in(outputs, manifest)
+
+    monkeypatch.setattr(postprocess, "found_in", counted)
+    readings = postprocess.read_each(
+        outputs_for("yolov8"), (), manifest_of("yolov8"), artifact(ruled=False, isotonic=False)
+    )
+    assert (readings.of(0).confidence, readings.of(0).probabilities, asked) == (None, None, [])
+    assert readings.of(0).answer == "bicycle,dog,person"
+    found = readings.worked_out().of(0).found
+    assert found is not None
+    assert (len(found[0].boxes), asked) == (3, [1])

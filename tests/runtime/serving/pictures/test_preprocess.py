@@ -14,10 +14,14 @@ from hypothesis import strategies as st
 from contracts.errors import FoothillError
 from contracts.manifest import Preprocess
 from runtime.serving.pictures.images import JPEG, PNG
-from runtime.serving.pictures.preprocess import INLINE_PIXELS, Preprocessor, glance
+from runtime.serving.pictures.picture import Size
+from runtime.serving.pictures.preprocess import INLINE_PIXELS, Preprocessor, glance, shrunk
 
 Array = npt.NDArray[Any]
 Resize = Literal["stretch", "letterbox", "crop"]
+
+
+sizes = st.builds(Size, st.integers(1, 400), st.integers(1, 400))
 
 
 def spec(
@@ -83,3 +87,31 @@ def test_only_small_pictures_are_decoded_on_the_spot_and_too_large_ones_are_refu
     assert glance(png(np.zeros((side, side + 1), np.uint8)), PNG) is None
     with pytest.raises(FoothillError, match="1 to 100 are taken"):
         glance(png(np.zeros((11, 11), np.uint8)), PNG, max_pixels=100)
+
+
+@given(sizes, sizes, st.sampled_from(["stretch", "letterbox", "crop"]))
+def test_what_is_shrunk_beforehand_needs_no_more_than_a_frame(have: Size, want: Size, resize: Resize) -> None:
+    wanted = spec(want.width, want.height, resize, "rgb")
+    told = shrunk(have, wanted)
+    if told is None:
+        return
+    assert told.width <= have.width
+    assert told.height <= have.height
+    before = np.full((told.height, told.width, 3), 200, np.uint8)
+    made = Preprocessor(wanted).resize(before)
+    assert made.shape == (want.height, want.width, 3)
+    assert np.count_nonzero((made == 200).all(axis=2)) == told.width * told.height
+
+
+@pytest.mark.parametrize(
+    ("have", "resize", "told"),
+    [
+        (Size(768, 576), "stretch", Size(300, 300)),
+        (Size(768, 576), "letterbox", Size(300, 225)),
+        (Size(768, 576), "crop", None),
+        (Size(300, 300), "stretch", None),
+        (Size(200, 400), "stretch", None),
+    ],
+)
+def test_only_whole_pictures_that_become_smaller_are_shrunk(have: Size, resize: Resize, told: Size | None) -> None:
+    assert shrunk(have, spec(300, 300, resize)) == told

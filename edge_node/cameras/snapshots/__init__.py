@@ -1,0 +1,1 @@
+"""The picture that an event began with."""

@@ -1,0 +1,1 @@
+"""`foothill demo-camera`: a street over RTSP into a box, with nothing but what package registries have."""
