@@ -45,8 +45,8 @@ class Hub(Protocol):
         """Late results, and the metrics of the whole router."""
         ...
 
-    def promise(self, call: Call) -> bool:
-        """As `router.results.Results.promise`."""
+    async def promise(self, call: Call) -> bool:
+        """As `router.results.Results.promise`, once whoever answers for the whole router has it."""
         ...
 
     def share_round_trips(self, address: Address, measured_ms: Mapping[str, float]) -> None:
@@ -66,9 +66,9 @@ class Alone:
     def __init__(self, discovery: Discovery | None, results: Results, telemetry: Telemetry, purse: Purse) -> None:
         self.purse = purse
         self._discovery = discovery
+        self._results = results
         self._late = LateResults(results)
         self._telemetry = telemetry
-        self.promise = results.promise
 
     @property
     def broker_connected(self) -> bool | None:
@@ -79,6 +79,9 @@ class Alone:
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get(RESULT, self._late.result), web.get(METRICS, self._metrics)]
+
+    async def promise(self, call: Call) -> bool:
+        return self._results.promise(call)
 
     def share_round_trips(self, address: Address, measured_ms: Mapping[str, float]) -> None:
         """There is nobody else."""

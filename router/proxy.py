@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
@@ -34,7 +34,7 @@ _SECONDS = re.compile(r"[0-9]{1,6}")
 
 class Proxy:
     """Answers requests through edge nodes and the cloud, of which one request costs `cloud_cost`. `promise` as
-    `router.results.Results.promise`; `clock` is monotonic, in seconds."""
+    `router.hub.Hub.promise`; `clock` is monotonic, in seconds."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Proxy:
         nodes: Nodes,
         holder: Holder,
         tries: Tries,
-        promise: Callable[[Call], bool],
+        promise: Callable[[Call], Awaitable[bool]],
         purse: Purse,
         rng: random.Random,
         clock: Callable[[], float],
@@ -109,7 +109,7 @@ class Proxy:
             return _give_up(trail)
         if edge.status >= 400:
             return _refused(edge)
-        return self._promised(call, self._holder.keep(call.request, edge, reason=CLOUD_FAILED, degraded=True))
+        return await self._promised(call, self._holder.keep(call.request, edge, reason=CLOUD_FAILED, degraded=True))
 
     async def _without_nodes(self, call: Call, trail: Trail) -> Settled:
         """No node answered: the cloud does, else nodes that were left alone because they kept failing."""
@@ -186,14 +186,14 @@ class Proxy:
                 status = settled.answer.status if settled.tier == "cloud" else 0
                 self._note(trail, ESCALATE, self._clock() - settled.phases[ESCALATE] / 1000.0, status, failed)
             late = settled.open and await self._may_come_late(call, settled)
-            return self._promised(call, settled) if late else settled
+            return await self._promised(call, settled) if late else settled
         if call.request.method == "POST":
             self._note_unmarked(edge.headers.get(headers.NODE, ""))
         return settled
 
-    def _promised(self, call: Call, settled: Settled) -> Settled:
+    async def _promised(self, call: Call, settled: Settled) -> Settled:
         """The edge's answer; the cloud's comes later where there is room."""
-        return msgspec.structs.replace(settled, late=True) if self._promise(call) else settled
+        return msgspec.structs.replace(settled, late=True) if await self._promise(call) else settled
 
     async def _may_come_late(self, call: Call, settled: Settled) -> bool:
         """The cloud is asked for it too: that is paid for where it was asked before, and failed."""

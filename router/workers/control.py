@@ -34,7 +34,7 @@ from router.workers.frames import (
     Kept,
     Lease,
     Probed,
-    Promised,
+    Promise,
     Ready,
     RoundTrips,
     Spend,
@@ -88,7 +88,7 @@ class Control:
             Lease: self._leases,
             Take: self._takes,
             Spend: self._spends,
-            Promised: self._promised,
+            Promise: self._promises,
             Counted: self._is_counted,
         }
         self._workers: set[Worker] = set()
@@ -157,13 +157,14 @@ class Control:
         if self._budgets is not None:
             self._budgets.spend(said.tenant, said.allowance, said.cost)
 
-    def _promised(self, worker: Worker, said: Promised) -> None:
+    def _promises(self, worker: Worker, said: Promise) -> None:
         """The worker has room for it again as soon as it does not wait here any more."""
         call = Call(said.request, said.terms, Deadline(0.0), said.model, said.tenant)
         kept = Kept(said.request.size)
         promised = self._results is not None and self._results.promise(call, done=lambda: worker.channel.send(kept))
         if not promised:
             worker.channel.send(kept)
+        worker.channel.send(Taken(said.question, promised))
 
     def _is_counted(self, worker: Worker, said: Counted) -> None:
         waiting = worker.waiting.pop(said.question, None)

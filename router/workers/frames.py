@@ -77,7 +77,7 @@ class Leased(msgspec.Struct, frozen=True, tag=True):
 
 
 class Taken(msgspec.Struct, frozen=True, tag=True):
-    """Whether an escalation may be."""
+    """Whether an escalation may be, or a late answer will be here."""
 
     question: int
     may: bool
@@ -109,9 +109,10 @@ class Audited(msgspec.Struct, frozen=True, tag=True):
     audit: Audit
 
 
-class Promised(msgspec.Struct, frozen=True, tag=True):
-    """A caller was told that the cloud's answer to this will be here."""
+class Promise(msgspec.Struct, frozen=True, tag=True):
+    """Asks for the cloud's answer to this to be here later; answered by `Taken` with the same number."""
 
+    question: int
     request: Request
     terms: Terms
     model: str
@@ -150,7 +151,7 @@ class Counted(msgspec.Struct, frozen=True, tag=True):
     families: tuple[Family, ...]
 
 
-Up = Ready | Alive | Audited | Promised | RoundTrips | Lease | Take | Spend | Counted
+Up = Ready | Alive | Audited | Promise | RoundTrips | Lease | Take | Spend | Counted
 """From a worker to the control process."""
 
 Out = TypeVar("Out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import itertools
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from contracts.errors import FoothillError
 from contracts.messages import Audit
 from router.budgets import Purse
 from router.hub import METRICS, RESULT, NoteRoundTrips
@@ -31,7 +33,7 @@ from router.workers.frames import (
     Lease,
     Leased,
     Probed,
-    Promised,
+    Promise,
     Ready,
     RoundTrips,
     Setup,
@@ -46,8 +48,13 @@ from router.workers.relay import Relay
 from runtime.links.access.grants import Allowance
 from runtime.links.escalation.holder import Certificates
 from runtime.links.process.telemetry import Telemetry
+from runtime.links.process.within import within
+
+log = logging.getLogger(__name__)
 
 ALIVE_S = 1.0
+_PROMISE_S = 1.0
+"""For so long, and for half of the time that a caller has left, a promise is waited for."""
 
 
 class Link:
@@ -87,7 +94,7 @@ class Link:
         }
         self._most, self._most_bytes = max(1, MOST // setup.workers), MOST_BYTES // setup.workers
         self._promised = self._promised_bytes = 0
-        self._sending: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[bool]] = set()
         self._note_round_trips: NoteRoundTrips | None = None
         self._broker_connected: bool | None = None
 
@@ -98,17 +105,23 @@ class Link:
     def routes(self) -> list[web.RouteDef]:
         return [web.get(path, self._relay.handle) for path in self.asks]
 
-    def promise(self, call: Call) -> bool:
+    async def promise(self, call: Call) -> bool:
+        """As `router.hub.Hub.promise`. Whoever is asked for it next knows of it: the control process has it. One
+        that does not say so in time will have it all the same, and nobody is told."""
         size = call.request.size
         fits = self._promised < self._most and self._promised_bytes + size <= self._most_bytes
         if call.terms.escalation == "never" or not fits:
             return False
         self._promised += 1
         self._promised_bytes += size
-        sending = asyncio.create_task(self._send_promised(call))
-        self._sending.add(sending)
-        sending.add_done_callback(self._sending.discard)
-        return True
+        asking = asyncio.create_task(self._ask_promise(call))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+        left_s = call.deadline.left_s(self._clock())
+        try:
+            return await within(asyncio.shield(asking), min(_PROMISE_S, left_s / 2))
+        except asyncio.TimeoutError:
+            return False
 
     def publish_audit(self, audit: Audit) -> None:
         self._channel.send(Audited(audit))
@@ -174,7 +187,7 @@ class Link:
         self._promised -= 1
         self._promised_bytes -= told.body_bytes
 
-    async def _ask(self, question: int, asking: Lease | Take) -> Any:
+    async def _ask(self, question: int, asking: Lease | Take | Promise) -> Any:
         """What the control process answers."""
         asked: asyncio.Future[Leased | Taken] = asyncio.get_running_loop().create_future()
         self._asked[question] = asked
@@ -186,13 +199,21 @@ class Link:
         leased: Leased = await self._ask(question, Lease(question, name, per_s, count))
         return leased
 
-    async def _send_promised(self, call: Call) -> None:
+    async def _ask_promise(self, call: Call) -> bool:
         """A body that lies on disk goes over the socket too: the other side has its own."""
-        request = call.request
-        if request.spool is not None:
-            body = b"".join([piece async for piece in request.spool.pieces()])
-            request = msgspec.structs.replace(request, body=body, spool=None)
-        self._channel.send(Promised(request, call.terms, call.model, call.tenant))
+        request, question = call.request, next(self._questions)
+        try:
+            if request.spool is not None:
+                body = b"".join([piece async for piece in request.spool.pieces()])
+                request = msgspec.structs.replace(request, body=body, spool=None)
+        except (OSError, FoothillError) as error:
+            log.warning(
+                "the body of %s is gone from the disk, and the cloud not asked: %s", call.terms.request_id, error
+            )
+            self._kept(Kept(request.size))
+            return False
+        taken: Taken = await self._ask(question, Promise(question, request, call.terms, call.model, call.tenant))
+        return taken.may
 
     async def close(self) -> None:
         await self._relay.close()

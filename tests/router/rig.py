@@ -233,12 +233,15 @@ class Rig:
             nodes=self.nodes,
             holder=self.holder,
             tries=tries,
-            promise=self.results.promise,
+            promise=self._promise,
             purse=OwnPurse(self.budgets),
             cloud_cost=1.0,
             rng=random.Random(1),
             clock=time.monotonic,
         )
+
+    async def _promise(self, call: Call) -> bool:
+        return self.results.promise(call)
 
     def _publish(self, audit: Audit) -> None:
         self.audits.append(audit)

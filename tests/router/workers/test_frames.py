@@ -11,7 +11,7 @@ import pytest
 from contracts.headers import Terms
 from contracts.messages import Status
 from router.workers import frames
-from router.workers.frames import Alive, Broken, Channel, Down, Promised, Ready, Told, Up, to_control, to_worker
+from router.workers.frames import Alive, Broken, Channel, Down, Promise, Ready, Told, Up, to_control, to_worker
 from runtime.links.http.upstream import Request
 
 
@@ -26,7 +26,7 @@ Ends = tuple[Channel[Down, Up], Channel[Up, Down]]
 
 async def test_what_one_says_the_other_hears_in_order(ends: Ends) -> None:
     control, worker = ends
-    large = Promised(Request("POST", "/v1/predict/digits", {"A": "b"}, b"x" * (4 << 20)), Terms(), "digits", "kiosk")
+    large = Promise(7, Request("POST", "/v1/predict/digits", {"A": "b"}, b"x" * (4 << 20)), Terms(), "digits", "kiosk")
     for said in (Ready("http://127.0.0.1:1"), large, Alive()):
         worker.send(said)
         assert await control.receive() == said

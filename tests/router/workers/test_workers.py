@@ -83,6 +83,24 @@ class Running:
 Run = Callable[..., Awaitable[Running]]
 
 
+async def all_told(
+    session: aiohttp.ClientSession, router: Running, right: Callable[[dict[str, Any]], bool], path: str = "/healthz"
+) -> None:
+    """Until whoever is asked says what is right. Some may be starting again meanwhile."""
+
+    async def ask() -> None:
+        rightly = 0
+        while rightly < 12:
+            try:
+                async with session.get(f"{router.url}{path}") as response:
+                    rightly = rightly + 1 if right(await response.json()) else 0
+            except aiohttp.ClientError:
+                rightly = 0
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(ask(), PATIENCE_S)
+
+
 @pytest.fixture
 async def run(tmp_path: Path) -> AsyncIterator[Run]:
     """Starts a router: `await run(node_url, key=value…)`."""
@@ -196,7 +214,9 @@ async def test_a_late_answer_is_found_by_whichever_worker_is_asked(run: Run, edg
     edge.confidence = None
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
         told = await predict(
-            session, router.url, **{headers.REQUEST_ID: "r-1", headers.ESCALATION: "always", headers.DEADLINE_MS: "900"}
+            session,
+            router.url,
+            **{headers.REQUEST_ID: "r-1", headers.ESCALATION: "always", headers.DEADLINE_MS: "5000"},
         )
         assert (told.status, told.headers[headers.DEGRADED], told.headers[headers.LATE]) == (200, "true", "spooled")
         for _ in range(8):
@@ -210,6 +230,34 @@ async def test_a_late_answer_is_found_by_whichever_worker_is_asked(run: Run, edg
         for _ in range(8):
             async with session.get(f"{router.url}/v1/results/r-1") as answer:
                 assert (answer.status, (await answer.json())["label"]) == (200, "7")
+
+
+async def test_one_id_is_promised_once_by_all_of_them(run: Run, edge: Server, start: Start) -> None:
+    cloud = await start("cloud", tier="cloud", answer="7")
+    cloud.status = 503
+    router = await run(edge.url, cloud_urls=[cloud.url])
+    asked = {headers.REQUEST_ID: "r-1", headers.ESCALATION: "always"}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+        told = [(await predict(session, router.url, **asked)).headers.get(headers.LATE) for _ in range(12)]
+    assert told == ["spooled", *11 * [None]]
+
+
+async def test_nothing_is_promised_where_nobody_keeps_it_and_the_answer_is_in_time(
+    run: Run, edge: Server, start: Start
+) -> None:
+    cloud = await start("cloud", tier="cloud", answer="7")
+    cloud.status = 503
+    router = await run(edge.url, cloud_urls=[cloud.url])
+    asked = {headers.ESCALATION: "always", headers.DEADLINE_MS: "1500"}
+    async with aiohttp.ClientSession() as session:
+        await predict(session, router.url)
+        router.process.send_signal(signal.SIGSTOP)
+        try:
+            told = await predict(session, router.url, **asked)
+        finally:
+            router.process.send_signal(signal.SIGCONT)
+        assert (told.status, told.headers[headers.DEGRADED], told.headers.get(headers.LATE)) == (200, "true", None)
+        assert (await predict(session, router.url, **asked)).headers[headers.LATE] == "spooled"
 
 
 async def test_a_tenants_limit_holds_for_all_of_them_together(run: Run, edge: Server, tmp_path: Path) -> None:
@@ -245,22 +293,18 @@ async def test_what_probes_find_reaches_them_all(run: Run, edge: Server) -> None
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
 
         async def all_say(state: str) -> None:
-            right = 0
-            while right < 12:
-                async with session.get(f"{router.url}/healthz") as response:
-                    right = right + 1 if (await response.json())["nodes"] == {state: 1} else 0
-                await asyncio.sleep(0.01)
+            await all_told(session, router, lambda told: told["nodes"] == {state: 1})
 
-        await asyncio.wait_for(all_say("online"), PATIENCE_S)
+        await all_say("online")
         edge.status = 503
-        await asyncio.wait_for(all_say("offline"), PATIENCE_S)
+        await all_say("offline")
         for pid in router.workers():
             os.kill(pid, signal.SIGKILL)
         await until(lambda: len(router.workers()) == 2)
         await asyncio.sleep(2.0)
-        await asyncio.wait_for(all_say("offline"), PATIENCE_S)
+        await all_say("offline")
         edge.status = 200
-        await asyncio.wait_for(all_say("online"), PATIENCE_S)
+        await all_say("online")
 
 
 async def test_what_a_caller_measured_counts_at_every_worker(run: Run, edge: Server) -> None:
@@ -270,11 +314,12 @@ async def test_what_a_caller_measured_counts_at_every_worker(run: Run, edge: Ser
             asked = {"model": "digits", "measured_ms": {"edge-fra": 33.0}}
             async with session.post(f"{router.url}/v1/route", json=asked) as response:
                 assert response.status == 200, await response.text()
-        await asyncio.sleep(0.1)
-        for _ in range(12):
-            async with session.get(f"{router.url}/v1/explain?model=digits") as response:
-                (candidate,) = json.loads(await response.read())["candidates"]
-                assert (candidate["measured_rtt_ms"], candidate["samples"]) == (33.0, 3)
+
+        def measured(told: dict[str, Any]) -> bool:
+            (candidate,) = told["candidates"]
+            return (candidate.get("measured_rtt_ms"), candidate.get("samples")) == (33.0, 3)
+
+        await all_told(session, router, measured, "/v1/explain?model=digits")
 
 
 async def test_what_the_fleet_says_reaches_them_all_those_too_that_start_later(
@@ -298,31 +343,19 @@ async def test_what_the_fleet_says_reaches_them_all_those_too_that_start_later(
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
 
         async def known_to_all() -> None:
-            right = 0
-            while right < 12:
-                async with session.get(f"{router.url}/healthz") as response:
-                    told = await response.json()
-                right = right + 1 if (told["nodes"], told["broker"]) == ({"online": 1}, True) else 0
-                await asyncio.sleep(0.01)
+            await all_told(session, router, lambda told: (told["nodes"], told["broker"]) == ({"online": 1}, True))
 
-        await asyncio.wait_for(known_to_all(), PATIENCE_S)
+        await known_to_all()
         first = router.workers()
         for pid in first:
             os.kill(pid, signal.SIGKILL)
         await until(lambda: len(router.workers()) == 2 and not {*first} & {*router.workers()})
         await asyncio.sleep(2.0)
-        await asyncio.wait_for(known_to_all(), PATIENCE_S)
+        await known_to_all()
         assert (await predict(session, router.url)).status == 200
         await broker.stop()
 
-        async def broker_gone() -> None:
-            right = 0
-            while right < 12:
-                async with session.get(f"{router.url}/healthz") as response:
-                    right = right + 1 if (await response.json())["broker"] is False else 0
-                await asyncio.sleep(0.01)
-
-        await asyncio.wait_for(broker_gone(), PATIENCE_S)
+        await all_told(session, router, lambda told: told["broker"] is False)
         assert (await predict(session, router.url)).status == 200
     await says.stop()
     await fleet.stop()
