@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -10,35 +10,44 @@ from contracts.boards import Fingerprint
 from contracts.manifest import Manifest, Measurements
 from contracts.messages import ModelReport, NodeState, Vitals
 from fleet import gates
-from fleet.rollout import FINAL, Phase, Rollout
-from fleet.rollout import NodeState as RolloutNode
+from fleet.courses import Course
+from fleet.rollouts.nodes import TOLD, Node
+from fleet.rollouts.plan import Policy
+from fleet.rollouts.rollout import FINAL, Hold, Phase
+from fleet.rollouts.windows import Window
 
 
 class RolloutRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`nodes` in the order they are exposed, or the group "all" (those on line first).
 
     `stages`: how many nodes have the bundle after each stage, as counts or percentages; the last covers all. None
-    takes the fleet's default. `gate` "health": no test of the model, only that nodes get it running. `for_acceptance`:
-    part of an acceptance, which nothing can be demanded for; it names one node.
+    takes the fleet's default. `gate` "health": no test of the model, only that nodes get it running. `policy`: of a
+    `Policy` those fields that are not to be the fleet's. `window`: when nodes may be told. `for_acceptance`: part of an
+    acceptance, which nothing can be demanded for; it names one node.
     """
 
     bundle: str
     nodes: tuple[str, ...] | Literal["all"] = "all"
     stages: tuple[int | str, ...] = (1, "100%")
     gate: Literal["agreement", "health"] = "agreement"
-    stage_deadline_s: float | None = None
+    policy: dict[str, Any] = {}
+    window: Window | None = None
     silence_s: float | None = None
     for_acceptance: bool = False
 
 
-class AbortRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    reason: str = "the operator stopped it"
+class StopRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of an abort, or a roll back."""
+
+    reason: Annotated[str, msgspec.Meta(max_length=1000)] = "the operator stopped it"
 
 
 class RolloutView(msgspec.Struct, frozen=True):
     """A rollout as its operator sees it. Stages count from 1; times are unix seconds, durations seconds.
 
-    `exposed`: nodes that were told to take the bundle; `reverted`: those of them that have their previous one again.
+    `holds`: what the next stage waits for, once all nodes of this one are healthy. `exposed`: nodes that were told to
+    take the bundle; `active`: those that serve it; `reverted`: those that have their previous one again; `absent`:
+    those that were off line, and are told when they come back.
     `seconds_to_decision`: from start to completion or stop; `seconds_to_revert`: from the stop to the last node back.
     """
 
@@ -49,16 +58,20 @@ class RolloutView(msgspec.Struct, frozen=True):
     state: Phase
     stage: int
     stages: tuple[tuple[str, ...], ...]
+    policy: Policy
+    paused: bool
+    holds: tuple[Hold, ...]
     nodes: int
     exposed: tuple[str, ...]
     exposed_nodes: int
     active: tuple[str, ...]
+    absent: tuple[str, ...]
     reverted: tuple[str, ...]
     reverted_nodes: int
     stopped_stage: int | None
     reason: str
     gate: gates.Evidence | None
-    node_states: dict[str, RolloutNode]
+    node_states: dict[str, Node]
     started_at_s: float
     decided_at_s: float | None
     ended_at_s: float | None
@@ -112,39 +125,42 @@ class ModelDetail(msgspec.Struct, frozen=True):
     measurements: Measurements | None = None
 
 
-def view(rollout: Rollout) -> RolloutView:
-    plan = rollout.plan
-    stopped = rollout.phase in ("reverting", "rolled-back")
-    reverted = _in_phase(rollout, "reverted")
+def view(course: Course) -> RolloutView:
+    rollout = course.rollout
+    plan, head = rollout.plan, rollout.head
+    stopped = head.phase in ("halted", "reverting", "rolled-back")
+    back = head.phase in ("reverting", "rolled-back")
+    exposed = tuple(name for name, node in rollout.nodes.items() if node.phase in TOLD)
+    reverted = tuple(rollout.names("reverted"))
     return RolloutView(
         id=plan.id,
         bundle=plan.bundle,
         model=plan.model,
         digest=plan.digest,
-        state=rollout.phase,
-        stage=rollout.stage + 1,
+        state=head.phase,
+        stage=head.stage + 1,
         stages=plan.stages,
+        policy=plan.policy,
+        paused=head.paused,
+        holds=rollout.holds if head.phase == "judging" else (),
         nodes=len(rollout.nodes),
-        exposed=rollout.exposed,
-        exposed_nodes=len(rollout.exposed),
-        active=_in_phase(rollout, "active"),
+        exposed=exposed,
+        exposed_nodes=len(exposed),
+        active=tuple(rollout.names("settling", "healthy")),
+        absent=tuple(rollout.names("absent")),
         reverted=reverted,
         reverted_nodes=len(reverted),
-        stopped_stage=rollout.stage + 1 if stopped else None,
-        reason=rollout.reason,
-        gate=rollout.evidence,
+        stopped_stage=head.stage + 1 if stopped else None,
+        reason=head.reason,
+        gate=course.evidence,
         node_states=rollout.nodes,
-        started_at_s=rollout.started_at_s,
-        decided_at_s=rollout.decided_at_s,
-        ended_at_s=rollout.ended_at_s,
-        seconds=_between(rollout.started_at_s, rollout.ended_at_s),
-        seconds_to_decision=_between(rollout.started_at_s, rollout.decided_at_s),
-        seconds_to_revert=_between(rollout.decided_at_s, rollout.ended_at_s) if stopped else None,
+        started_at_s=head.started_at_s,
+        decided_at_s=head.decided_at_s,
+        ended_at_s=head.ended_at_s,
+        seconds=_between(head.started_at_s, head.ended_at_s),
+        seconds_to_decision=_between(head.started_at_s, head.decided_at_s),
+        seconds_to_revert=_between(head.decided_at_s, head.ended_at_s) if back else None,
     )
-
-
-def _in_phase(rollout: Rollout, phase: str) -> tuple[str, ...]:
-    return tuple(name for name, node in rollout.nodes.items() if node.phase == phase)
 
 
 def _between(start_s: float | None, end_s: float | None) -> float | None:

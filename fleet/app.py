@@ -18,10 +18,10 @@ from contracts.errors import FoothillError
 from contracts.headers import ENGINE
 from contracts.timing import TOTAL
 from fleet.acceptance import Acceptances, DemandRequest
-from fleet.api import AbortRequest, RolloutRequest, view
+from fleet.api import RolloutRequest, StopRequest, view
 from fleet.chunks import ChunkService
 from fleet.config import FleetConfig
-from fleet.controller import Controller
+from fleet.controller import Controller, Wish
 from fleet.engines import EngineShelf, read_offer
 from fleet.enrolment import Enrolment
 from fleet.metrics import Metrics
@@ -94,6 +94,11 @@ def create_app(parts: Parts) -> web.Application:
         ("GET", "/v1/rollouts", routes.rollouts),
         ("GET", "/v1/rollouts/{id}", routes.rollout),
         ("POST", "/v1/rollouts/{id}/abort", routes.abort),
+        ("POST", "/v1/rollouts/{id}/rollback", routes.roll_back),
+        ("POST", "/v1/rollouts/{id}/pause", routes.pause),
+        ("POST", "/v1/rollouts/{id}/resume", routes.resume),
+        ("POST", "/v1/rollouts/{id}/promote", routes.promote),
+        ("POST", "/v1/rollouts/{id}/retry", routes.retry),
         ("GET", "/v1/rollouts/{id}/events", routes.events),
     ]
     for method, path, handler in admin:
@@ -136,7 +141,7 @@ class _Routes:
         controller = self._parts.controller
         self._parts.metrics.update(
             nodes=controller.count_nodes(),
-            rollouts=(rollout.phase for rollout in controller.rollouts()),
+            rollouts=(course.rollout.head.phase for course in controller.courses()),
             connected=controller.connected,
             broker_restarts=self._parts.broker_restarts(),
         )
@@ -245,25 +250,44 @@ class _Routes:
         return _json(view(await self._parts.controller.start_rollout(await _read(request, RolloutRequest))), 201)
 
     async def rollouts(self, _: web.Request) -> web.StreamResponse:
-        return _json([view(rollout) for rollout in self._parts.controller.rollouts()])
+        return _json([view(course) for course in self._parts.controller.courses()])
 
     async def rollout(self, request: web.Request) -> web.StreamResponse:
-        return _json(view(self._parts.controller.rollout(request.match_info["id"])))
+        return _json(view(self._parts.controller.course(request.match_info["id"])))
 
     async def abort(self, request: web.Request) -> web.StreamResponse:
-        asked = await _read(request, AbortRequest) if request.can_read_body else AbortRequest()
+        asked = await _read(request, StopRequest) if request.can_read_body else StopRequest()
         return _json(view(await self._parts.controller.abort(request.match_info["id"], asked.reason)))
+
+    async def roll_back(self, request: web.Request) -> web.StreamResponse:
+        asked = await _read(request, StopRequest) if request.can_read_body else StopRequest()
+        return _json(view(await self._parts.controller.roll_back(request.match_info["id"], asked.reason)))
+
+    async def pause(self, request: web.Request) -> web.StreamResponse:
+        return await self._steer(request, "pause")
+
+    async def resume(self, request: web.Request) -> web.StreamResponse:
+        return await self._steer(request, "resume")
+
+    async def promote(self, request: web.Request) -> web.StreamResponse:
+        return await self._steer(request, "promote")
+
+    async def retry(self, request: web.Request) -> web.StreamResponse:
+        return await self._steer(request, "retry")
+
+    async def _steer(self, request: web.Request, wish: Wish) -> web.StreamResponse:
+        return _json(view(await self._parts.controller.steer(request.match_info["id"], wish)))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: `rollout` with the whole view, now and after every change, until the rollout ends."""
         rollout_id = request.match_info["id"]
-        self._parts.controller.rollout(rollout_id)
+        self._parts.controller.course(rollout_id)
         stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await stream.prepare(request)
-        async for rollout in self._parts.controller.watch(rollout_id):
+        async for course in self._parts.controller.watch(rollout_id):
             body = b": alive\n\n"
-            if rollout is not None:
-                body = b"event: rollout\ndata: " + msgspec.json.encode(view(rollout)) + b"\n\n"
+            if course is not None:
+                body = b"event: rollout\ndata: " + msgspec.json.encode(view(course)) + b"\n\n"
             await stream.write(body)
         return stream
 

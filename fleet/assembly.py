@@ -21,6 +21,7 @@ from fleet.keys import KeyFiles, read_or_create
 from fleet.metrics import Metrics
 from fleet.oci import OciLayout
 from fleet.orders import Orders
+from fleet.planning import Planner
 from fleet.registry import Registry
 from fleet.signing import Signing
 from fleet.state import State, Worker
@@ -134,10 +135,14 @@ def _controller(ground: _Ground, port: MqttPort, registry: Registry, acceptances
         worker=ground.worker,
         state=ground.state,
         signing=ground.signing,
-        registry=registry,
         orders=Orders(ground.state, ground.signing, ground.clock, ground.config.desired_ttl_s),
-        acceptances=acceptances,
-        config=ground.config,
+        planner=Planner(
+            worker=ground.worker,
+            state=ground.state,
+            registry=registry,
+            acceptances=acceptances,
+            config=ground.config,
+        ),
         metrics=ground.metrics,
         hop_key=bytes.fromhex(ground.hop_key),
         clock=ground.clock,

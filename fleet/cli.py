@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
 import typer
@@ -20,6 +20,7 @@ from fleet.broker import BrokerConfig
 from fleet.broker import run as run_broker
 from fleet.client import FleetClient
 from fleet.config import FleetConfig
+from fleet.rollouts.windows import Window
 from fleet.terminal import DEFAULT_URL, AsJson, TokenFile, Url, client_of, fail, show, told
 from runtime.links.http.serve import configure_logging, run_loop
 from runtime.links.process.settings import SettingsError, load
@@ -100,7 +101,15 @@ def start(
     gate: Annotated[GateKind, typer.Option(help="agreement judges the model, health only that it runs.")] = (
         GateKind.agreement
     ),
-    stage_deadline_s: Annotated[float | None, typer.Option(help="A stage's nodes must be active by then.")] = None,
+    max_parallel: Annotated[int | None, typer.Option(help="Nodes at a time, until they are healthy; 0: all.")] = None,
+    min_healthy_s: Annotated[float | None, typer.Option(help="A node is healthy after so long.")] = None,
+    healthy_deadline_s: Annotated[float | None, typer.Option(help="A node must be healthy by then.")] = None,
+    max_failed: Annotated[int | None, typer.Option(help="So many nodes may fail; one more stops it.")] = None,
+    auto_revert: Annotated[bool | None, typer.Option(help="Whether a stop sends nodes back, or waits for you.")] = None,
+    bake_s: Annotated[float | None, typer.Option(help="Each stage is watched for so long.")] = None,
+    approve_after: Annotated[str, typer.Option(help="Stages after which you promote it, such as 1,2.")] = "",
+    window: Annotated[str, typer.Option(help="When nodes may be told, such as 22:00-04:00.")] = "",
+    zone: Annotated[str, typer.Option(help="The window's time zone, such as Europe/Berlin.")] = "UTC",
     silence_s: Annotated[float | None, typer.Option(help="The gate must decide by then.")] = None,
     follow: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
     fleet: Url = DEFAULT_URL,
@@ -117,7 +126,16 @@ def start(
             nodes=_words(nodes) or "all",
             stages=tuple(int(word) if word.isdecimal() else word for word in _words(stages)),
             gate=gate.value,
-            stage_deadline_s=stage_deadline_s,
+            policy=_given(
+                max_parallel=max_parallel,
+                min_healthy_s=min_healthy_s,
+                healthy_deadline_s=healthy_deadline_s,
+                max_failed=max_failed,
+                auto_revert=auto_revert,
+                bake_s=bake_s,
+                approve_after=[*map(_number, _words(approve_after))] or None,
+            ),
+            window=_window(window, zone) if window else None,
             silence_s=silence_s,
         )
         view = client.start_rollout(request)
@@ -147,7 +165,7 @@ def watch(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Follow a rollout live. Ends with 0 when it completed, 1 when it was rolled back."""
+    """Follow a rollout live. Ends with 0 when it completed, 1 when it was rolled back or halted."""
     with told():
         client = client_of(fleet, token_file)
     _follow(client, rollout_id, as_json)
@@ -165,6 +183,39 @@ def abort(
     with told():
         view = client_of(fleet, token_file).abort(rollout_id, reason)
     show(view, tables.of_rollout(view), as_json)
+
+
+@rollout_app.command("rollback")
+def roll_back(
+    rollout_id: Annotated[str, typer.Argument(help="The rollout's id, completed or under way.")],
+    reason: Annotated[str, typer.Option(help="Written down with the rollout.")] = "the operator stopped it",
+    fleet: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send every node back to what it had before a rollout."""
+    with told():
+        view = client_of(fleet, token_file).roll_back(rollout_id, reason)
+    show(view, tables.of_rollout(view), as_json)
+
+
+def _steering(wish: Literal["pause", "resume", "promote", "retry"], help_: str) -> None:
+    @rollout_app.command(wish, help=help_)
+    def steer(
+        rollout_id: Annotated[str, typer.Argument(help="The rollout's id.")],
+        fleet: Url = DEFAULT_URL,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
+    ) -> None:
+        with told():
+            view = client_of(fleet, token_file).steer(rollout_id, wish)
+        show(view, tables.of_rollout(view), as_json)
+
+
+_steering("pause", "Tell no more nodes for now. Those that are at it go on, and may still stop it.")
+_steering("resume", "Go on with a paused rollout.")
+_steering("promote", "Approve of the present stage.")
+_steering("retry", "Tell nodes that have failed once more, and go on with a halted rollout.")
 
 
 @node_app.command("ls")
@@ -216,7 +267,27 @@ def _follow(client: FleetClient, rollout_id: str, as_json: bool) -> NoReturn:
                 live.update(tables.of_rollout(view), refresh=True)
             else:
                 typer.echo(msgspec.json.encode(view).decode() if as_json else tables.line_of(view))
+            if view.state == "halted":
+                break
     raise typer.Exit(0 if view is not None and view.state == "completed" else 1)
+
+
+def _given(**options: object) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _number(word: str) -> int:
+    if not word.isdecimal():
+        fail(f"--approve-after {word!r}: name stages by their numbers, such as 1,2.", 2)
+    return int(word)
+
+
+def _window(text: str, zone: str) -> Window:
+    start, dash, end = text.partition("-")
+    try:
+        return msgspec.convert({"start": start.strip(), "end": end.strip() if dash else "", "zone": zone}, Window)
+    except msgspec.ValidationError as error:
+        fail(f"--window {text!r}: {error}. Write it as 22:00-04:00.", 2)
 
 
 def _words(text: str) -> tuple[str, ...]:

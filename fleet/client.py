@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import httpx
 import msgspec
@@ -16,7 +16,7 @@ from contracts.decoding import UNREADABLE
 from contracts.enrolment import TokenAnswer, TokenRequest
 from contracts.errors import KINDS, ErrorBody, FoothillError
 from fleet.acceptance import AcceptanceView, Accepted, Demand, DemandRequest
-from fleet.api import AbortRequest, ModelDetail, ModelView, NodeView, RolloutRequest, RolloutView
+from fleet.api import ModelDetail, ModelView, NodeView, RolloutRequest, RolloutView, StopRequest
 from fleet.state import AuditTally
 
 T = TypeVar("T")
@@ -92,8 +92,15 @@ class FleetClient:
         return self._call("GET", f"/v1/rollouts/{rollout_id}", RolloutView)
 
     def abort(self, rollout_id: str, reason: str) -> RolloutView:
-        body = msgspec.json.encode(AbortRequest(reason))
+        body = msgspec.json.encode(StopRequest(reason))
         return self._call("POST", f"/v1/rollouts/{rollout_id}/abort", RolloutView, body)
+
+    def roll_back(self, rollout_id: str, reason: str) -> RolloutView:
+        body = msgspec.json.encode(StopRequest(reason))
+        return self._call("POST", f"/v1/rollouts/{rollout_id}/rollback", RolloutView, body)
+
+    def steer(self, rollout_id: str, wish: Literal["pause", "resume", "promote", "retry"]) -> RolloutView:
+        return self._call("POST", f"/v1/rollouts/{rollout_id}/{wish}", RolloutView)
 
     def watch(self, rollout_id: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[RolloutView]:
         """The rollout now and after every change, until it ends; over restarts of the fleet manager of up to 30 s."""

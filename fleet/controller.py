@@ -1,6 +1,6 @@
 """The controller: messages of nodes and wishes of operators become events of rollouts, and commands become documents.
 
-It decides nothing (`fleet/rollout.py` does) and signs nothing (`fleet/orders.py` does): it keeps the order. One event
+It decides nothing (`fleet/rollouts` does) and signs nothing (`fleet/orders.py` does): it keeps the order. One event
 at a time is applied, stored and only then published.
 """
 
@@ -9,40 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Literal, TypeVar
 
-import msgspec
-
-from contracts import manifest as manifests
-from contracts.boards import Fingerprint
 from contracts.errors import FoothillError
 from contracts.messages import Reported, Status, Vitals, decode
 from contracts.topics import EVERY_AUDIT, every_node, node_of
-from fleet import gates
-from fleet.acceptance import Acceptances
 from fleet.api import NodeView, RolloutRequest
 from fleet.audits import AuditRefused, read_audit
-from fleet.config import FleetConfig
+from fleet.courses import Audited, Course
 from fleet.metrics import Metrics
 from fleet.orders import Orders, Publications, identity_of
-from fleet.registry import Registry, measurements_of
-from fleet.rollout import (
-    FINAL,
-    Abort,
-    Assign,
-    Audited,
-    Event,
-    Gate,
-    Heard,
-    Plan,
-    Rollout,
-    Tick,
-    advance,
-    begin,
-    plan_stages,
-)
+from fleet.planning import Planner, choose, fingerprint_of
+from fleet.rollouts.advance import Orders as RolloutOrders
+from fleet.rollouts.advance import begin
+from fleet.rollouts.events import Event, Heard, Pause, Promote, Resume, Retry, RollBack, Seen, Taken, Tick
+from fleet.rollouts.nodes import EXPOSED, IN_WORK
+from fleet.rollouts.rollout import Phase
 from fleet.roster import Roster
 from fleet.signing import Signing
 from fleet.state import NodeRow, State, Worker
@@ -53,6 +36,15 @@ log = logging.getLogger(__name__)
 
 M = TypeVar("M", Status, Reported)
 
+Wish = Literal["pause", "resume", "promote", "retry"]
+_UNDER_WAY: tuple[Phase, ...] = ("staging", "judging")
+_WISHES: dict[Wish, tuple[Callable[[float], Event], tuple[Phase, ...]]] = {
+    "pause": (Pause, _UNDER_WAY),
+    "resume": (Resume, _UNDER_WAY),
+    "promote": (Promote, _UNDER_WAY),
+    "retry": (Retry, (*_UNDER_WAY, "halted")),
+}
+
 TICK_S = 0.25
 MAINTENANCE_S = 30.0
 _LONGEST_TICK_S = 1.0
@@ -60,7 +52,7 @@ _LONGEST_TICK_S = 1.0
 
 
 class Controller:
-    """One fleet's rollouts. `clock` gives unix time. `state`, `signing`, `registry`, `orders` are used on `worker`.
+    """One fleet's rollouts. `clock` gives unix time. `state`, `signing` and `orders` are used on `worker`.
 
     `hop_key` is the one that routers seal their audits with.
     """
@@ -72,10 +64,8 @@ class Controller:
         worker: Worker,
         state: State,
         signing: Signing,
-        registry: Registry,
         orders: Orders,
-        acceptances: Acceptances,
-        config: FleetConfig,
+        planner: Planner,
         metrics: Metrics,
         hop_key: bytes,
         clock: Callable[[], float],
@@ -84,16 +74,16 @@ class Controller:
         self._worker = worker
         self._state = state
         self._signing = signing
-        self._registry = registry
         self._orders = orders
-        self._acceptances = acceptances
-        self._config = config
+        self._planner = planner
         self._metrics = metrics
         self._hop_key = hop_key
         self._clock = clock
         self._roster = Roster()
         self._nodes: dict[str, NodeRow] = {}
-        self._rollouts: dict[str, Rollout] = {}
+        self._courses: dict[str, Course] = {}
+        self._stale: set[str] = set()
+        self._told: dict[str, tuple[str, int]] = {}
         self._standing: Publications = {}
         self._lock = asyncio.Lock()
         self._changed = asyncio.Condition()
@@ -103,7 +93,7 @@ class Controller:
     async def start(self) -> None:
         """Takes up where the last process stopped; works with or without the broker."""
         self._nodes = {node.name: node for node in await self._worker.run(self._state.nodes)}
-        self._rollouts = {rollout.plan.id: rollout for rollout in await self._worker.run(self._state.rollouts)}
+        self._courses = {course.id: course for course in await self._worker.run(self._state.courses)}
         self._standing = await self._worker.run(self._orders.standing)
         self._port.subscribe(every_node("status"), self._on_status)
         self._port.subscribe(every_node("reported"), self._on_reported)
@@ -111,8 +101,9 @@ class Controller:
         self._port.on_connect(self._assert_all)
         await self._port.start()
         self._tasks = [asyncio.ensure_future(self._tick()), asyncio.ensure_future(self._maintain())]
-        for rollout in self._open():
-            log.info("fleet: rollout %s goes on: %s, stage %d", rollout.plan.id, rollout.phase, rollout.stage + 1)
+        for course in self._open():
+            head = course.rollout.head
+            log.info("fleet: rollout %s goes on: %s, stage %d", course.id, head.phase, head.stage + 1)
 
     async def stop(self) -> None:
         await self.end_watching()
@@ -125,12 +116,12 @@ class Controller:
     def connected(self) -> bool:
         return self._port.connected
 
-    def rollouts(self) -> list[Rollout]:
-        """Oldest first."""
-        return list(self._rollouts.values())
+    def courses(self) -> list[Course]:
+        """All rollouts, oldest first."""
+        return list(self._courses.values())
 
-    def rollout(self, rollout_id: str) -> Rollout:
-        found = self._rollouts.get(rollout_id)
+    def course(self, rollout_id: str) -> Course:
+        found = self._courses.get(rollout_id)
         if found is None:
             raise FoothillError("not_found", f"There is no rollout {rollout_id[:80]!r}.")
         return found
@@ -158,44 +149,81 @@ class Controller:
         self._publish(dict([identity_of(node)]))
         log.info("fleet: node %s joined: %s, %s", node.name, node.region, node.url)
 
-    async def start_rollout(self, request: RolloutRequest) -> Rollout:
+    async def start_rollout(self, request: RolloutRequest) -> Course:
         """Plans a rollout and exposes its first stage. Raises FoothillError that says why it cannot start."""
         async with self._lock:
-            plan = await self._plan(request)
-            rollout, commands = begin(plan, self._clock())
+            plan, trial = await self._planner.plan(request, self._nodes, self._roster, self._check_alone)
+            online = [name for name in plan.previous if self._roster.is_online(name)]
+            rollout, orders = begin(plan, online, self._clock())
             log.info("fleet: rollout %s starts: %s to %d nodes", plan.id, plan.bundle, len(rollout.nodes))
-            return await self._commit(rollout, commands)
+            older = [course for course in self._courses.values() if course.rollout.plan.model == plan.model]
+            for course in older:
+                for name in plan.previous:
+                    course.feed(Taken(name))
+            course = Course(rollout, trial)
+            await self._commit(course, orders, [one for one in older if one.rollout.changed])
+            return course
 
-    async def abort(self, rollout_id: str, reason: str) -> Rollout:
+    async def abort(self, rollout_id: str, reason: str) -> Course:
         """Sends every exposed node back. Raises FoothillError `conflict` when the rollout has ended."""
-        if self.rollout(rollout_id).phase in FINAL:
+        if self.course(rollout_id).ended:
             raise FoothillError(
-                "conflict", f"Rollout {rollout_id} has ended. To go back, start a rollout of the bundle you want."
+                "conflict",
+                f"Rollout {rollout_id} has ended. To go back, roll it back: `foothill fleet rollout rollback`.",
             )
-        await self._apply(rollout_id, Abort(reason, self._clock()))
-        return self.rollout(rollout_id)
+        return await self._steer(rollout_id, RollBack(f"aborted: {reason}", self._clock()))
+
+    async def roll_back(self, rollout_id: str, reason: str) -> Course:
+        """The same, and for one that has completed too. Raises FoothillError `conflict` where nobody is left to go
+        back, or another rollout of the model is under way."""
+        course = self.course(rollout_id)
+        rollout = course.rollout
+        if rollout.head.phase in ("reverting", "rolled-back"):
+            raise FoothillError("conflict", f"Rollout {rollout_id} is {rollout.head.phase} already.")
+        if not rollout.count(*EXPOSED):
+            raise FoothillError("conflict", f"No node has its version from rollout {rollout_id} any more.")
+        self._check_alone(rollout.plan.model, but=rollout_id)
+        return await self._steer(rollout_id, RollBack(f"rolled back: {reason}", self._clock()))
+
+    async def steer(self, rollout_id: str, wish: Wish) -> Course:
+        """Raises FoothillError `conflict` where the rollout is in no state for that."""
+        head = self.course(rollout_id).rollout.head
+        kind, phases = _WISHES[wish]
+        if head.phase not in phases:
+            raise FoothillError("conflict", f"Rollout {rollout_id} is {head.phase}: there is nothing to {wish}.")
+        return await self._steer(rollout_id, kind(self._clock()))
+
+    async def _steer(self, rollout_id: str, event: Event) -> Course:
+        await self._apply(rollout_id, event)
+        return self.course(rollout_id)
 
     async def withdraw(self, node: str, model: str) -> None:
         """Takes a model off one node. Raises FoothillError `not_found`, or `conflict` while a rollout has it."""
         async with self._lock:
-            self._choose((node,))
-            for rollout in self._open():
-                if rollout.plan.model == model and node in rollout.nodes:
+            choose((node,), self._nodes, self._roster)
+            held = [
+                one for one in self._courses.values() if one.rollout.plan.model == model and node in one.rollout.nodes
+            ]
+            for course in held:
+                if not course.ended or course.rollout.nodes[node].phase in (*IN_WORK, "reverting"):
                     raise FoothillError(
-                        "conflict", f"Rollout {rollout.plan.id} of {model} is under way on {node}. Abort it, or wait."
+                        "conflict", f"Rollout {course.id} of {model} is under way on {node}. Abort it, or wait."
                     )
             self._publish(await self._worker.run(self._orders.withdraw, node, model))
+            for course in held:
+                await self._commit(course, course.feed(Taken(node)))
             log.info("fleet: %s is taken off %s", model, node)
 
-    async def watch(self, rollout_id: str, heartbeat_s: float = 10.0) -> AsyncIterator[Rollout | None]:
+    async def watch(self, rollout_id: str, heartbeat_s: float = 10.0) -> AsyncIterator[Course | None]:
         """The rollout now and after every change until it ends; None as a sign of life in between."""
-        seen: Rollout | None = None
+        seen = -1
         while not self._closing:
-            now = self.rollout(rollout_id)
-            yield None if now is seen else now
-            if now.phase in FINAL:
+            course = self.course(rollout_id)
+            version, ended = course.version, course.ended
+            yield None if version == seen else course
+            if ended:
                 return
-            seen = now
+            seen = version
             async with self._changed:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await within(self._changed.wait(), heartbeat_s)
@@ -205,97 +233,55 @@ class Controller:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _plan(self, request: RolloutRequest) -> Plan:
-        bundle = await self._worker.run(self._registry.find, *manifests.parse_reference(request.bundle))
-        if bundle.tier != "edge":
-            raise FoothillError("bad_request", f"{bundle.reference} is a cloud bundle: edge nodes do not take it.")
-        for rollout in self._rollouts.values():
-            if rollout.plan.model == bundle.model and rollout.phase not in FINAL:
+    def _check_alone(self, model: str, but: str = "") -> None:
+        for course in self._courses.values():
+            if course.rollout.plan.model == model and not course.ended and course.id != but:
                 raise FoothillError(
-                    "conflict", f"Rollout {rollout.plan.id} of model {bundle.model} is under way. Abort it, or wait."
+                    "conflict", f"Rollout {course.id} of model {model} is under way. Abort it, or wait."
                 )
-        assigned = await self._worker.run(self._state.assigned_digests, bundle.model)
-        nodes = [name for name in self._choose(request.nodes) if assigned.get(name) != bundle.digest]
-        if not nodes:
-            raise FoothillError("conflict", f"No node is left to give {bundle.reference} to: enrol one, or it is done.")
-        await self._check_accepted(request, nodes)
-        previous = {name: assigned.get(name, "") for name in nodes}
-        stages = plan_stages(nodes, request.stages)
-        return Plan(
-            id=f"{bundle.name}-{bundle.version}-{secrets.token_hex(3)}",
-            bundle=bundle.reference,
-            model=bundle.model,
-            digest=bundle.digest,
-            stages=stages,
-            previous=previous,
-            deadline_s=_positive(request.stage_deadline_s, self._config.stage_deadline_s),
-            silence_s=_positive(request.silence_s, self._config.silence_s),
-            gate=await self._gate(stages, previous) if request.gate == "agreement" else None,
-        )
 
-    async def _check_accepted(self, request: RolloutRequest, nodes: list[str]) -> None:
-        if not request.for_acceptance:
-            fingerprints = [(name, self._fingerprint(self._nodes[name])) for name in nodes]
-            await self._worker.run(self._acceptances.check, fingerprints)
-        elif isinstance(request.nodes, str) or len(request.nodes) != 1:
-            raise FoothillError("bad_request", "A rollout for an acceptance names exactly one node.")
-        else:
-            log.warning("fleet: %s goes to %s for its acceptance", request.bundle, nodes[0])
-
-    def _fingerprint(self, node: NodeRow) -> Fingerprint:
-        """As it last reported, else as it enrolled."""
-        report = self._roster.report(node.name)
-        return report.fingerprint if report else node.fingerprint
-
-    def _choose(self, wanted: tuple[str, ...] | str) -> list[str]:
-        if isinstance(wanted, str):
-            return sorted(self._nodes, key=lambda name: (not self._roster.is_online(name), name))
-        unknown = [name for name in wanted if name not in self._nodes]
-        if unknown:
-            raise FoothillError("not_found", f"No such nodes: {', '.join(unknown)}. See `foothill fleet node ls`.")
-        return list(dict.fromkeys(wanted))
-
-    async def _gate(self, stages: tuple[tuple[str, ...], ...], previous: dict[str, str]) -> Gate | None:
-        """After the first stage that replaces anything; a first version has nothing to be compared with."""
-        stage = next((i for i, names in enumerate(stages) if any(previous[name] for name in names)), None)
-        if stage is None:
-            return None
-        replaced = frozenset(digest for digest in previous.values() if digest)
-        audited = await self._worker.run(self._state.recent_tally, replaced)
-        measured = await self._worker.run(self._measured, replaced)
-        return Gate(stage, gates.terms_for(audited, measured, self._config.gate))
-
-    def _measured(self, digests: frozenset[str]) -> gates.Tally | None:
-        tallies = []
-        for bundle in map(self._state.bundle_by_digest, digests):
-            if bundle is not None:
-                artifacts = manifests.decode(bundle.manifest).artifacts
-                ruled = frozenset(artifact.file for artifact in artifacts if artifact.confidence is not None)
-                tallies.append(gates.measured_tally(measurements_of(bundle), ruled))
-        known = [tally for tally in tallies if tally is not None]
-        return max(known, key=lambda tally: tally.disagreements / tally.n, default=None)
-
-    async def _apply(self, rollout_id: str, event: Event) -> None:
+    async def _apply(self, rollout_id: str, event: Event | Audited) -> None:
         async with self._lock:
-            before = self._rollouts[rollout_id]
-            after, commands = advance(before, event)
-            if not commands and after == msgspec.structs.replace(before, waited_s=after.waited_s):
-                self._rollouts[rollout_id] = after  # waiting alone is not worth a write: a restart waits a little more
-            else:
-                await self._commit(after, commands)
+            missed: list[Event] = await self._read_again(rollout_id) if rollout_id in self._stale else []
+            course = self.course(rollout_id)
+            before = course.said()
+            orders = [order for each in (*missed, event) for order in course.feed(each)]
+            if orders or course.rollout.changed or course.said() != before:
+                await self._commit(course, orders)
 
-    async def _commit(self, rollout: Rollout, commands: tuple[Assign, ...]) -> Rollout:
-        """Disk first, then memory, then the network. Called with the lock held."""
-        committed = await self._worker.run(self._orders.commit, rollout, commands)
-        after: Rollout = committed.rollout
-        before = self._rollouts.get(after.plan.id)
-        self._rollouts[after.plan.id] = after
-        self._publish(committed.publications)
-        if before is None or (before.phase, before.stage) != (after.phase, after.stage):
-            log.info("fleet: rollout %s: %s, stage %d %s", after.plan.id, after.phase, after.stage + 1, after.reason)
+    async def _read_again(self, rollout_id: str) -> list[Event]:
+        """What could not be stored has not happened: what nodes have said meanwhile has yet to be heard."""
+        course = await self._worker.run(self._state.course, rollout_id)
+        if course is None:
+            raise FoothillError("not_found", f"There is no rollout {rollout_id[:80]!r} any more.")
+        course.version = self.course(rollout_id).version + 1
+        self._courses[rollout_id] = course
+        self._stale.discard(rollout_id)
+        missed: list[Event] = []
+        for name in course.rollout.nodes:
+            missed.append(Seen(name, self._roster.is_online(name), self._clock()))
+            report = self._roster.report(name)
+            if report is not None:
+                model = report.models.get(course.rollout.plan.model)
+                missed.append(Heard(name, report.sequence, model, self._clock()))
+        return missed
+
+    async def _commit(self, course: Course, orders: RolloutOrders, others: Sequence[Course] = ()) -> None:
+        """Disk first, then the network. Called with the lock held."""
+        try:
+            publications = await self._worker.run(self._orders.commit, course, orders, others)
+        except BaseException:
+            self._stale |= {one.id for one in (course, *others) if one.id in self._courses}
+            raise
+        known = course.id in self._courses
+        self._courses[course.id] = course
+        self._publish(publications)
+        head = course.rollout.head
+        if not known or self._told.get(course.id) != (head.phase, head.stage):
+            self._told[course.id] = (head.phase, head.stage)
+            log.info("fleet: rollout %s: %s, stage %d %s", course.id, head.phase, head.stage + 1, head.reason)
         async with self._changed:
             self._changed.notify_all()
-        return after
 
     def _publish(self, publications: Publications) -> None:
         self._standing |= publications
@@ -306,27 +292,27 @@ class Controller:
         for topic, payload in self._standing.items():
             self._port.publish(topic, payload, retain=True)
 
-    def _open(self) -> list[Rollout]:
-        """Rollouts that still listen: those under way, and those with nodes that have not come back."""
-        return [
-            rollout
-            for rollout in self._rollouts.values()
-            if rollout.phase not in FINAL or any(node.phase == "reverting" for node in rollout.nodes.values())
-        ]
+    def _open(self) -> list[Course]:
+        return [course for course in self._courses.values() if course.listens]
 
     async def _on_status(self, topic: str, payload: bytes) -> None:
         status = self._read(topic, payload, Status)
-        if status is not None and self._roster.put_status(status):
-            log.info("fleet: node %s is %s", status.node, status.state)
+        if status is None or not self._roster.put_status(status):
+            return
+        log.info("fleet: node %s is %s", status.node, status.state)
+        seen = Seen(status.node, self._roster.is_online(status.node), self._clock())
+        for course in self._open():
+            if status.node in course.rollout.nodes:
+                await self._apply(course.id, seen)
 
     async def _on_reported(self, topic: str, payload: bytes) -> None:
         report = self._read(topic, payload, Reported)
         if report is None or not self._roster.put_report(report):
             return
-        for rollout in self._open():
-            if report.node in rollout.nodes:
-                model = report.models.get(rollout.plan.model)
-                await self._apply(rollout.plan.id, Heard(report.node, report.sequence, model, self._clock()))
+        for course in self._open():
+            if report.node in course.rollout.nodes:
+                model = report.models.get(course.rollout.plan.model)
+                await self._apply(course.id, Heard(report.node, report.sequence, model, self._clock()))
 
     async def _on_audit(self, topic: str, payload: bytes) -> None:
         try:
@@ -337,9 +323,9 @@ class Controller:
         if not await self._worker.run(self._state.record_audit, audit):
             return
         self._metrics.audit(agree=audit.agree)
-        for rollout in self._open():
-            if rollout.plan.digest == audit.digest:
-                await self._apply(rollout.plan.id, Audited(audit.node, audit.agree, self._clock()))
+        for course in self._open():
+            if course.rollout.plan.digest == audit.digest:
+                await self._apply(course.id, Audited(audit.node, audit.agree, self._clock()))
 
     def _read(self, topic: str, payload: bytes, kind: type[M]) -> M | None:
         """None for a topic that was cleared. Raises FoothillError or ValueError for all but a known node's own word."""
@@ -363,8 +349,8 @@ class Controller:
             if before_s is None or heard_s is None or heard_s < back_s:
                 continue
             listened_s = min(heard_s - before_s, _LONGEST_TICK_S)
-            for rollout in self._open():
-                await _logged(self._apply(rollout.plan.id, Tick(listened_s, self._clock())), "a tick")
+            for course in self._open():
+                await _logged(self._apply(course.id, Tick(listened_s, self._clock())), "a tick")
 
     async def _maintain(self) -> None:
         while True:
@@ -394,7 +380,7 @@ class Controller:
             desired_sequence=sequence,
             reported=report.models if report else {},
             reported_sequence=report.sequence if report else 0,
-            fingerprint=self._fingerprint(node),
+            fingerprint=fingerprint_of(node, self._roster),
             enrolled_at_s=node.enrolled_at_s,
             vitals=report.vitals if report else Vitals(),
         )
@@ -406,9 +392,3 @@ async def _logged(work: Awaitable[None], what: str) -> None:
         await work
     except Exception:
         log.exception("fleet: %s failed; it is tried again", what)
-
-
-def _positive(asked: float | None, default: float) -> float:
-    if asked is not None and not asked > 0:
-        raise FoothillError("bad_request", "stage_deadline_s and silence_s must be seconds above 0.")
-    return default if asked is None else asked

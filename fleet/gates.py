@@ -119,6 +119,16 @@ def judge(terms: Terms, tally: Tally) -> Evidence:
     )
 
 
+def told(evidence: Evidence) -> str:
+    """In a sentence."""
+    return (
+        f"{evidence.disagreements} of {evidence.n} audited answers differ from the cloud's; the old version's "
+        f"rate is at most {evidence.p0:.1%} and {evidence.p1:.1%} counts as bad (log likelihood ratio "
+        f"{evidence.llr:.2f}; a version as good as the old one is stopped in at most {evidence.good_stopped:.1%} of "
+        "rollouts)"
+    )
+
+
 def measured_tally(measurements: Measurements | None, files: frozenset[str]) -> Tally | None:
     """The worst measured agreement among the artifacts `files` that carry a confidence rule, as a tally."""
     if measurements is None:

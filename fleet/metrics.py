@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client import Counter as PrometheusCounter
 
 from fleet.audits import Refusal
-from fleet.rollout import Phase
+from fleet.rollouts.rollout import Phase
 
 
 class Metrics:

@@ -1,17 +1,17 @@
-"""From a rollout's commands to signed, numbered documents, in one transaction with the rollout's new state."""
+"""From a rollout's orders to signed, numbered documents, in one transaction with the rollout's new state."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-import msgspec
-
 from contracts import manifest as manifests
 from contracts.errors import FoothillError
 from contracts.messages import Certificate, Desired, encode
 from contracts.topics import certificate_topic, node_topic
+from fleet.courses import Course
 from fleet.enrolment import next_sequence
-from fleet.rollout import Assign, Assigned, Rollout, advance
+from fleet.rollouts.advance import advance
+from fleet.rollouts.events import Assign, Assigned
 from fleet.signing import Signing
 from fleet.state import BundleRow, DesiredRow, NodeRow, State
 
@@ -19,11 +19,6 @@ Publications = dict[str, bytes]
 """Topic to retained payload."""
 
 _MAX_ATTACHED_BYTES = 2 << 20
-
-
-class Committed(msgspec.Struct, frozen=True):
-    rollout: Rollout
-    publications: Publications
 
 
 class Orders:
@@ -35,19 +30,24 @@ class Orders:
         self._clock = clock
         self._ttl_s = ttl_s
 
-    def commit(self, rollout: Rollout, commands: Sequence[Assign]) -> Committed:
-        """Stores the rollout's state and what follows from it: all of it is on disk before any node hears of it."""
+    def commit(self, course: Course, orders: Sequence[Assign], others: Sequence[Course] = ()) -> Publications:
+        """Stores what has become of a course, and of `others` with it, and what follows from it: all of it is on disk
+        before any node hears of it. Where it fails, nothing is on disk, and the courses must be read again."""
         publications: Publications = {}
+        model = course.rollout.plan.model
         with self._state.transaction():
-            for command in commands:
-                self._state.assign(command.node, rollout.plan.model, command.digest)
-                document = self._issue(command.node)
-                publications[node_topic(command.node, "desired")] = document.document
-                rollout, _ = advance(rollout, Assigned(command.node, document.sequence))
-            for digest in {command.digest for command in commands if command.digest}:
+            for order in orders:
+                self._state.assign(order.node, model, order.digest)
+                document = self._issue(order.node)
+                publications[node_topic(order.node, "desired")] = document.document
+                advance(course.rollout, Assigned(order.node, document.sequence))
+            for digest in {order.digest for order in orders if order.digest}:
                 publications |= self._certify(digest)
-            self._state.put_rollout(rollout)
-        return Committed(rollout, publications)
+            for one in (course, *others):
+                self._state.put_course(one)
+        for one in (course, *others):
+            one.stored()
+        return publications
 
     def withdraw(self, node: str, model: str) -> Publications:
         """Takes a model off one node. Raises FoothillError `not_found` when it does not have it."""

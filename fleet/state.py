@@ -17,8 +17,10 @@ import msgspec
 
 from contracts.boards import Fingerprint
 from contracts.messages import Audit, Certificate
+from fleet.courses import Course, CourseRow
 from fleet.gates import Tally
-from fleet.rollout import Rollout
+from fleet.old_rollouts import course_of
+from fleet.rollouts.nodes import Node
 
 R = TypeVar("R")
 
@@ -63,6 +65,14 @@ CREATE TABLE acceptances (
     file BLOB NOT NULL
 );
 CREATE INDEX acceptances_of_target ON acceptances (target, number);
+""",
+    3: """
+CREATE TABLE courses (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, body BLOB NOT NULL
+);
+CREATE TABLE course_nodes (
+    course TEXT NOT NULL, node TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (course, node)
+) WITHOUT ROWID;
 """,
 }
 """What each later version adds to the schema, so that a database of any earlier one is brought up to it."""
@@ -159,6 +169,7 @@ class State:
         for version, change in _CHANGES.items():
             if self._db.execute("PRAGMA user_version").fetchone()[0] < version:
                 self._db.executescript(f"BEGIN;{change}PRAGMA user_version = {version};COMMIT;")
+        self._convert()
 
     def close(self) -> None:
         self._db.close()
@@ -253,15 +264,39 @@ class State:
         values = (certificate.stratum, msgspec.msgpack.encode(certificate))
         return self._db.execute("INSERT OR IGNORE INTO certificates VALUES (?, ?)", values).rowcount == 1
 
-    def rollouts(self) -> list[Rollout]:
-        rows = self._db.execute("SELECT body FROM rollouts ORDER BY number")
-        return [msgspec.msgpack.decode(body, type=Rollout) for (body,) in rows]
+    def courses(self) -> list[Course]:
+        """Oldest first."""
+        rows = self._db.execute("SELECT id, body FROM courses ORDER BY number").fetchall()
+        return [self._course(course_id, body) for course_id, body in rows]
 
-    def put_rollout(self, rollout: Rollout) -> None:
+    def course(self, course_id: str) -> Course | None:
+        row = self._db.execute("SELECT body FROM courses WHERE id = ?", (course_id,)).fetchone()
+        return None if row is None else self._course(course_id, row[0])
+
+    def put_course(self, course: Course) -> None:
+        """Of its nodes those that have changed."""
         self._db.execute(
-            "INSERT INTO rollouts (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
-            (rollout.plan.id, msgspec.msgpack.encode(rollout)),
+            "INSERT INTO courses (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+            (course.id, msgspec.msgpack.encode(course.row)),
         )
+        nodes = course.rollout.nodes
+        self._db.executemany(
+            "INSERT OR REPLACE INTO course_nodes VALUES (?, ?, ?)",
+            [(course.id, name, msgspec.msgpack.encode(nodes[name])) for name in course.rollout.changed],
+        )
+
+    def _course(self, course_id: str, body: bytes) -> Course:
+        rows = self._db.execute("SELECT node, body FROM course_nodes WHERE course = ?", (course_id,))
+        nodes = {name: msgspec.msgpack.decode(node, type=Node) for name, node in rows}
+        return Course.of(msgspec.msgpack.decode(body, type=CourseRow), nodes)
+
+    def _convert(self) -> None:
+        """What an earlier version has kept of rollouts, all of it or nothing."""
+        with self.transaction():
+            if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'rollouts'").fetchone():
+                for (body,) in self._db.execute("SELECT body FROM rollouts ORDER BY number").fetchall():
+                    self.put_course(course_of(body))
+                self._db.execute("DROP TABLE rollouts")
 
     def demands(self) -> list[bytes]:
         return [body for (body,) in self._db.execute("SELECT body FROM demands ORDER BY target")]

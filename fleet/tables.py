@@ -26,6 +26,10 @@ _COLOURS = {
     "judging": "cyan",
     "staging": "cyan",
     "assigned": "cyan",
+    "settling": "cyan",
+    "healthy": "green",
+    "halted": "red",
+    "absent": "yellow",
 }
 
 
@@ -67,6 +71,10 @@ def of_rollout(view: RolloutView) -> RenderableType:
             node = view.node_states[name]
             table.add_row(str(number), name, _coloured(node.phase), node.error)
     lines: list[RenderableType] = [heading, table]
+    if view.paused:
+        lines.append(Text("paused: nobody new is told", "yellow"))
+    if view.holds:
+        lines.append(Text(f"waits for {' and '.join(view.holds)}"))
     if view.gate is not None:
         lines.append(_gate(view.gate))
     if view.reason:
@@ -81,7 +89,8 @@ def line_of(view: RolloutView) -> str:
     gate = f", {_gate(view.gate).plain}" if view.gate is not None else ""
     reason = f": {view.reason}" if view.reason else ""
     counts = f"{len(view.active)} active and {view.reverted_nodes} back of {view.exposed_nodes} exposed"
-    return f"{view.bundle} {view.state}, stage {view.stage} of {len(view.stages)}, {counts}{gate}{reason}"
+    waits = f", waits for {' and '.join(view.holds)}" if view.holds else ""
+    return f"{view.bundle} {view.state}, stage {view.stage} of {len(view.stages)}, {counts}{waits}{gate}{reason}"
 
 
 def _gate(gate: Evidence) -> Text:

@@ -61,10 +61,14 @@ class _Detail(msgspec.Struct, frozen=True):
     manifest: Manifest
 
 
+class _Policy(msgspec.Struct, frozen=True):
+    healthy_deadline_s: float
+
+
 class _Asked(msgspec.Struct, frozen=True):
     bundle: str
     nodes: tuple[str, ...]
-    stage_deadline_s: float
+    policy: _Policy
     stages: tuple[str, ...] = ("100%",)
     gate: str = "health"
     for_acceptance: bool = True
@@ -114,7 +118,7 @@ class FleetPort:
 
     async def roll_out(self, bundle: str, node: str, *, deadline_s: float) -> RolloutNow:
         """Starts it, for this node alone, judged by health alone."""
-        body = msgspec.json.encode(_Asked(bundle, (node,), deadline_s))
+        body = msgspec.json.encode(_Asked(bundle, (node,), _Policy(deadline_s)))
         answer = await self._http.ask("POST", "/v1/rollouts", body, admin=True)
         started = self._http.decoded(answer.body, RolloutNow, "/v1/rollouts")
         self.rollouts.append(started.id)

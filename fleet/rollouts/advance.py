@@ -1,8 +1,8 @@
 """What an event makes of a rollout: one table, the same answer to the same events, no clock and no network.
 
-rolling --all of the stage healthy--> holding --gate, bake, approval--> rolling the next stage … --last--> completed
-rolling, holding --failures, silence, gate rejects, somebody--> reverting --all back, or deadline--> rolled-back
-                 --the same, without auto_revert--> halted --retry--> rolling, or --somebody--> reverting
+staging --all of the stage healthy--> judging --gate, bake, approval--> staging the next stage … --last--> completed
+staging, judging --failures, silence, gate rejects, somebody--> reverting --all back, or deadline--> rolled-back
+                 --the same, without auto_revert--> halted --retry--> staging, or --somebody--> reverting
 
 Nodes that were off line when their stage came neither hold it up nor count for it. When they come back they are told
 at once, after the end too, and straight to the newest version.
@@ -42,7 +42,7 @@ _NAMED = 8
 def begin(plan: Plan, online: Collection[str], at_s: float) -> tuple[Rollout, Orders]:
     """Exposes the first stage."""
     nodes = {name: Node(online=name in online) for stage in plan.stages for name in stage}
-    rollout = Rollout(plan, Head("rolling", started_at_s=at_s), nodes)
+    rollout = Rollout(plan, Head("staging", started_at_s=at_s), nodes)
     rollout.changed |= nodes.keys()
     _enter(rollout, 0)
     return rollout, _go_on(rollout, at_s, looking=True)
@@ -104,9 +104,10 @@ def _judged(rollout: Rollout, event: Judged) -> Orders:
     """What the gate has accepted it may still reject, while later stages roll: its alpha holds for every stopping
     time. "continue" takes nothing back."""
     head = rollout.head
+    head.why = event.reason
     if event.decision == "continue" or (event.decision == "accept" and head.decision != "continue"):
         return []
-    head.decision, head.why = event.decision, event.reason
+    head.decision = event.decision
     if event.decision == "reject":
         return _stop(rollout, event.at_s, f"gate: {event.reason}")
     return _go_on(rollout, event.at_s)
@@ -118,7 +119,7 @@ def _tick(rollout: Rollout, event: Tick) -> Orders:
     if head.paused:
         head.since_s += event.listened_s
     orders = _tick_nodes(rollout, event.at_s)
-    if head.phase in ("rolling", "holding") and not head.paused:
+    if head.phase in ("staging", "judging") and not head.paused:
         reason = _silence(rollout)
         if reason:
             return orders + _stop(rollout, event.at_s, reason)
@@ -171,7 +172,7 @@ def _retry(rollout: Rollout, event: Retry) -> Orders:
                 rollout.move(name, "gone")
     if rollout.head.phase == "halted":
         head = rollout.head
-        head.phase, head.since_s, head.reason, head.decided_at_s = "rolling", head.listened_s, "", None
+        head.phase, head.since_s, head.reason, head.decided_at_s = "staging", head.listened_s, "", None
         head.decision, head.why = "continue", ""
     return _go_on(rollout, event.at_s, looking=True)
 
@@ -195,26 +196,26 @@ def _taken(rollout: Rollout, event: Taken) -> Orders:
 
 
 TABLE: dict[tuple[Phase, type], Callable[[Rollout, Any], Orders]] = {
-    ("rolling", Assigned): _assigned,
-    ("rolling", Heard): _heard,
-    ("rolling", Seen): _seen,
-    ("rolling", Judged): _judged,
-    ("rolling", Tick): _tick,
-    ("rolling", Pause): _pause,
-    ("rolling", Resume): _resume,
-    ("rolling", Promote): _promote,
-    ("rolling", Retry): _retry,
-    ("rolling", RollBack): _roll_back,
-    ("holding", Assigned): _assigned,
-    ("holding", Heard): _heard,
-    ("holding", Seen): _seen,
-    ("holding", Judged): _judged,
-    ("holding", Tick): _tick,
-    ("holding", Pause): _pause,
-    ("holding", Resume): _resume,
-    ("holding", Promote): _promote,
-    ("holding", Retry): _retry,
-    ("holding", RollBack): _roll_back,
+    ("staging", Assigned): _assigned,
+    ("staging", Heard): _heard,
+    ("staging", Seen): _seen,
+    ("staging", Judged): _judged,
+    ("staging", Tick): _tick,
+    ("staging", Pause): _pause,
+    ("staging", Resume): _resume,
+    ("staging", Promote): _promote,
+    ("staging", Retry): _retry,
+    ("staging", RollBack): _roll_back,
+    ("judging", Assigned): _assigned,
+    ("judging", Heard): _heard,
+    ("judging", Seen): _seen,
+    ("judging", Judged): _judged,
+    ("judging", Tick): _tick,
+    ("judging", Pause): _pause,
+    ("judging", Resume): _resume,
+    ("judging", Promote): _promote,
+    ("judging", Retry): _retry,
+    ("judging", RollBack): _roll_back,
     ("halted", Assigned): _assigned,
     ("halted", Heard): _heard,
     ("halted", Seen): _seen,
@@ -240,12 +241,12 @@ TABLE: dict[tuple[Phase, type], Callable[[Rollout, Any], Orders]] = {
 def _go_on(rollout: Rollout, at_s: float, *, looking: bool = False) -> Orders:
     """As far as it can go now. `looking`: at windows too, which takes a look at every node that waits."""
     head, orders = rollout.head, Orders()
-    while not head.paused and head.phase in ("rolling", "holding", "completed"):
+    while not head.paused and head.phase in ("staging", "judging", "completed"):
         if looking or not rollout.plan.windows:
             orders += _expose(rollout, at_s)
-        if head.phase == "rolling" and rollout.count("healthy") and not rollout.count("waiting", *IN_WORK):
-            head.phase, head.since_s = "holding", head.listened_s
-        if head.phase != "holding" or rollout.in_work or rollout.holds:
+        if head.phase == "staging" and rollout.count("healthy") and not rollout.count("waiting", *IN_WORK):
+            head.phase, head.since_s = "judging", head.listened_s
+        if head.phase != "judging" or rollout.in_work or rollout.holds:
             break
         if head.stage + 1 == len(rollout.plan.stages):
             head.phase, head.decided_at_s, head.ended_at_s = "completed", at_s, at_s
@@ -256,7 +257,7 @@ def _go_on(rollout: Rollout, at_s: float, *, looking: bool = False) -> Orders:
 
 def _enter(rollout: Rollout, stage: int) -> None:
     head = rollout.head
-    head.phase, head.stage, head.since_s, head.promoted = "rolling", stage, head.listened_s, False
+    head.phase, head.stage, head.since_s, head.promoted = "staging", stage, head.listened_s, False
     for name in rollout.plan.stages[stage]:
         rollout.move(name, "due")
         if not rollout.nodes[name].online:
@@ -287,7 +288,7 @@ def _fail(rollout: Rollout, name: str, error: str, at_s: float) -> Orders:
     if not rollout.move(name, "broken"):
         return []
     rollout.mark(name, error)
-    under_way = rollout.head.phase in ("rolling", "holding")
+    under_way = rollout.head.phase in ("staging", "judging")
     if under_way and rollout.failures > rollout.plan.policy.max_failed:
         return _stop(rollout, at_s, f"{name} failed: {error}")
     if not rollout.plan.policy.auto_revert:
@@ -330,12 +331,12 @@ def _silence(rollout: Rollout) -> str:
     """Who has said nothing for too long; "" for nobody."""
     head, policy, gate = rollout.head, rollout.plan.policy, rollout.plan.gate
     waited_s = head.listened_s - head.since_s
-    if head.phase == "rolling":
+    if head.phase == "staging":
         nobody = not rollout.count("healthy", "waiting", *IN_WORK)
         if nobody and waited_s >= policy.healthy_deadline_s:
             return f"silence: no node was healthy {policy.healthy_deadline_s:g} s after stage {head.stage + 1} began"
     elif gate is not None and "gate" in rollout.holds and waited_s >= gate.silence_s:
-        return f"silence: the gate has decided nothing after {gate.silence_s:g} s"
+        return f"silence: the gate has decided nothing after {gate.silence_s:g} s: {head.why or 'it has seen nothing'}"
     return ""
 
 

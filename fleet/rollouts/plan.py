@@ -23,7 +23,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     has served the new version for `min_healthy_s`; one that is not `healthy_deadline_s` after it was told has failed,
     silent or not. More than `max_failed` failures stop the rollout: with `auto_revert` every exposed node gets its
     previous bundle back, else it stands `halted` until somebody decides. `bake_s`: how long each stage is watched
-    before the next. `approve_after`: the stages, from 0, after which somebody must promote it.
+    before the next. `approve_after`: the stages, from 1, after which somebody must promote it.
     """
 
     max_parallel: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -32,7 +32,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_failed: Annotated[int, msgspec.Meta(ge=0)] = 0
     auto_revert: bool = True
     bake_s: Seconds = 0.0
-    approve_after: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] = ()
+    approve_after: tuple[Annotated[int, msgspec.Meta(ge=1)], ...] = ()
 
     def __post_init__(self) -> None:
         if self.min_healthy_s >= self.healthy_deadline_s:

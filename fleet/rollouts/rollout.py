@@ -11,14 +11,14 @@ from contracts.risk.sequential import Decision
 from fleet.rollouts.nodes import IN_WORK, NODES, Node, NodePhase, Sign
 from fleet.rollouts.plan import Plan
 
-Phase = Literal["rolling", "holding", "halted", "reverting", "completed", "rolled-back"]
+Phase = Literal["staging", "judging", "halted", "reverting", "completed", "rolled-back"]
 FINAL: frozenset[Phase] = frozenset(("completed", "rolled-back"))
 Hold = Literal["gate", "bake", "approval"]
 
 
 class Head(msgspec.Struct):
     """What of a rollout is not one node's. `listened_s` is its own clock, `since_s` when, by that clock, the present
-    phase and stage began. `decision` and `why` are the gate's. `promoted`: somebody has approved of this stage."""
+    phase and stage began. `decision` is the gate's, `why` what it said last. `promoted`: this stage is approved of."""
 
     phase: Phase
     started_at_s: float
@@ -95,6 +95,6 @@ class Rollout:
             found.append("gate")
         if head.listened_s - head.since_s < policy.bake_s:
             found.append("bake")
-        if head.stage in policy.approve_after and not head.promoted:
+        if head.stage + 1 in policy.approve_after and not head.promoted:
             found.append("approval")
         return tuple(found)

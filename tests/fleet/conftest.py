@@ -10,6 +10,7 @@ import pytest
 
 from fleet.broker import Broker, BrokerConfig
 from fleet.config import FleetConfig
+from fleet.rollouts.plan import Policy
 from tests.fleet.scripted import Fleet, write_bundle
 
 
@@ -29,7 +30,8 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 def config(broker: Broker, tmp_path: Path) -> FleetConfig:
-    return FleetConfig(state_dir=str(tmp_path / "fleet"), broker_url=broker.url, stage_deadline_s=20.0, silence_s=20.0)
+    policy = Policy(healthy_deadline_s=20.0)
+    return FleetConfig(state_dir=str(tmp_path / "fleet"), broker_url=broker.url, policy=policy, silence_s=20.0)
 
 
 @pytest.fixture

@@ -164,6 +164,7 @@ class ScriptedNode:
 
     def __init__(self, enrolment: EnrolAnswer, broker_url: str, private: bytes) -> None:
         self.enrolment = enrolment
+        self.broker_url = broker_url
         self.private = private
         self.name = enrolment.node
         self.fails: set[str] = set()
@@ -186,6 +187,14 @@ class ScriptedNode:
 
     async def stop(self) -> None:
         await self.port.stop()
+
+    async def lose_power(self) -> None:
+        """Its will is what is left of it."""
+        await self.port.kill()
+
+    def again(self) -> ScriptedNode:
+        """Its next life, to be started."""
+        return ScriptedNode(self.enrolment, self.broker_url, self.private)
 
     def audit(self, digest: str, request_id: str, *, agree: bool) -> None:
         self.publish_audit(signatures.sign(audit_of(self.name, digest, request_id, agree=agree), self.private))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from contracts.acceptance import CHECKS, Acceptance, Check
 from contracts.errors import FoothillError
 from fleet.acceptance import Acceptances, Accepted, Demand, DemandRequest, shortfall
-from fleet.state import State
+from fleet.state import _SCHEMA, State
 from runtime.links.bundles import acceptance_reports as reports
 from runtime.links.trust.signatures import generate, key_id, public_key
 from tests.fleet.scripted import FINGERPRINT, Fleet, until
@@ -158,9 +158,8 @@ def test_the_newest_reports_of_each_target_are_kept(state: State, acceptances: A
 
 def test_a_database_of_before_is_brought_up_to_date(tmp_path: Path) -> None:
     path = tmp_path / "fleet.db"
-    State(path).close()
     with sqlite3.connect(path) as database:
-        database.executescript("DROP TABLE demands; DROP TABLE acceptances; PRAGMA user_version = 1;")
+        database.executescript(_SCHEMA)
     database.close()
     state = State(path)
     state.put_demand("cpu-x86", b"x")

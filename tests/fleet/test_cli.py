@@ -76,6 +76,45 @@ async def test_an_operators_day(fleet: Fleet, shell: Shell, bundles: dict[str, P
     await node.stop()
 
 
+async def test_an_operator_steers_by_commands(shell: Shell, fleet: Fleet, bundles: dict[str, Path]) -> None:
+    nodes = [await (await fleet.operator.enrol(name)).start() for name in ("osaka", "tokyo")]
+    await shell.run("model", "publish", str(bundles["1"]))
+    careful = ("--max-parallel", "1", "--approve-after", "1", "--min-healthy-s", "0.2", "--no-auto-revert")
+    started = await shell.json("rollout", "start", "digits-edge@1", "--nodes", "tokyo,osaka", *careful)
+    assert started["policy"]["auto_revert"] is False
+    await fleet.operator.wait(started["id"], "judging")
+    assert "waits for approval" in (await shell.run("rollout", "pause", started["id"])).stdout
+    assert "paused" in (await shell.run("rollout", "promote", started["id"])).stdout
+    await shell.run("rollout", "resume", started["id"])
+    await shell.run("rollout", "watch", started["id"], code=0)
+    assert "nothing to retry" in (await shell.run("rollout", "retry", started["id"], code=1)).stderr
+    await shell.run("rollout", "rollback", started["id"], "--reason", "customers complain")
+    assert "customers complain" in (await shell.run("rollout", "watch", started["id"], code=1)).stdout
+    for node in nodes:
+        await node.stop()
+
+
+async def test_a_rollout_that_halts_ends_its_watch(shell: Shell, fleet: Fleet, bundles: dict[str, Path]) -> None:
+    node = await (await fleet.operator.enrol("tokyo")).start()
+    await shell.run("model", "publish", str(bundles["1"]))
+    node.fails.add((await shell.json("model", "list"))[0]["digest"])
+    watched = await shell.run("rollout", "start", "digits-edge@1", "--no-auto-revert", "--watch", code=1)
+    assert "halted" in watched.stdout
+    await node.stop()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--window", "22:00", "Write it as 22:00-04:00"),
+        ("--window", "nights", "Write it as 22:00-04:00"),
+        ("--approve-after", "first", "name stages by their numbers"),
+    ],
+)
+async def test_options_that_mean_nothing_end_with_2(shell: Shell, option: str, value: str, told: str) -> None:
+    assert told in (await shell.run("rollout", "start", "x@1", option, value, code=2)).stderr
+
+
 async def test_refusals_end_with_1_and_unreachable_fleets_with_2(
     shell: Shell, fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

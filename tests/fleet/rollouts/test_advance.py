@@ -22,7 +22,7 @@ def test_stages_follow_each_other_as_their_nodes_become_healthy() -> None:
     fleet.active("a")
     assert fleet.has() == {"a": "a", "b": "a", "c": "a"}
     fleet.active("b")
-    assert fleet.phase == "rolling"
+    assert fleet.phase == "staging"
     fleet.active("c")
     assert fleet.phase == "completed"
 
@@ -40,7 +40,7 @@ def test_a_node_is_healthy_once_it_has_served_for_long_enough() -> None:
     fleet = Fleet(plan_of("a", policy=policy(min_healthy_s=10.0)))
     fleet.active("a")
     fleet.tick(9.0)
-    assert (fleet.phase, fleet.node("a")) == ("rolling", "settling")
+    assert (fleet.phase, fleet.node("a")) == ("staging", "settling")
     fleet.tick(1.0)
     assert fleet.phase == "completed"
 
@@ -80,7 +80,7 @@ def test_a_healthy_node_that_breaks_later_stops_it_too() -> None:
 def test_silence_is_failure_after_its_deadline() -> None:
     fleet = Fleet(plan_of("a", "b"))
     fleet.tick(DEADLINE_S - 1)
-    assert fleet.phase == "rolling"
+    assert fleet.phase == "staging"
     fleet.tick(1)
     assert (fleet.phase, fleet.has()) == ("reverting", {"a": "b"})
     assert "not healthy 60 s" in fleet.rollout.head.reason
@@ -98,7 +98,7 @@ def test_time_in_which_nobody_could_be_heard_is_nobodys_silence() -> None:
     fleet = Fleet(plan_of("a"))
     fleet.now_s += 1e6
     fleet.tick(1)
-    assert fleet.phase == "rolling"
+    assert fleet.phase == "staging"
 
 
 def test_a_node_that_never_confirms_its_way_back_does_not_hold_up_the_end() -> None:
@@ -162,9 +162,9 @@ def test_a_later_rollout_takes_a_node_over() -> None:
 def test_the_gate_holds_until_it_accepts() -> None:
     fleet = Fleet(plan_of("a", "b", gate=0))
     fleet.active("a")
-    assert (fleet.phase, fleet.rollout.holds) == ("holding", ("gate",))
+    assert (fleet.phase, fleet.rollout.holds) == ("judging", ("gate",))
     fleet.judged("continue")
-    assert fleet.phase == "holding"
+    assert fleet.phase == "judging"
     fleet.judged("accept")
     assert fleet.has() == {"a": "a", "b": "a"}
     fleet.active("b")
@@ -200,16 +200,16 @@ def test_each_stage_is_watched_for_as_long_as_it_bakes() -> None:
     fleet = Fleet(plan_of("a", "b", policy=policy(bake_s=30.0)))
     fleet.active("a")
     fleet.tick(29.0)
-    assert (fleet.phase, fleet.rollout.holds) == ("holding", ("bake",))
+    assert (fleet.phase, fleet.rollout.holds) == ("judging", ("bake",))
     fleet.tick(1.0)
     assert fleet.has() == {"a": "a", "b": "a"}
 
 
 def test_somebody_must_approve_where_the_plan_says_so() -> None:
-    fleet = Fleet(plan_of("a", "b", "c", policy=policy(approve_after=(0, 1))))
+    fleet = Fleet(plan_of("a", "b", "c", policy=policy(approve_after=(1, 2))))
     fleet.active("a")
     fleet.tick(1e6)
-    assert (fleet.phase, fleet.rollout.holds) == ("holding", ("approval",))
+    assert (fleet.phase, fleet.rollout.holds) == ("judging", ("approval",))
     fleet.feed(Promote(0.0))
     fleet.active("b")
     assert fleet.rollout.holds == ("approval",)
@@ -234,7 +234,7 @@ def test_while_it_is_paused_nobody_new_is_told_and_no_gate_is_late() -> None:
     fleet.active("b")
     fleet.feed(Pause(0.0))
     fleet.tick(2 * SILENCE_S)
-    assert fleet.phase == "holding"
+    assert fleet.phase == "judging"
     fleet.feed(Resume(0.0))
     fleet.tick(SILENCE_S)
     assert fleet.phase == "reverting"
@@ -250,7 +250,7 @@ def test_a_node_that_fails_while_it_is_paused_stops_it() -> None:
 def test_as_many_as_may_fail_go_back_alone() -> None:
     fleet = Fleet(plan_of("abc", "d", policy=policy(max_failed=1)))
     fleet.hear("a", "failed", error="out of memory")
-    assert (fleet.phase, fleet.has()) == ("rolling", {"a": "b", "b": "a", "c": "a"})
+    assert (fleet.phase, fleet.has()) == ("staging", {"a": "b", "b": "a", "c": "a"})
     fleet.active("b", "c")
     assert fleet.has()["d"] == "a"
     fleet.hear("d", "failed")
@@ -306,7 +306,7 @@ def test_a_first_version_is_taken_away_again() -> None:
 def test_what_was_said_of_an_older_document_means_nothing() -> None:
     fleet = Fleet(plan_of("a"))
     fleet.hear("a", "active", sequence=0)
-    assert fleet.phase == "rolling"
+    assert fleet.phase == "staging"
 
 
 def test_nodes_are_told_in_their_windows() -> None:
@@ -316,7 +316,7 @@ def test_nodes_are_told_in_their_windows() -> None:
     fleet.active("a")
     fleet.now_s = noon
     fleet.tick(1.0)
-    assert (fleet.phase, fleet.has()) == ("rolling", {"a": "a"})
+    assert (fleet.phase, fleet.has()) == ("staging", {"a": "a"})
     fleet.now_s = 86_400.0 + 2.5 * 3600
     fleet.tick(1.0)
     assert fleet.has() == {"a": "a", "b": "a"}

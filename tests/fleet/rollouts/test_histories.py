@@ -27,7 +27,7 @@ policies = st.builds(
     max_failed=st.integers(0, 2),
     auto_revert=st.booleans(),
     bake_s=st.sampled_from([0.0, 15.0]),
-    approve_after=st.sampled_from([(), (0,), (0, 1, 2)]),
+    approve_after=st.sampled_from([(), (1,), (1, 2, 3)]),
 )
 
 

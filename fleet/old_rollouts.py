@@ -1,0 +1,60 @@
+"""Rollouts as they were kept before nodes had rows of their own: brought up to date once, when their database is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fleet import gates
+from fleet.courses import Course, Trial
+from fleet.rollouts.nodes import Node, NodePhase
+from fleet.rollouts.plan import Gate, Plan, Policy
+from fleet.rollouts.rollout import Head, Rollout
+
+_PHASES: dict[str, NodePhase] = {
+    "waiting": "planned",
+    "assigned": "assigned",
+    "active": "healthy",
+    "failed": "failed",
+    "reverting": "reverting",
+    "reverted": "reverted",
+}
+
+
+def course_of(body: bytes) -> Course:
+    """Of nodes it was not kept whether they were on line: they say so again."""
+    old: dict[str, Any] = msgspec.msgpack.decode(body)
+    planned, gate = old["plan"], old["plan"]["gate"]
+    plan = Plan(
+        id=planned["id"],
+        bundle=planned["bundle"],
+        model=planned["model"],
+        digest=planned["digest"],
+        stages=tuple(map(tuple, planned["stages"])),
+        previous=planned["previous"],
+        policy=Policy(healthy_deadline_s=planned["deadline_s"]),
+        gate=None if gate is None else Gate(gate["stage"], planned["silence_s"]),
+    )
+    head = Head(
+        phase=old["phase"],
+        started_at_s=old["started_at_s"],
+        stage=old["stage"],
+        listened_s=old["waited_s"],
+        reason=old["reason"],
+        decided_at_s=old["decided_at_s"],
+        ended_at_s=old["ended_at_s"],
+    )
+    if gate is not None and (head.stage > gate["stage"] or head.phase == "completed"):
+        head.decision = "accept"
+    nodes = {
+        name: Node(_PHASES[node["phase"]], online=True, sequence=node["sequence"], error=node["error"])
+        for name, node in old["nodes"].items()
+    }
+    trial = None
+    if gate is not None:
+        terms, tally = (msgspec.convert(gate["terms"], gates.Terms), msgspec.convert(old["tally"], gates.Tally))
+        trial = Trial(terms, tally)
+    rollout = Rollout(plan, head, nodes)
+    rollout.changed |= nodes.keys()
+    return Course(rollout, trial)
