@@ -1,5 +1,5 @@
-"""From logits, or a detector's scores, to a probability of agreeing with the cloud: a temperature, an isotonic map where
-it helps, how good."""
+"""From logits, or a detector's scores, to a probability of agreeing with the cloud: a temperature, or an isotonic map
+where it helps, and how good they are."""
 
 from __future__ import annotations
 
