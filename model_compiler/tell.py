@@ -177,7 +177,7 @@ def _confidence(work: Compilation, certified: Mapping[str, Certified]) -> told.C
     rules = tuple(
         gather.rule_of(name, found.fitted, found.confidence, found.differs) for name, found in certified.items()
     )
-    return told.Confidence(rules, work.plan.cloud.manifest.reference)
+    return told.Confidence(rules, work.plan.cloud.manifest.reference, things=work.plan.detector is not None)
 
 
 def _export(work: Compilation, built: Built) -> told.Export:
