@@ -16,6 +16,13 @@ _REASON = b'"reason":'
 _TOLD = re.compile(rb'"reason":("[a-z-]{1,32}")[,}]')
 
 
+Sides = tuple[float, float, float, float]
+"""Left, top, right, bottom, in pixels of one picture."""
+
+OVERLAP = 0.3
+"""Intersection over union from which on two boxes are about the same thing."""
+
+
 class Scored(msgspec.Struct, frozen=True):
     """One label with its probability (0..1)."""
 
@@ -28,7 +35,7 @@ class Box(msgspec.Struct, frozen=True):
 
     label: str
     score: float
-    box: tuple[float, float, float, float]
+    box: Sides
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +69,25 @@ class Embedding(_Answer, frozen=True, tag_field="task", tag="embedding", kw_only
 
 
 Prediction = Classification | Detection | Embedding
+
+
+def overlap(one: Sides, other: Sides) -> float:
+    """Intersection over union, 0..1."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / (_area(one) + _area(other) - both)
+
+
+def same_thing(one: Box, other: Box) -> bool:
+    """Whether two detectors, of the same picture, say the same of the same thing."""
+    return one.label == other.label and overlap(one.box, other.box) >= OVERLAP
+
+
+def _area(sides: Sides) -> float:
+    return (sides[2] - sides[0]) * (sides[3] - sides[1])
 
 
 def label_answer(labels: Sequence[int]) -> str:

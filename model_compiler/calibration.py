@@ -1,7 +1,9 @@
-"""From logits to a probability of agreeing with the cloud: a temperature, an isotonic map where it helps, how good."""
+"""From logits, or a detector's scores, to a probability of agreeing with the cloud: a temperature, or an isotonic map
+where it helps, and how good they are."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import msgspec
@@ -13,7 +15,7 @@ from model_compiler.data.samples import Floats, Numbers
 from model_compiler.errors import CompileError
 from runtime.serving.models.confidence import calibrated, softmax
 
-Way = Literal["temperature", "isotonic"]
+Way = Literal["temperature", "score", "isotonic"]
 Confidences = npt.NDArray[np.float64]
 Agreements = npt.NDArray[np.bool_]
 
@@ -39,7 +41,8 @@ class Scale(Protocol):
 
 
 class Maps(msgspec.Struct, frozen=True):
-    """confidence = isotonic(max softmax(logits / temperature)); without `isotonic` the softmax itself."""
+    """confidence = isotonic(max softmax(logits / temperature)), of a detector's object isotonic(score); without
+    `isotonic` the softmax, or the score, itself."""
 
     temperature: float = 1.0
     isotonic: Isotonic | None = None
@@ -89,6 +92,11 @@ class Chosen(msgspec.Struct, frozen=True):
 def confidence_of(logits: Floats, scale: Scale) -> Confidences:
     """The confidence of each row as a node computes it: (n,) float64 in 0..1, NaN for logits that are no numbers."""
     return np.asarray(calibrated(softmax(logits, scale.temperature).max(axis=1), scale.isotonic))
+
+
+def confidence_of_scores(scores: Confidences, scale: Scale) -> Confidences:
+    """The confidence of each object as a node computes it of a detector's `scores` (n,): float64 in 0..1."""
+    return np.asarray(calibrated(np.clip(scores, 0.0, 1.0), scale.isotonic))
 
 
 def fit_temperature(logits: Floats, answers: Numbers) -> float:
@@ -142,10 +150,22 @@ def choose_maps(logits: Floats, answers: Numbers) -> Chosen:
     logits, answers = logits[numbers], answers[numbers]
     if not len(logits):
         raise CompileError("There are no samples to fit the confidence on. Give `fit` samples that the model answers.")
-    if len(logits) < _FEWEST_FOR_A_MAP:
-        return Chosen("temperature", {"temperature": Maps(fit_temperature(logits, answers))}, {})
-    held_out = _held_out(logits, answers)
-    return Chosen(min(held_out, key=lambda way: held_out[way].brier), _fit_ways(logits, answers), held_out)
+    return _choose(
+        "temperature",
+        logits.argmax(axis=1) == answers,
+        lambda rows: Maps(fit_temperature(logits[rows], answers[rows])),
+        lambda rows, maps: confidence_of(logits[rows], maps),
+    )
+
+
+def choose_score_maps(scores: Confidences, agrees: Agreements) -> Chosen:
+    """The score alone, or a map on top of it: as `choose_maps`, for `scores` (n,) in 0..1 of a detector's objects, of
+    which the cloud `agrees` (n,) or not. Raises CompileError where there are none."""
+    if not len(scores):
+        raise CompileError(
+            "There are no objects to fit the confidence on. Give pictures in which the detector finds something."
+        )
+    return _choose("score", agrees, lambda rows: Maps(), lambda rows, maps: confidence_of_scores(scores[rows], maps))
 
 
 def reliability(confidence: Confidences, agrees: Agreements) -> Reliability:
@@ -167,21 +187,34 @@ def losses_of(confidence: Confidences, agrees: Agreements) -> Losses:
     return Losses(float(((confidence - agrees) ** 2).mean()), float(-np.log(likely).mean()))
 
 
-def _fit_ways(logits: Floats, answers: Numbers) -> dict[Way, Maps]:
-    plain = Maps(fit_temperature(logits, answers))
-    isotonic = fit_isotonic(confidence_of(logits, plain), logits.argmax(axis=1) == answers)
-    return {"temperature": plain, "isotonic": Maps(plain.temperature, isotonic)}
+_Plain = Callable[[Numbers], Maps]
+"""Fits the way without a map on these rows."""
+_Sure = Callable[[Numbers, Maps], Confidences]
+"""What these rows get by such maps."""
 
 
-def _held_out(logits: Floats, answers: Numbers) -> dict[Way, Losses]:
+def _choose(way: Way, agrees: Agreements, plain: _Plain, sure: _Sure) -> Chosen:
+    """The `plain` way, called `way`, or a map on top of it."""
+    everything = np.arange(len(agrees))
+    if len(agrees) < _FEWEST_FOR_A_MAP:
+        return Chosen(way, {way: plain(everything)}, {})
+
+    def fit(rows: Numbers) -> dict[Way, Maps]:
+        maps = plain(rows)
+        return {way: maps, "isotonic": Maps(maps.temperature, fit_isotonic(sure(rows, maps), agrees[rows]))}
+
+    held_out = _held_out(agrees, fit, sure)
+    return Chosen(min(held_out, key=lambda each: held_out[each].brier), fit(everything), held_out)
+
+
+def _held_out(agrees: Agreements, fit: Callable[[Numbers], dict[Way, Maps]], sure: _Sure) -> dict[Way, Losses]:
     """What each way loses on either half when it was fitted on the other."""
-    order = np.random.default_rng(0).permutation(len(logits))
+    order = np.random.default_rng(0).permutation(len(agrees))
     halves = order[::2], order[1::2]
-    confidence: dict[Way, Confidences] = {"temperature": np.empty(len(logits)), "isotonic": np.empty(len(logits))}
+    confidence: dict[Way, Confidences] = {}
     for fitted, held in (halves, halves[::-1]):
-        for way, maps in _fit_ways(logits[fitted], answers[fitted]).items():
-            confidence[way][held] = confidence_of(logits[held], maps)
-    agrees = logits.argmax(axis=1) == answers
+        for way, maps in fit(fitted).items():
+            confidence.setdefault(way, np.empty(len(agrees)))[held] = sure(held, maps)
     return {way: losses_of(predicted, agrees) for way, predicted in confidence.items()}
 
 

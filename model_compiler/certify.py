@@ -12,8 +12,9 @@ from model_compiler.build import Built
 from model_compiler.calibration import confidence_of
 from model_compiler.cloud import cloud_model
 from model_compiler.compilation import Compilation
-from model_compiler.confidence import FittedRule, fit_rule
+from model_compiler.confidence import Certified, fit_rule
 from model_compiler.data.samples import Floats, Samples
+from model_compiler.detectors.certify import certify_things
 from model_compiler.onnx_ends import fitted
 from model_compiler.plan import Plan
 from model_compiler.progress import Advance
@@ -25,10 +26,16 @@ _RULES_FILE = "rules.json"
 
 
 def certify(work: Compilation, built: Built) -> dict[str, Certified]:
-    """By artifact file; none without a cloud bundle, for tasks without classes, or without samples to certify on.
+    """By artifact file; none without a cloud bundle, for tasks without classes, or without samples to certify on."""
+    rules = certify_things(work, built) if work.plan.detector is not None else _certify_answers(work, built)
+    for name, found in rules.items():
+        if not found.fitted.certification.feasible:
+            work.warn(f"{name}: {found.fitted.certification.message}")
+    return rules
 
-    The samples that fit the maps and those that certify the threshold are disjoint parts of the plan's data.
-    """
+
+def _certify_answers(work: Compilation, built: Built) -> dict[str, Certified]:
+    """The samples that fit the maps and those that certify the threshold are disjoint parts of the plan's data."""
     plan = work.plan
     if plan.cloud is None:
         return {}
@@ -54,19 +61,7 @@ def certify(work: Compilation, built: Built) -> dict[str, Certified]:
         (directory / _RULES_FILE).write_bytes(msgspec.json.encode(found))
 
     kept = work.stage("confidence", told, produce)
-    rules = msgspec.json.decode((kept / _RULES_FILE).read_bytes(), type=dict[str, Certified])
-    for name, found in rules.items():
-        if not found.fitted.certification.feasible:
-            work.warn(f"{name}: {found.fitted.certification.message}")
-    return rules
-
-
-class Certified(msgspec.Struct, frozen=True):
-    """A rule, and the threshold samples that it was certified on: (confidence, whether edge and cloud differ)."""
-
-    fitted: FittedRule
-    confidence: tuple[float, ...]
-    differs: tuple[bool, ...]
+    return msgspec.json.decode((kept / _RULES_FILE).read_bytes(), type=dict[str, Certified])
 
 
 def _certify(work: Compilation, built: Built, cloud: Path, advance: Advance) -> dict[str, Certified]:

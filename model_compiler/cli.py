@@ -64,12 +64,26 @@ def model(
     name: Annotated[str, typer.Option(help="With --onnx: the bundle's name.")] = "",
     version: Annotated[str, typer.Option(help="With --onnx: the bundle's version, such as 1.0.0.")] = "",
     target: Annotated[list[str] | None, typer.Option(help=f"With --onnx: {', '.join(BOARDS)}; repeat.")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="With --onnx: a folder of pictures, for int8.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="With --onnx: a folder of pictures, for int8, or for --cloud.")
+    ] = None,
     logical: Annotated[str, typer.Option("--model", help="With --onnx: the logical model. [default: NAME]")] = "",
     kind: Answers = "",
     head: Head = "",
     golden: Annotated[
         Path | None, typer.Option(help="With --head: pictures for the golden test. [default: made ones]")
+    ] = None,
+    cloud: Annotated[
+        Path | None, typer.Option(help="With --head: a cloud bundle's directory; fits a confidence rule against it.")
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="With --cloud: the share that may be kept and differ. [default: 0.03]")
+    ] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="With --cloud: at a confidence of 1 less this. [default: 0.05]")
+    ] = None,
+    max_escalation: Annotated[
+        float | None, typer.Option(help="With --cloud: the share that may escalate for it. [default: 1]")
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(help=f"With --onnx: a text file, one label a line; or {', '.join(LISTS)}.")
@@ -98,7 +112,9 @@ def model(
             from model_compiler.onnx_options import OnnxOptions, request_of
 
             named = (onnx, name, version, target or (), logical, calibration, kind, labels)
-            request = request_of(OnnxOptions(*named, colour, scale, mean, std, size, resize, max_drop, head, golden))
+            seen = (colour, scale, mean, std, size, resize)
+            promised = (cloud, epsilon, delta, max_escalation)
+            request = request_of(OnnxOptions(*named, *seen, max_drop, head, golden, *promised))
             _finish(out, json, lambda progress: _compile_onnx(request, out, kept, progress))
         else:
             raise CompileError("give a recipe (TOML), or --onnx FILE: one of the two.")

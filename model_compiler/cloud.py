@@ -15,12 +15,13 @@ _FILE = "cloud.onnx"
 
 
 def cloud_model(work: Compilation) -> Path | None:
-    """Its first artifact, its tensors named as the plan names them; None where there is no cloud bundle.
+    """Its first artifact, its tensors named as the plan names them; None where there is no cloud bundle, or one of a
+    detector, which sees pictures of its own size.
 
     Raises CompileError for a bundle whose model does not fit into one input and the plan's outputs.
     """
     plan = work.plan
-    if plan.cloud is None:
+    if plan.cloud is None or plan.detector is not None:
         return None
     path, answers = plan.cloud.first_artifact, plan.cloud.manifest.postprocess.output
     given = ends_of(path)

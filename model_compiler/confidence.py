@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import msgspec
 
 from contracts.manifest import ConfidenceRule
 from contracts.risk import threshold
-from model_compiler.calibration import Chosen, Maps, Reliability, choose_maps, confidence_of, reliability
+from model_compiler.calibration import (
+    Agreements,
+    Chosen,
+    Confidences,
+    Maps,
+    Reliability,
+    Scale,
+    choose_maps,
+    choose_score_maps,
+    confidence_of,
+    confidence_of_scores,
+    reliability,
+)
 from model_compiler.data.samples import Floats, Numbers
 
 
@@ -66,13 +81,29 @@ class Certification(msgspec.Struct, frozen=True):
 class FittedRule(msgspec.Struct, frozen=True):
     """A rule and what is known of it.
 
-    `reliability`, on the threshold samples: of the bare softmax ("none"), and of each way that was considered.
+    `reliability`, on the threshold samples: of the bare softmax, or score, ("none"), and of each way that was
+    considered.
     """
 
     rule: ConfidenceRule
     certification: Certification
     chosen: Chosen
     reliability: dict[str, Reliability]
+
+
+class Certified(msgspec.Struct, frozen=True):
+    """A rule, and the threshold samples that it was certified on: (confidence, whether edge and cloud differ)."""
+
+    fitted: FittedRule
+    confidence: tuple[float, ...]
+    differs: tuple[bool, ...]
+
+
+class Scored(NamedTuple):
+    """Objects of a detector: their `scores` (n,) in 0..1, and whether the cloud `agrees` (n,) on each."""
+
+    scores: Confidences
+    agrees: Agreements
 
 
 def fit_rule(
@@ -89,14 +120,47 @@ def fit_rule(
 
     The first set fits the maps and says which thresholds keep within the budget; the second certifies one.
     """
-    chosen = choose_maps(fit_logits, fit_answers)
-    differs = threshold_logits.argmax(axis=1) != threshold_answers
+    return _fit(
+        choose_maps(fit_logits, fit_answers),
+        lambda scale: confidence_of(fit_logits, scale),
+        lambda scale: confidence_of(threshold_logits, scale),
+        threshold_logits.argmax(axis=1) == threshold_answers,
+        promise,
+        _Against(stratum, cloud_digest),
+    )
+
+
+def fit_score_rule(fit: Scored, certify: Scored, promise: Promise, *, stratum: str, cloud_digest: str) -> FittedRule:
+    """As `fit_rule`, of a detector. The objects of `certify` are independent: one of a picture at most."""
+    return _fit(
+        choose_score_maps(fit.scores, fit.agrees),
+        lambda scale: confidence_of_scores(fit.scores, scale),
+        lambda scale: confidence_of_scores(certify.scores, scale),
+        certify.agrees,
+        promise,
+        _Against(stratum, cloud_digest),
+    )
+
+
+class _Against(NamedTuple):
+    stratum: str
+    cloud_digest: str
+
+
+_Sure = Callable[[Scale], Confidences]
+
+
+def _fit(
+    chosen: Chosen, fit_sure: _Sure, sure: _Sure, agrees: Agreements, promise: Promise, against: _Against
+) -> FittedRule:
+    """`fit_sure` and `sure`: what either set of samples gets by such maps; `agrees` is of the second."""
+    differs = ~agrees
     fitted = threshold.fit(
-        confidence_of(threshold_logits, chosen.maps),
+        sure(chosen.maps),
         differs,
         epsilon=promise.epsilon,
         delta=promise.delta,
-        strictest=threshold.strictest_within(confidence_of(fit_logits, chosen.maps), promise.max_escalation),
+        strictest=threshold.strictest_within(fit_sure(chosen.maps), promise.max_escalation),
     )
     rule = ConfidenceRule(
         temperature=chosen.maps.temperature,
@@ -105,8 +169,8 @@ def fit_rule(
         delta=promise.delta,
         n=fitted.n,
         feasible=fitted.feasible,
-        stratum=stratum,
-        cloud_digest=cloud_digest,
+        stratum=against.stratum,
+        cloud_digest=against.cloud_digest,
         isotonic=chosen.maps.isotonic,
     )
     certification = Certification(
@@ -118,11 +182,6 @@ def fit_rule(
         kept_wrong=fitted.kept_wrong,
         disagreement=float(differs.mean()) if fitted.n else 0.0,
     )
-    return FittedRule(rule, certification, chosen, _reliability(chosen, threshold_logits, threshold_answers))
-
-
-def _reliability(chosen: Chosen, logits: Floats, answers: Numbers) -> dict[str, Reliability]:
-    """Before and after the maps, on samples that fitted none of them."""
-    agrees = logits.argmax(axis=1) == answers
     steps = [("none", Maps()), *chosen.ways.items()]
-    return {name: reliability(confidence_of(logits, maps), agrees) for name, maps in steps}
+    told = {name: reliability(sure(maps), agrees) for name, maps in steps}  # on samples that fitted none of them
+    return FittedRule(rule, certification, chosen, told)

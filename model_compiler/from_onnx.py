@@ -11,6 +11,7 @@ import numpy as np
 
 from contracts.boards import BOARDS
 from contracts.manifest import PostprocessKind, Precision, Preprocess, Task, TensorSpec
+from model_compiler.confidence import Promise
 from model_compiler.data.folder import UNLABELLED, read_folder
 from model_compiler.data.parts import split
 from model_compiler.data.samples import Arrays, Data, PictureSamples, Rows, Samples
@@ -49,7 +50,8 @@ class Pictures(msgspec.Struct, frozen=True):
 class OnnxRequest(msgspec.Struct, frozen=True):
     """What `foothill compile --onnx` was told. `precisions` empty: what the samples and the targets allow;
     `max_drop_points` None: what the pictures can tell. `head`: it is a detector
-    (model_compiler.detectors), of whose golden test `golden` has the pictures."""
+    (model_compiler.detectors), of whose golden test `golden` has the pictures. With a `cloud` bundle, by its directory,
+    it gets a confidence rule that keeps the `promise`, fitted on the pictures of `calibration`."""
 
     onnx: Path
     name: str
@@ -64,6 +66,8 @@ class OnnxRequest(msgspec.Struct, frozen=True):
     max_drop_points: float | None = None
     head: Told | None = None
     golden: Path | None = None
+    cloud: Path | None = None
+    promise: Promise = Promise()
 
 
 def onnx_plan(request: OnnxRequest, cache: Path, *, progress: Progress = silent) -> Plan:

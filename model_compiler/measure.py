@@ -19,6 +19,7 @@ from model_compiler.build import Built
 from model_compiler.calibration import confidence_of
 from model_compiler.cloud import cloud_model
 from model_compiler.compilation import Compilation
+from model_compiler.confidence import Certification, Certified
 from model_compiler.data.samples import Floats, first
 from model_compiler.learn import Learned
 from model_compiler.machine import machine
@@ -79,9 +80,10 @@ class Findings(msgspec.Struct, frozen=True):
     machine: str
 
 
-def measure(work: Compilation, built: Built, learned: Learned, rules: Rules) -> Findings:
+def measure(work: Compilation, built: Built, learned: Learned, certified: Mapping[str, Certified]) -> Findings:
     """Every artifact on the test samples, beside what it is compared with. Run once for the same files and rules."""
     plan = work.plan
+    rules = {name: found.fitted.rule for name, found in certified.items()}
     forms = {each.file: Form(built.files[each.file], each.literal) for each in built.order}
     forms[REFERENCE] = Form(_reference(work, learned))
     told = {
@@ -102,7 +104,16 @@ def measure(work: Compilation, built: Built, learned: Learned, rules: Rules) -> 
     kept = work.stage("measure", told, produce)
     found = msgspec.json.decode((kept / _FOUND_FILE).read_bytes(), type=Findings)
     _warn_of_no_gain(work, built, found)
-    return found
+    if plan.detector is None:
+        return found
+    told_of = {name: _told_of_things(found.forms[name], each.fitted.certification) for name, each in certified.items()}
+    return msgspec.structs.replace(found, forms={**found.forms, **told_of})
+
+
+def _told_of_things(form: Found, certification: Certification) -> Found:
+    """No test picture says what the cloud's detector finds: the things that certify the threshold do."""
+    agreement = 1.0 - certification.disagreement
+    return msgspec.structs.replace(form, agreement=agreement, escalation=certification.escalation)
 
 
 def _warn_of_no_gain(work: Compilation, built: Built, found: Findings) -> None:
@@ -133,13 +144,12 @@ def _reference(work: Compilation, learned: Learned) -> Path:
 def measurements_of(plan: Plan, manifest: Manifest, found: Findings) -> Measurements:
     """As measurements.json tells it."""
     artifacts = {each.file: _measured(found.forms[each.file]) for each in manifest.artifacts}
-    compared = plan.cloud is not None or plan.teacher is not None
     return Measurements(
         bundle=manifest.reference,
         artifacts=artifacts,
         how=f"{found.metric} on {plan.how}; {_HOW_LATENCY}",
         machine=found.machine,
-        teacher=_measured(found.forms[REFERENCE]) if compared else None,
+        teacher=_measured(found.forms[REFERENCE]) if plan.is_compared else None,
         metric=found.metric,
     )
 

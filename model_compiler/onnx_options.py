@@ -11,6 +11,7 @@ import msgspec
 
 from contracts.boards import BOARDS
 from contracts.manifest import MAX_PIXELS, PostprocessKind, is_name, is_version
+from model_compiler.confidence import Promise
 from model_compiler.detectors.told import told_of
 from model_compiler.errors import CompileError
 from model_compiler.from_onnx import Colour, OnnxRequest, Pictures, Resize
@@ -40,6 +41,10 @@ class OnnxOptions(msgspec.Struct, frozen=True):
     max_drop: float | None
     head: str = ""
     golden: Path | None = None
+    cloud: Path | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    max_escalation: float | None = None
 
 
 def request_of(options: OnnxOptions) -> OnnxRequest:
@@ -66,6 +71,8 @@ def request_of(options: OnnxOptions) -> OnnxRequest:
         max_drop_points=options.max_drop,
         head=told_of(options.head) if options.head else None,
         golden=options.golden,
+        cloud=options.cloud,
+        promise=_promise(options),
     )
 
 
@@ -112,17 +119,40 @@ def _size(text: str) -> tuple[int, int] | None:
 
 
 def _check_head(options: OnnxOptions) -> None:
-    for option, given in (("--calibration", options.calibration), ("--kind", options.kind)):
-        if options.head and given:
-            raise CompileError(f"--head and {option} do not go together. {_WITH_A_HEAD[option]} Leave {option} out.")
+    if options.head and options.kind:
+        raise CompileError(
+            "--head and --kind do not go together. A head says how outputs become boxes, and --kind how they become "
+            "anything else. Leave --kind out."
+        )
     if options.golden is not None and not options.head:
         raise CompileError("--golden goes with --head. Of any other model, golden rows are those of --calibration.")
+    if options.cloud is not None and not options.head:
+        raise CompileError(
+            "--cloud goes with --head. Any other model is certified by a recipe with [student] onnx = … and [cloud]: "
+            "docs/compile.md."
+        )
+    if options.head and options.calibration is not None and options.cloud is None:
+        raise CompileError(
+            "--head and --calibration go together with --cloud alone: the pictures fit a confidence rule against that "
+            "bundle. Detectors are compiled as fp32: what int8 does to their boxes is not measured yet."
+        )
+    if options.cloud is not None and options.calibration is None:
+        raise CompileError("--cloud needs --calibration DIR: a folder of pictures that both detectors are asked about.")
 
 
-_WITH_A_HEAD = {
-    "--calibration": "Detectors are compiled as fp32: what int8 does to their boxes is not measured yet.",
-    "--kind": "A head says how outputs become boxes, and --kind how they become anything else.",
-}
+def _promise(options: OnnxOptions) -> Promise:
+    told = {name: getattr(options, name) for name in ("epsilon", "delta", "max_escalation")}
+    given = {name: value for name, value in told.items() if value is not None}
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if options.cloud is None:
+            raise CompileError(f"{option} goes with --cloud: it is what is promised against that bundle's answers.")
+        if not (0 < value < 1 or (name == "max_escalation" and value == 1)):
+            raise CompileError(f"{option} {value}: write a share {_SHARES.get(name, 'between 0 and 1')}.")
+    return Promise(**given)
+
+
+_SHARES = {"max_escalation": "above 0, at most 1"}
 
 
 def _labels(path: Path) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def compile_bundle(
         certified = certify(work, built)
         rules = {name: found.fitted.rule for name, found in certified.items()}
         manifest, contents = describe(plan, built.order, built.files, rules)
-        found = measure(work, built, learned, rules)
+        found = measure(work, built, learned, certified)
         packed = pack(directory, manifest, contents, measurements_of(plan, manifest, found))
         if report:
             write_report(tell(work, packed, learned, built, certified, found), report_of(directory))

@@ -12,6 +12,7 @@ from contracts.boards import BOARDS
 from contracts.manifest import Detector, DetectorKind, PostprocessKind, Precision, Preprocess, Runtime, Task, Tier
 from model_compiler.confidence import Promise
 from model_compiler.data.samples import Data
+from model_compiler.detectors.pairs import Picture
 from model_compiler.learning.augment import PLAIN, Augment
 from model_compiler.learning.prune import Method as PruneMethod
 from model_compiler.learning.train import Schedule
@@ -125,7 +126,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     `student` is what becomes artifacts; None means the teacher, or with `prune` what is left of it. A student that is a
     Net without weights is trained: from the teacher's answers where there is a teacher, from the labels otherwise.
-    `detector` is the head that makes boxes of a detector's outputs. With a `cloud` bundle it is certified against that.
+    With a `cloud` bundle it is certified against that. `detector` is the head that makes boxes of a detector's outputs;
+    both it and the cloud's are asked about the `pictures`.
     `how` says in words what is measured on what. `metric` is called `metric_name`, and `metric_code` is a digest of its
     text.
     """
@@ -152,6 +154,7 @@ class Plan(msgspec.Struct, frozen=True):
     preprocess: Preprocess | None = None
     kind: PostprocessKind | DetectorKind = "logits"
     detector: Detector | None = None
+    pictures: tuple[Picture, ...] = ()
     labels: tuple[str, ...] = ()
     ends: Ends = Ends("image", ("logits",))
     max_batch: int = 32
@@ -160,6 +163,12 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def reference(self) -> str:
         return f"{self.name}@{self.version}"
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether its artifacts are held against another model's outputs, and not against those of their own float
+        form: two detectors see pictures of their own sizes, and answer in their own ways."""
+        return self.teacher is not None or (self.cloud is not None and self.detector is None)
 
     @property
     def judged_by(self) -> dict[str, str]:

@@ -11,8 +11,8 @@ from contracts.boards import BOARDS
 from contracts.engines import engine_artifact
 from contracts.errors import FoothillError
 from model_compiler.build import Built
-from model_compiler.certify import Certified
 from model_compiler.compilation import Compilation
+from model_compiler.confidence import Certified
 from model_compiler.int8_files import Int8
 from model_compiler.learn import Learned
 from model_compiler.learning.train import Schedule
@@ -70,7 +70,7 @@ def _head(work: Compilation, packed: Packed, found: Findings) -> told.Head:
 
 def _candidates(work: Compilation, built: Built, found: Findings) -> told.Candidates:
     plan = work.plan
-    role = "teacher" if plan.teacher is not None or plan.cloud is not None else "fp32 form"
+    role = "teacher" if plan.is_compared else "fp32 form"
     tried = tuple(
         _candidate(artifact.file, artifact.precision, found.forms[artifact.file], artifact.file, chosen=number == 0)
         for number, artifact in enumerate(built.order)
@@ -177,7 +177,7 @@ def _confidence(work: Compilation, certified: Mapping[str, Certified]) -> told.C
     rules = tuple(
         gather.rule_of(name, found.fitted, found.confidence, found.differs) for name, found in certified.items()
     )
-    return told.Confidence(rules, work.plan.cloud.manifest.reference)
+    return told.Confidence(rules, work.plan.cloud.manifest.reference, things=work.plan.detector is not None)
 
 
 def _export(work: Compilation, built: Built) -> told.Export:

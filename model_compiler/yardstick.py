@@ -44,7 +44,7 @@ def yardstick(plan: Plan, samples: Samples, reference: Path) -> Yardstick:
     if classifies and is_labelled(samples):
         return _by_rows("accuracy", samples, lambda outputs, labels: outputs[output].argmax(axis=1) == labels)
     wanted = all_outputs_of(reference, samples, fitted(plan.ends, reference))
-    whose = "float form" if plan.teacher is None and plan.cloud is None else "teacher"
+    whose = "teacher" if plan.is_compared else "float form"
     # The reference's outputs have as many shapes as there are; a row's number finds its own among them.
     numbered = Relabelled(samples, np.arange(len(samples)))
     if classifies:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,13 +14,17 @@ from contracts.errors import FoothillError
 from contracts.manifest import Detector, Preprocess, TensorSpec
 from model_compiler.data.folder import MEDIA_TYPES, UNLABELLED, picture_files
 from model_compiler.data.samples import Arrays, Data, Rows
+from model_compiler.detectors.cloud import read_cloud, read_pictures
+from model_compiler.detectors.finder import unreadable
 from model_compiler.detectors.graph import fitted_graph
 from model_compiler.detectors.guess import Asked, Head, head_of
+from model_compiler.detectors.pairs import Picture
 from model_compiler.detectors.pictures import made_inputs
 from model_compiler.detectors.told import Told
 from model_compiler.errors import CompileError
 from model_compiler.from_onnx import OnnxRequest, Pictures, levels
 from model_compiler.onnx_ends import ends_of, load, tensor_specs
+from model_compiler.pack import Packed
 from model_compiler.plan import OnnxFile, Plan, artifacts_for
 from model_compiler.replay import Ends, open_engine
 from runtime.serving.engines.tensors import Array
@@ -28,6 +32,10 @@ from runtime.serving.pictures.preprocess import Preprocessor
 
 _PICTURES, _TRIED = 16, 4
 _OUTPUTS = ("boxes", "scores")
+_HOW_CERTIFIED = (
+    "not measured: the pictures have no labels; agreement and escalation: of one thing of each picture that certifies "
+    "the threshold"
+)
 
 
 def detector_plan(request: OnnxRequest, told: Told, room: Path) -> tuple[Plan, tuple[str, ...]]:
@@ -35,6 +43,7 @@ def detector_plan(request: OnnxRequest, told: Told, room: Path) -> tuple[Plan, t
 
     Raises CompileError for a file that is not taken, and for what cannot be known of its head.
     """
+    asked = _asked(request)
     model = load(request.onnx)
     inputs = _picture_input(request, model)
     pre, raw = _preprocess(request, inputs), inputs.datatype == "UINT8"
@@ -50,15 +59,32 @@ def detector_plan(request: OnnxRequest, told: Told, room: Path) -> tuple[Plan, t
         tier="edge",
         data=_data(_golden(request, pre, raw=raw)),
         artifacts=artifacts_for(request.targets, ("fp32",)),
-        how="not measured: there are no pictures",
+        how=_HOW_CERTIFIED if asked.cloud is not None else "not measured: there are no pictures",
         student=OnnxFile(path),
         preprocess=pre,
         kind=head.kind,
         detector=_renamed(head, names),
         labels=request.labels,
         ends=ends,
+        cloud=asked.cloud,
+        promise=request.promise,
+        pictures=asked.pictures,
     )
-    return plan, tuple(_said(request, head, pre, seen, raw=raw))
+    return plan, tuple(_said(request, asked, head, pre, seen, raw=raw))
+
+
+class _Asked(NamedTuple):
+    """The bundle that the detector is certified against, and the pictures that both are asked about."""
+
+    cloud: Packed | None = None
+    pictures: tuple[Picture, ...] = ()
+
+
+def _asked(request: OnnxRequest) -> _Asked:
+    if request.cloud is None or request.calibration is None:
+        return _Asked()
+    cloud = read_cloud(request.cloud, request.model or request.name, request.labels)
+    return _Asked(cloud, read_pictures(request.calibration))
 
 
 def _picture_input(request: OnnxRequest, model: Any) -> TensorSpec:
@@ -136,10 +162,12 @@ def _tensor(path: Path, preprocessor: Preprocessor) -> Array:
     except OSError as error:
         raise CompileError(f"{path} cannot be read ({error.strerror}). Make it readable, or remove it.") from error
     except FoothillError as error:
-        raise CompileError(f"{path}: {error.message} Mend or remove it.") from error
+        raise unreadable(str(path), error) from error
 
 
-def _said(request: OnnxRequest, head: Head, pre: Preprocess, seen: Mapping[str, Array], *, raw: bool) -> list[str]:
+def _said(
+    request: OnnxRequest, asked: _Asked, head: Head, pre: Preprocess, seen: Mapping[str, Array], *, raw: bool
+) -> list[str]:
     guessed = "; ".join(head.guessed) or "nothing"
     told = [f"Head {head.kind}. Found out from the file: {guessed}. --head FILE.toml says otherwise."]
     if head.detector.score_threshold == Detector().score_threshold:
@@ -148,7 +176,11 @@ def _said(request: OnnxRequest, head: Head, pre: Preprocess, seen: Mapping[str, 
             "too: score_threshold = 0.1 in --head FILE.toml suits them."
         )
     told.append(_said_of_pixels(pre, raw=raw))
-    told.append("No accuracy: nothing real was run. No int8 and no fp16: what they do to boxes is not measured yet.")
+    told.append("No accuracy: no picture has labels. No int8 and no fp16: what they do to boxes is not measured yet.")
+    if asked.cloud is None:
+        told.append(
+            "No confidence rule. Give --cloud BUNDLE and --calibration DIR with pictures that both are asked about."
+        )
     if request.golden is None:
         idle = not any(seen[name].any() for name in head.outputs)
         proves = "which it answers with zeros: they prove next to nothing" if idle else "which prove the arithmetic"

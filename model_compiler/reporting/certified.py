@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contracts.predictions import OVERLAP
 from model_compiler.calibration import COLDEST, HOTTEST
 from model_compiler.reporting import captions, pictures, words
 from model_compiler.reporting.findings import CompileReport, Confidence, MapTried, Reliability, Rule
@@ -19,9 +20,17 @@ def confidence(report: CompileReport) -> Html:
         "confidence",
         "Confidence",
         paragraph(*said),
+        paragraph(_OF_THINGS) if found.things else "",
         _rules(found.rules) if len(found.rules) > 1 else "",
         *(_rule(rule) for rule in found.rules),
     )
+
+
+_OF_THINGS = (
+    "A sample is a label that the detector finds in a picture, by its best object; right is one that the cloud's "
+    f"detector finds too, with the same label and an intersection over union of {OVERLAP} or more. Of each picture that "
+    "certifies the threshold one label was drawn."
+)
 
 
 def _rules(rules: tuple[Rule, ...]) -> Html:
@@ -107,6 +116,8 @@ def _verdict(rule: Rule) -> Html:
 
 
 def _temperature(rule: Rule) -> Html:
+    if any(each.way == "score" for each in rule.maps):
+        return join(("none: scores are shares",))
     shown = words.number(rule.temperature, 3)
     bounds = {COLDEST: "the coldest sought", HOTTEST: "the hottest sought"}
     bound = bounds.get(rule.temperature)

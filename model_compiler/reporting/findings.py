@@ -411,10 +411,12 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class Confidence(Part, frozen=True):
-    """`cloud` is the bundle that the rules are fitted against, name@version."""
+    """`cloud` is the bundle that the rules are fitted against, name@version; `things`: of detectors, so that a sample
+    is a label in a picture, by its best object."""
 
     rules: tuple[Rule, ...]
     cloud: str = ""
+    things: bool = False
 
 
 # --- export, targets

@@ -5,10 +5,23 @@ from __future__ import annotations
 import re
 
 import msgspec
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from contracts.predictions import Classification, Prediction, Scored, label_answer, things_answer, with_reason
+from contracts.predictions import (
+    OVERLAP,
+    Box,
+    Classification,
+    Prediction,
+    Scored,
+    Sides,
+    label_answer,
+    overlap,
+    same_thing,
+    things_answer,
+    with_reason,
+)
 
 ANSWER = Classification(
     model="digits",
@@ -73,3 +86,25 @@ def test_a_label_that_looks_like_the_digest_of_others_is_none() -> None:
     many = [[f"label-{number}" for number in range(20)]]
     assert things_answer([[things_answer(many)]]) != things_answer(many)
     assert things_answer([["person", "traffic light"], []]) == "person,traffic%20light;none"
+
+
+BOX = (100.0, 100.0, 140.0, 180.0)
+sides = st.builds(
+    lambda left, top, width, height: (left, top, left + width, top + height), *[st.floats(0, 100, width=32)] * 4
+)
+
+
+def test_overlap_is_the_share_of_what_both_cover() -> None:
+    assert overlap(BOX, BOX) == 1.0
+    assert overlap(BOX, (140.0, 100.0, 180.0, 180.0)) == 0.0
+    assert overlap((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert overlap((1, 1, 1, 1), (1, 1, 1, 1)) == 0.0
+
+
+@given(sides, sides, st.sampled_from(["person", "dog"]))
+def test_the_same_thing_has_the_same_label_and_overlaps_by_enough(one: Sides, other: Sides, label: str) -> None:
+    there, again = Box("person", 0.9, one), Box(label, 0.1, other)
+    assert 0.0 <= overlap(one, other) <= 1.0 + 1e-9
+    assert (
+        same_thing(there, again) == same_thing(again, there) == (label == "person" and overlap(one, other) >= OVERLAP)
+    )

@@ -11,7 +11,9 @@ from contracts.manifest import MAX_KNOTS, Isotonic
 from model_compiler.calibration import (
     Maps,
     choose_maps,
+    choose_score_maps,
     confidence_of,
+    confidence_of_scores,
     fit_isotonic,
     fit_temperature,
     losses_of,
@@ -121,6 +123,25 @@ def test_rows_that_are_no_numbers_fit_nothing() -> None:
     assert choose_maps(spoilt, np.concatenate([answers, np.zeros(40, np.int64)])) == choose_maps(logits, answers)
     with pytest.raises(CompileError, match="Give `fit` samples"):
         choose_maps(spoilt[300:], answers[:40])
+
+
+def test_scores_of_a_detector_get_a_map_where_they_are_not_as_right_as_they_say() -> None:
+    rng = np.random.default_rng(10)
+    scores = rng.uniform(0.25, 1.0, 2000)
+    honest = choose_score_maps(scores, rng.random(2000) < scores)
+    assert honest.ways["score"] == Maps()
+    assert honest.held_out[honest.way].brier <= honest.held_out["score"].brier
+    bent = choose_score_maps(scores, rng.random(2000) < scores**4)
+    assert (bent.way, bent.maps.temperature) == ("isotonic", 1.0)
+    np.testing.assert_allclose(confidence_of_scores(np.array([0.5, 0.9]), bent.maps), [0.5**4, 0.9**4], atol=0.08)
+
+
+def test_few_scores_are_taken_as_they_are_and_none_are_refused() -> None:
+    few = choose_score_maps(np.linspace(0.3, 0.9, 99), np.arange(99) % 2 == 0)
+    assert (few.way, few.ways, few.held_out) == ("score", {"score": Maps()}, {})
+    assert confidence_of_scores(np.array([0.3, 1.5, -1.0]), few.maps).tolist() == [0.3, 1.0, 0.0]
+    with pytest.raises(CompileError, match="Give pictures in which the detector finds something"):
+        choose_score_maps(np.zeros(0), np.zeros(0, np.bool_))
 
 
 def test_reliability_counts_every_number_once_and_measures_the_gap() -> None:

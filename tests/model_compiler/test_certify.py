@@ -13,8 +13,8 @@ from contracts.manifest import digest_of
 from contracts.strata import stratum_of
 from model_compiler.build import Built
 from model_compiler.calibration import confidence_of
-from model_compiler.certify import Certified, certify
-from model_compiler.confidence import Promise
+from model_compiler.certify import certify
+from model_compiler.confidence import Certified, Promise
 from model_compiler.data.samples import Arrays
 from model_compiler.pack import Packed
 from model_compiler.pipeline import compile_bundle

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from contracts.risk import threshold
-from model_compiler.calibration import Maps, choose_maps, confidence_of
-from model_compiler.confidence import FittedRule, Promise, fit_rule
+from model_compiler.calibration import Maps, choose_maps, confidence_of, confidence_of_scores
+from model_compiler.confidence import FittedRule, Promise, Scored, fit_rule, fit_score_rule
 from model_compiler.data.samples import Floats, Numbers
 from tests.model_compiler.drawn import drawn
 
@@ -85,6 +85,28 @@ def test_a_budget_of_escalations_that_would_break_is_infeasible_with_the_smalles
     # The budget is settled on the other samples; these tell the same share but for chance.
     assert allowed.certification.escalation == pytest.approx(needed / 2, abs=0.04)
     assert not fitted(Promise(epsilon=least * 0.999, max_escalation=needed / 2)).rule.feasible
+
+
+def scored(n: int, seed: int) -> Scored:
+    """As right as the square of what the scores say."""
+    rng = np.random.default_rng(seed)
+    scores = rng.uniform(0.25, 1.0, n)
+    return Scored(scores, rng.random(n) < scores**2)
+
+
+def test_scores_of_a_detector_are_certified_as_logits_are() -> None:
+    told = fit_score_rule(scored(1500, 1), scored(2000, 2), Promise(epsilon=0.1), stratum="s", cloud_digest=DIGEST)
+    rule, seen = told.rule, scored(2000, 2)
+    assert (rule.temperature, rule.isotonic, rule.feasible, rule.n) == (1.0, told.chosen.maps.isotonic, True, 2000)
+    kept = confidence_of_scores(seen.scores, rule) >= rule.threshold
+    assert told.certification.kept_wrong == np.count_nonzero(kept & ~seen.agrees)
+    assert told.certification.kept_wrong / 2000 <= 0.1
+    assert told.certification.disagreement == pytest.approx(1 - seen.agrees.mean())
+    assert list(told.reliability) == ["none", "score", "isotonic"]
+    assert told.reliability["none"] == told.reliability["score"]
+    strict = fit_score_rule(scored(1500, 1), scored(50, 2), Promise(epsilon=0.03), stratum="s", cloud_digest=DIGEST)
+    assert not strict.rule.feasible
+    assert "INFEASIBLE: 50 samples do not certify a joint risk of 0.03" in strict.certification.message
 
 
 def test_no_threshold_samples_certify_nothing() -> None:

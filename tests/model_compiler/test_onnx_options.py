@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.boards import BOARDS
+from model_compiler.confidence import Promise
 from model_compiler.errors import CompileError
 from model_compiler.from_onnx import OnnxRequest, Pictures
 from model_compiler.onnx_options import OnnxOptions, request_of
@@ -32,6 +33,7 @@ TYPED = OnnxOptions(
     resize="stretch",
     max_drop=None,
 )
+CERTIFIED = {"head": "yolo", "cloud": Path("big@1"), "calibration": Path("pictures")}
 
 
 def typed(**changes: Any) -> OnnxRequest:
@@ -81,10 +83,23 @@ def test_what_was_typed_is_what_is_asked_for(tmp_path: Path) -> None:
         ({"max_drop": float("nan")}, "--max-drop nan: write points"),
         ({"labels": Path("/nowhere")}, "--labels /nowhere cannot be read (No such file or directory)"),
         ({"labels": Path("/")}, "--labels / cannot be read (Is a directory)"),
+        ({"cloud": Path("big@1")}, "--cloud goes with --head. Any other model is certified by a recipe"),
+        ({"head": "yolo", "calibration": Path()}, "--head and --calibration go together with --cloud alone"),
+        ({"head": "yolo", "cloud": Path("big@1")}, "--cloud needs --calibration DIR"),
+        ({"head": "yolo", "delta": 0.1}, "--delta goes with --cloud"),
+        ({**CERTIFIED, "epsilon": 1.0}, "--epsilon 1.0: write a share between 0 and 1."),
+        ({**CERTIFIED, "delta": float("nan")}, "--delta nan: write a share between 0 and 1."),
+        ({**CERTIFIED, "max_escalation": 0.0}, "--max-escalation 0.0: write a share above 0, at most 1."),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_its_option(changes: dict[str, Any], told: str) -> None:
     assert refused(**changes).startswith(told)
+
+
+def test_a_promise_is_what_was_typed_and_else_the_usual_one() -> None:
+    assert typed(**CERTIFIED).promise == Promise() == typed().promise
+    assert typed(**CERTIFIED, epsilon=0.1, delta=0.01, max_escalation=1.0).promise == Promise(0.1, 0.01, 1.0)
+    assert typed(**CERTIFIED).cloud == Path("big@1")
 
 
 def test_labels_that_are_no_text_or_none_at_all_are_refused(tmp_path: Path) -> None:

@@ -9,11 +9,8 @@ import msgspec
 
 from contracts.camera_events import Box, Verdict
 from contracts.decoding import UNREADABLE
-from contracts.predictions import NOTHING, Classification, Detection, Prediction
+from contracts.predictions import NOTHING, OVERLAP, Classification, Detection, Prediction, overlap
 from contracts.predictions import Box as Thing
-
-OVERLAP = 0.3
-"""Intersection over union from which on a box of the cloud's is about the same thing as the edge's."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -109,17 +106,3 @@ def _in_picture(thing: Thing, asked: Asked) -> Thing:
     edges = (edge * asked.scale + begin for edge, begin in zip(thing.box, begins, strict=True))
     within = (round(min(max(edge, 0.0), float(end)), 1) for edge, end in zip(edges, ends, strict=True))
     return Thing(thing.label, thing.score, cast(Box, tuple(within)))
-
-
-def overlap(one: Box, other: Box) -> float:
-    """Intersection over union, 0..1."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    return both / (_area(one) + _area(other) - both)
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

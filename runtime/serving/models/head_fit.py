@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from contracts.errors import FoothillError
-from contracts.manifest import Detector, Manifest, Preprocess
+from contracts.manifest import Detector, Manifest, Postprocess, Preprocess
 
 Shape = Sequence[int]
 """-1 for a size that is not known yet."""
@@ -45,7 +45,12 @@ def check_shapes(shapes: Mapping[str, Shape], manifest: Manifest) -> None:
 
 def read_of(manifest: Manifest) -> tuple[str, ...]:
     """The outputs that the head makes its answer of, each once."""
-    head, detector = manifest.postprocess, manifest.postprocess.detector
+    return read_by(manifest.postprocess)
+
+
+def read_by(head: Postprocess) -> tuple[str, ...]:
+    """The same, of a head alone."""
+    detector = head.detector
     others = (*detector.boxes, *detector.scores, detector.classes) if detector is not None else ()
     return tuple(dict.fromkeys(filter(None, (head.output, *others))))
 

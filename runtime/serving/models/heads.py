@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from contracts.manifest import BoxFormat, Detector, Manifest
+from contracts.manifest import BoxFormat, Detector, Manifest, Postprocess, Preprocess
 from runtime.serving.engines.tensors import Array
 from runtime.serving.models.found import Found
 from runtime.serving.models.nms import suppressed
@@ -30,14 +30,17 @@ class Candidates(NamedTuple):
 
 def found_in(outputs: Mapping[str, Array], manifest: Manifest) -> tuple[Found, ...]:
     """What was found in each row, the best first."""
-    detector, pre = manifest.postprocess.detector, manifest.preprocess
+    assert manifest.preprocess is not None
+    return found_by(manifest.postprocess, outputs, manifest.preprocess)
+
+
+def found_by(post: Postprocess, outputs: Mapping[str, Array], pre: Preprocess) -> tuple[Found, ...]:
+    """The same by a detector's head alone, for who has no manifest yet."""
+    detector = post.detector
     assert detector is not None
-    assert pre is not None
-    size, head = Size(pre.width, pre.height), _HEADS[manifest.postprocess.kind]
-    rows = len(outputs[manifest.postprocess.output])
-    return tuple(
-        _kept(head(outputs, row, manifest.postprocess.output, detector, size), detector, size) for row in range(rows)
-    )
+    size, head = Size(pre.width, pre.height), _HEADS[post.kind]
+    rows = len(outputs[post.output])
+    return tuple(_kept(head(outputs, row, post.output, detector, size), detector, size) for row in range(rows))
 
 
 def _kept(candidates: Candidates, detector: Detector, size: Size) -> Found:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from contracts.errors import FoothillError
-from contracts.manifest import Artifact, ConfidenceRule, Manifest
+from contracts.manifest import Artifact, ConfidenceRule, Manifest, Preprocess
 from contracts.oip import bad_tensor
 from contracts.predictions import (
     Box,
@@ -292,11 +292,15 @@ def _classification(row: Array, labels: Sequence[str], said: _Said) -> Classific
 
 
 def _detection(found: Found, picture: Size | None, manifest: Manifest, said: _Said) -> Detection:
-    pre = manifest.preprocess
+    objects = things_of(found, picture, manifest.preprocess, manifest.labels)
+    return Detection(objects=objects, **said)
+
+
+def things_of(found: Found, picture: Size | None, pre: Preprocess | None, labels: Sequence[str]) -> tuple[Box, ...]:
+    """What was found, in pixels of the `picture`, or of the model's own; the best first."""
     boxes = placed(found.boxes, picture, pre) if picture is not None and pre is not None else found.boxes
     things = zip(found.labels.tolist(), found.scores.tolist(), boxes.tolist(), strict=True)
-    objects = tuple(Box(_label(manifest.labels, label), score, tuple(box)) for label, score, box in things)
-    return Detection(objects=objects, **said)
+    return tuple(Box(_label(labels, label), score, tuple(box)) for label, score, box in things)
 
 
 def _named(found: Found, names: Sequence[str]) -> list[str]:

@@ -117,9 +117,12 @@ def test_the_golden_test_may_have_pictures_of_the_users_own(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--head", "yolo", "--calibration", "."), "--head and --calibration do not go together. Detectors"),
+        (("--head", "yolo", "--calibration", "."), "--head and --calibration go together with --cloud alone"),
         (("--head", "yolo", "--kind", "tensors"), "--head and --kind do not go together"),
         (("--golden", "."), "--golden goes with --head"),
+        (("--cloud", "."), "--cloud goes with --head"),
+        (("--head", "yolo", "--cloud", "."), "--cloud needs --calibration DIR"),
+        (("--head", "yolo", "--epsilon", "0.1"), "--epsilon goes with --cloud"),
         (("--head", "nanodet"), "no grid over 128x128 pixels"),
         (("--head", "yolo", "--size", "64x64"), "takes 128x128 pixels (-1: any). Give --size"),
         (("--head", "yolo", "--colour", "grey"), "Give --colour rgb or bgr"),

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from model_compiler.cli import app
-from model_compiler.pack import read
+from model_compiler.pack import read, read_measurements
 from runtime.serving.engines.tensors import Array
 from runtime.serving.models.golden import open_tested
 from runtime.serving.models.loaded import LoadedModel
@@ -43,6 +43,10 @@ REAL = {
 }
 
 
+EVERY = 3
+"""Of the frames of vtest.avi: 265 pictures."""
+
+
 @pytest.fixture(scope="module")
 def assets() -> Path:
     return Path(os.environ["FOOTHILL_ASSETS"])
@@ -70,16 +74,21 @@ def found(loaded: LoadedModel, picture: Array, least: float) -> list[tuple[str, 
     return [(manifest.labels[label], score, box) for label, score, box in each if score > least]
 
 
+def compiled(assets: Path, out: Path, name: str, *options: str) -> None:
+    real = REAL[name]
+    (out / "person.txt").write_text("person\n")
+    arguments = (
+        f"--onnx {assets}/models/{name}.onnx --version 1 --target cpu-x86 --out {out} --head {real.head} "
+        f"--labels {real.labels or out / 'person.txt'} {real.options}"
+    )
+    result = CliRunner().invoke(app, [*arguments.split(), *options])
+    assert result.exit_code == 0, result.output
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_a_real_detector_is_compiled_and_finds_who_walks_there(name: str, assets: Path, tmp_path: Path) -> None:
     real = REAL[name]
-    (tmp_path / "person.txt").write_text("person\n")
-    arguments = (
-        f"--onnx {assets}/models/{name}.onnx --name things --version 1 --target cpu-x86 --out {tmp_path} "
-        f"--head {real.head} --labels {real.labels or tmp_path / 'person.txt'} {real.options}"
-    )
-    result = CliRunner().invoke(app, arguments.split())
-    assert result.exit_code == 0, result.output
+    compiled(assets, tmp_path, name, "--name", "things")
     packed = read(tmp_path / "things@1")
     loaded = open_tested(packed.directory, packed.digest, target="cpu-x86", threads=1)
     for number, clip in WALKS:
@@ -94,3 +103,27 @@ def test_a_real_detector_is_compiled_and_finds_who_walks_there(name: str, assets
         there = [box for named, _, box in found(loaded, frame(assets, number, "bikes.mp4"), 0.3) if named == label]
         assert max(iou(np.array(box), np.array(where)) for box in there) > 0.7
     loaded.close()
+
+
+def test_a_small_detector_is_certified_against_a_large_one_over_a_street(assets: Path, tmp_path: Path) -> None:
+    """Frames of one video are not independent: this shows that the parts fit together, and certifies no street."""
+    street = tmp_path / "street"
+    street.mkdir()
+    opened = cv2.VideoCapture(str(assets / "video" / "vtest.avi"))
+    for number in range(int(opened.get(cv2.CAP_PROP_FRAME_COUNT))):
+        read_, picture = opened.read()
+        if read_ and number % EVERY == 0:
+            assert cv2.imwrite(str(street / f"{number:03}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    compiled(assets, tmp_path, "ssd_mobilenet_v2_coco", "--name", "street-cloud", "--model", "street")
+    certified = f"--cloud {tmp_path}/street-cloud@1 --calibration {street} --epsilon 0.05"
+    compiled(assets, tmp_path, "pedestrian_ssdlite", "--name", "street-edge", "--model", "street", *certified.split())
+    packed = read(tmp_path / "street-edge@1")
+    (artifact,) = packed.manifest.artifacts
+    rule, measured = artifact.confidence, read_measurements(packed).artifacts[artifact.file]
+    assert rule is not None
+    assert rule.feasible
+    assert 100 < rule.n < 265
+    assert measured.agreement is not None
+    assert measured.agreement > 0.9
+    assert measured.escalation is not None
+    assert measured.escalation < 0.5

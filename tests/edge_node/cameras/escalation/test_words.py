@@ -9,7 +9,7 @@ import pytest
 
 from contracts.predictions import Box as Thing
 from contracts.predictions import Classification, Detection, Embedding, Scored
-from edge_node.cameras.escalation.words import Asked, NoWord, Word, amended, overlap, word_of
+from edge_node.cameras.escalation.words import Asked, NoWord, Word, amended, word_of
 
 STAMP: dict[str, Any] = {
     "model": "things", "bundle": "things@1", "confidence": None, "tier": "cloud", "node": "c", "reason": "doubtful",
@@ -74,9 +74,3 @@ def test_the_verdict_tells_what_the_edge_had_said_only_where_it_was_something_el
     assert (other.edge_label, other.reason, other.certified, other.tier) == ("person", "doubtful", True, "cloud")
     same = amended(asked(why="below"), Word("person", 0.9), reason="asked-always", certified=False, late=True)
     assert (same.edge_label, same.reason, same.late) == ("", "below", True)
-
-
-def test_overlap_is_the_share_of_what_both_cover() -> None:
-    assert overlap(BOX, BOX) == 1.0
-    assert overlap(BOX, (140.0, 100.0, 180.0, 180.0)) == 0.0
-    assert overlap((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
