@@ -23,7 +23,8 @@ NOTES = (
     "the person detector of the assets (SSD, 300 px, ONNX). Node, server and benchmark share the two cores.",
     "`cost`: CPU of the node's process for each picture, all of them seen, over that of one process that decodes, "
     "resizes and runs the same ONNX file, and nothing else; rounds in turns.",
-    "`streams held`: 99 % of the pictures of each stream are seen for 12 s; ONNX Runtime has two threads in both. The "
+    "`streams held`: 99 % of the pictures of each stream are seen for 12 s. The node makes two runs at once, of one "
+    "thread each; the peer one at a time, of two threads. The "
     "peer is Roboflow inference's InferencePipeline with a function of one's own (`init_with_custom_logic`), if "
     "`.venv-peer-roboflow` is there.",
     "`p95 at 70 %`: from capture, by the camera's clock, to the result, over decode and inference of the bare process.",

@@ -22,9 +22,9 @@ class Ruling(msgspec.Struct, frozen=True):
         """With what a node has newly counted of the new version."""
         return self._with(tallies_of(counts, self.aims.slow_edge))
 
-    def audited(self, *, agree: bool) -> Ruling:
-        """With one audit of the new version."""
-        return self._with({"disagreeing": Tally(1, int(not agree))})
+    def audited(self, audits: Tally) -> Ruling:
+        """With more audits of the new version: in how many of how many the cloud says otherwise."""
+        return self._with({"disagreeing": audits})
 
     @property
     def decision(self) -> Decision:

@@ -23,7 +23,7 @@ def judged(version: Version, seed: int, rounds: int = 1000) -> Ruling:
     for _ in range(rounds):
         ruling = ruling.counted(version.counts(rng, 100, 5))
         for _ in range(20):
-            ruling = ruling.audited(agree=rng.random() >= version.disagreeing)
+            ruling = ruling.audited(Tally(1, int(rng.random() < version.disagreeing)))
         if ruling.decision != "continue":
             break
     return ruling
