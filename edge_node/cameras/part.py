@@ -39,6 +39,7 @@ from edge_node.cameras.recording.config import RecordingConfig
 from edge_node.cameras.recording.part import RecordingPart
 from edge_node.cameras.roster import Roster
 from edge_node.cameras.scene.config import SceneConfig
+from edge_node.cameras.secrets import check_lent
 from edge_node.cameras.snapshots.config import SnapshotsConfig
 from edge_node.cameras.snapshots.taking import Snapshots
 from edge_node.cameras.ways import Ways
@@ -108,7 +109,8 @@ class CamerasPart:
         self._leaving = Leaving(self._departures, self.cameras.there)
         pipelines.departures.append(self._leaving.asked)
         self._recording = Recorded(RecordingPart(state_dir, recording), self.feed, registry)
-        self._roster = Roster(self.cameras, Lent(state_dir), from_file, check=self._recording.check)
+        checks = (self._recording.check, lambda config: check_lent(config, state_dir))
+        self._roster = Roster(self.cameras, Lent(state_dir), from_file, checks=checks)
         self._routes = CameraRoutes(
             self.cameras, self._roster, self.feed, admin_token=admin_token, view=self._leaving.view
         )

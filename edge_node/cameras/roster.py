@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from contracts.errors import FoothillError
@@ -18,8 +18,8 @@ Managed = Literal["file", "api"]
 
 
 class Roster:
-    """A name belongs to the file or to the API; where both have it, to the file. `check` raises FoothillError for one
-    that this node refuses."""
+    """A name belongs to the file or to the API; where both have it, to the file. `checks` raise FoothillError for one
+    of the API's that this node refuses."""
 
     def __init__(
         self,
@@ -27,11 +27,11 @@ class Roster:
         lent: Lent,
         from_file: tuple[CameraConfig, ...],
         *,
-        check: Callable[[CameraConfig], None] = lambda config: None,
+        checks: Sequence[Callable[[CameraConfig], None]] = (),
     ) -> None:
         self._cameras = cameras
         self._lent = lent
-        self._check = check
+        self._checks = checks
         self._from_file = {camera.name: camera for camera in from_file}
         self._from_api: dict[str, CameraConfig] = {}
         self._changing = asyncio.Lock()
@@ -55,7 +55,8 @@ class Roster:
         `unavailable` where it cannot be kept."""
         async with self._changing:
             self._check_free(config.name)
-            self._check(config)
+            for check in self._checks:
+                check(config)
             self._cameras.check_room(config.name)
             is_new = config.name not in self._from_api
             await self._keep({**self._from_api, config.name: config})

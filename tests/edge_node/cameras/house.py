@@ -26,6 +26,7 @@ from edge_node.cameras.lent import Lent
 from edge_node.cameras.observers.choice import observer_for
 from edge_node.cameras.observers.observer import Observer
 from edge_node.cameras.roster import Roster
+from edge_node.cameras.secrets import check_lent
 from edge_node.cameras.snapshots.config import SnapshotsConfig
 from edge_node.cameras.snapshots.taking import Snapshots
 from edge_node.cameras.ways import Ways
@@ -103,7 +104,8 @@ class House:
         check: Callable[[CameraConfig], None] = lambda config: None,
     ) -> str:
         """The URL of the routes."""
-        self.roster = Roster(self.cameras, Lent(self.directory), from_file, check=check)
+        checks = (check, lambda config: check_lent(config, self.directory))
+        self.roster = Roster(self.cameras, Lent(self.directory), from_file, checks=checks)
         await self.roster.start()
         routes = self.routes = CameraRoutes(
             self.cameras, self.roster, self.feed, admin_token=admin_token, view=lambda *_: None, beat_s=0.2

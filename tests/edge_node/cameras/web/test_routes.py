@@ -84,6 +84,8 @@ async def test_a_camera_comes_and_goes_by_the_api_and_stays_over_a_restart(house
         ("DELETE", "door", None, ADMIN, 409, "configuration file"),
         ("DELETE", "yard", None, ADMIN, 404, "There are: door"),
         ("PUT", "yard", {"url": "rtsp://a:b@c/"}, ADMIN, 400, "password_env"),
+        ("PUT", "yard", {"url": "rtsp://c/", "password_env": "HOME"}, ADMIN, 400, "begins with CAMERA_"),
+        ("PUT", "yard", {"url": "rtsp://c/", "password_file": "/etc/shadow"}, ADMIN, 400, "names a file in"),
         ("PUT", "yard", {"url": "pattern:", "stride": 0}, ADMIN, 400, "stride"),
         ("PUT", "yard", {"url": "pattern:", "modle": "x"}, ADMIN, 400, "modle"),
         ("PUT", "yard", {"name": "x", "url": "pattern:"}, ADMIN, 400, "stands in the path"),
