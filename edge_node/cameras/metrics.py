@@ -18,18 +18,20 @@ _NAMES = (*map(str, BOUNDS_S), "+Inf")
 
 
 class CameraMetrics(Collector):
-    """Counts are since a camera was added, or changed. `lost_events` tells how many gave way, by outlet, and
-    `waiting_events` how many wait."""
+    """Counts are since a camera was added, or changed. `lost_events` tells how many gave way, by outlet,
+    `waiting_events` how many wait, and `lost_snapshots` how many pictures of events were not kept."""
 
     def __init__(
         self,
         there: Mapping[str, Camera],
         lost_events: Callable[[], Mapping[str, int]],
         waiting_events: Callable[[], Mapping[str, Waiting]],
+        lost_snapshots: Callable[[], int],
     ) -> None:
         self._there = there
         self._lost_events = lost_events
         self._waiting_events = waiting_events
+        self._lost_snapshots = lost_snapshots
 
     def collect(self) -> Iterator[Metric]:
         states = GaugeMetricFamily("foothill_camera_state", "1: how a camera is", labels=("camera", "state"))
@@ -82,7 +84,11 @@ class CameraMetrics(Collector):
         for outlet, told in self._waiting_events().items():
             waiting.add_metric((outlet, "disk"), told.disk)
             waiting.add_metric((outlet, "memory"), told.memory)
-        yield from (lost, waiting)
+        snapshots = CounterMetricFamily(
+            "foothill_camera_snapshots_lost_total", "Snapshots of events that could not be kept"
+        )
+        snapshots.add_metric((), self._lost_snapshots())
+        yield from (lost, waiting, snapshots)
 
 
 def _pictures(camera: Camera) -> dict[str, int]:

@@ -129,7 +129,9 @@ class CamerasPart:
             home_assistant=home_assistant,
         )
         self.feed.listeners += [self._count, self._picture, self._begin]
-        registry.register(CameraMetrics(self.cameras.there, self._outlets.lost, self._outlets.waiting))
+        registry.register(
+            CameraMetrics(self.cameras.there, self._outlets.lost, self._outlets.waiting, lambda: self._snapshots.lost)
+        )
 
     def _config_of(self, name: str) -> CameraConfig | None:
         camera = self.cameras.there.get(name)

@@ -91,7 +91,8 @@ class ClipRoutes:
         self._check_private(request, camera)
         path = await asyncio.to_thread(self._part.library.path, await self._id(request))
         size = (await asyncio.to_thread(path.stat)).st_size
-        self._view(camera, "clip", path.name, request.remote or "", _asked_bytes(request, size))
+        if request.method != "HEAD":
+            self._view(camera, "clip", path.name, request.remote or "", _asked_bytes(request, size))
         return web.FileResponse(path, headers={**_PLAYED, "Content-Disposition": _inline(path)})
 
     def _check_private(self, request: web.Request, camera: str) -> None:

@@ -117,7 +117,8 @@ class CameraRoutes:
             raise FoothillError(
                 "unavailable", "This camera has given no picture yet. Try again.", retry_after_s=2.0
             ) from None
-        self._view(camera.name, "view", "live", request.remote or "", len(look.jpeg))
+        if request.method != "HEAD":
+            self._view(camera.name, "view", "live", request.remote or "", len(look.jpeg))
         headers = {"Cache-Control": "no-store", "Foothill-Captured-At": f"{look.at_s:.3f}"}
         return web.Response(body=look.jpeg, content_type="image/jpeg", headers=headers)
 

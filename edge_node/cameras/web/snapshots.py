@@ -31,5 +31,6 @@ class SnapshotRoutes:
             raise FoothillError(
                 "not_found", f"No snapshot is kept of event {event[:80]}: none was taken, or it gave way."
             )
-        self._leave(camera, "snapshot", event, request.remote or "", jpeg)
+        if request.method != "HEAD":
+            self._leave(camera, "snapshot", event, request.remote or "", jpeg)
         return web.Response(body=jpeg, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})

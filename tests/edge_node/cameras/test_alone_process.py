@@ -112,7 +112,9 @@ def test_a_server_of_the_operators_hears_of_its_cameras(site: Site) -> None:
     process = site.start(site.write("door", more=hook))
     url = process.url()
     until(lambda: {"picture", "state"} <= {message["type"] for message in _Hook.heard})
-    assert 'foothill_camera_events_lost_total{outlet="webhook"} 0.0' in httpx.get(f"{url}/metrics").text
+    metrics = httpx.get(f"{url}/metrics").text
+    assert 'foothill_camera_events_lost_total{outlet="webhook"} 0.0' in metrics
+    assert "foothill_camera_snapshots_lost_total 0.0" in metrics
     assert process.end() == 0
     assert "stopped" in {message.get("state") for message in _Hook.heard}, "what was said last is told too"
     numbers = [message["sequence"] for message in _Hook.heard]

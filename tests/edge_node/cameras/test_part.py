@@ -37,12 +37,14 @@ async def test_a_picture_that_was_on_its_way_when_its_camera_changed_is_not_publ
     heard: list[bytes] = []
     reader = MqttPort(broker.url, "reader")
     reader.subscribe("foothill/v1/cameras/shop/door/snapshot", lambda topic, payload: heard.append(payload))
+    statuses: list[str] = []
+    reader.subscribe("foothill/v1/cameras/shop/status", lambda topic, payload: statuses.append(payload.decode()))
     await reader.start()
     await reader.wait_connected(15)
     keys = {"snapshots": {"mqtt": True}}
     await street.part.cameras.put(camera("door", **keys))
     door = street.part.cameras.there["door"]
-    await until(lambda: not door.live.is_empty)
+    await until(lambda: not door.live.is_empty and "online" in "".join(statuses))
     shown = door.live._shown
     assert shown is not None
     street.part._snapshots.take(door.config, "door-1-1", shown.shot, None, None)

@@ -110,6 +110,13 @@ async def test_a_clip_plays_by_its_event_and_in_ranges(on: Videotheque) -> None:
         assert answer.status == 416
 
 
+async def test_who_asks_for_the_head_alone_has_got_nothing(on: Videotheque) -> None:
+    await on.write("yard-1-7")
+    async with on.session.head(f"{on.url}/v1/cameras/yard/clips/yard-1-7") as answer:
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "video/mp4")
+    assert not on.viewed
+
+
 async def test_clips_that_show_what_privacy_hides_stay_on_the_box(on: Videotheque) -> None:
     await on.write("e1")
     await on.house.cameras.put(pattern("yard", privacy={"blur_labels": ["face"]}))
