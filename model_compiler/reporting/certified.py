@@ -28,8 +28,8 @@ def confidence(report: CompileReport) -> Html:
 
 _OF_THINGS = (
     "A sample is a label that the detector finds in a picture, by its best object; right is one that the cloud's "
-    f"detector finds too, with the same label and an intersection over union of {OVERLAP} or more. Of each picture that "
-    "certifies the threshold one label was drawn."
+    f"detector finds too, with the same label and an intersection over union of {OVERLAP} or more. Of each picture "
+    "that certifies the threshold one label was drawn."
 )
 
 

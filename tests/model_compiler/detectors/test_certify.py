@@ -230,7 +230,8 @@ def test_what_is_found_is_told_in_pixels_of_the_picture_that_was_sent(tmp_path: 
     with opened(of_bundle(read(cloud))) as find:
         (thing,) = find(shown(tmp_path / "large.png"))
     assert isinstance(thing, Box)
-    assert (thing.label, thing.score) == ("block", pytest.approx(1.0, abs=1e-3))
+    assert thing.label == "block"
+    assert thing.score == pytest.approx(1.0, abs=1e-3)
     assert thing.box == pytest.approx((96, 80, 144, 160), abs=2)
 
 
