@@ -278,7 +278,7 @@ def test_every_file_that_is_built() -> None:
 
 
 def test_every_stage_and_its_door() -> None:
-    sources = (path.read_text() for path in (ROOT / "model_compiler").glob("*.py"))
+    sources = (path.read_text() for path in (ROOT / "model_compiler").rglob("*.py"))
     stages = {name for source in sources for name in _STAGE.findall(source)} | {"fp16", "int4"}
     assert len(stages) > 10
     assert not {name for name in stages if f"\n| `{name}` |" not in COMPILE}

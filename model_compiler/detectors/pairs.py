@@ -25,8 +25,8 @@ class Picture(msgspec.Struct, frozen=True):
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """The best object of one label in a picture: its `score` at the edge, and whether the cloud `agrees`, which is that
-    it finds the same thing. `picture` is its digest."""
+    """A thing that the edge finds in a picture: its `score`, and whether the cloud `agrees`, which is that it finds the
+    same. `picture` is its digest."""
 
     picture: str
     label: str
@@ -48,24 +48,19 @@ def distinct(pictures: Iterable[Picture]) -> tuple[Picture, ...]:
 
 
 def pairs_of(picture: str, edge: Sequence[Box], cloud: Sequence[Box]) -> tuple[Pair, ...]:
-    """One for each label that the edge names, in their order: what the rule of a whole picture is made of too."""
-    best: dict[str, Box] = {}
-    for thing in edge:
-        if thing.label not in best or thing.score > best[thing.label].score:
-            best[thing.label] = thing
+    """One for each thing that the edge finds, weak ones beside better ones too: cameras judge each of them."""
     return tuple(
-        Pair(picture, label, thing.score, any(same_thing(thing, other) for other in cloud))
-        for label, thing in sorted(best.items())
+        Pair(picture, thing.label, thing.score, any(same_thing(thing, other) for other in cloud)) for thing in edge
     )
 
 
 def split(pairs: Iterable[Pair]) -> Split:
-    """By the pictures' digests alone: a picture keeps its part, and its label, whatever others come or go.
+    """By the pictures' digests alone: a picture keeps its part, and its thing, whatever others come or go.
 
-    Things of one picture depend on each other, so that one label of each is drawn for the threshold: what is certified
-    is of a label drawn from a picture in which something was found.
+    Things of one picture depend on each other, so that one of each is drawn for the threshold: what is certified is of
+    a thing drawn from a picture in which something was found.
     """
-    ordered = sorted(pairs, key=lambda each: (each.picture, each.label))
+    ordered = sorted(pairs, key=lambda each: (each.picture, each.label, each.score, each.agrees))
     fit = tuple(each for each in ordered if _fits(each.picture))
     others = (each for each in ordered if not _fits(each.picture))
     drawn = (_drawn(picture, tuple(found)) for picture, found in groupby(others, key=lambda each: each.picture))

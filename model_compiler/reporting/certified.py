@@ -27,9 +27,9 @@ def confidence(report: CompileReport) -> Html:
 
 
 _OF_THINGS = (
-    "A sample is a label that the detector finds in a picture, by its best object; right is one that the cloud's "
-    f"detector finds too, with the same label and an intersection over union of {OVERLAP} or more. Of each picture "
-    "that certifies the threshold one label was drawn."
+    "A sample is a thing that the detector finds in a picture; right is one that the cloud's detector finds too, with "
+    f"the same label and an intersection over union of {OVERLAP} or more. Of each picture that certifies the threshold "
+    "one thing was drawn."
 )
 
 

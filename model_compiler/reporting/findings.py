@@ -412,7 +412,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 class Confidence(Part, frozen=True):
     """`cloud` is the bundle that the rules are fitted against, name@version; `things`: of detectors, so that a sample
-    is a label in a picture, by its best object."""
+    is a thing in a picture."""
 
     rules: tuple[Rule, ...]
     cloud: str = ""

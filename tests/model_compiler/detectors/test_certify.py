@@ -134,7 +134,7 @@ def test_the_report_has_the_rule_and_says_what_a_sample_is(tmp_path: Path, cloud
     assert [each.way for each in rule.maps] == ["score", "isotonic"]
     assert [each.chosen for each in rule.maps] == [False, True]
     page = (place / "report.html").read_text()
-    assert "A sample is a label that the detector finds in a picture" in page
+    assert "A sample is a thing that the detector finds in a picture" in page
     assert "none: scores are shares" in page
 
 
