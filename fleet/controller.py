@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
 from contracts.errors import FoothillError
-from contracts.messages import Reported, Status, Vitals, decode
+from contracts.messages import Audit, Reported, Status, Vitals, decode
 from contracts.topics import EVERY_AUDIT, every_node, node_of
 from fleet.api import NodeView, RolloutRequest
 from fleet.audits import AuditRefused, read_audit
@@ -106,11 +106,13 @@ class Controller:
             log.info("fleet: rollout %s goes on: %s, stage %d", course.id, head.phase, head.stage + 1)
 
     async def stop(self) -> None:
+        """What has begun is stored first."""
         await self.end_watching()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._port.stop()
+        async with self._lock:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._port.stop()
 
     @property
     def connected(self) -> bool:
@@ -162,6 +164,7 @@ class Controller:
                     course.feed(Taken(name))
             course = Course(rollout, trial)
             await self._commit(course, orders, [one for one in older if one.rollout.changed])
+            await _logged(self._feed(course, self._known(course)), "what nodes said meanwhile")
             return course
 
     async def abort(self, rollout_id: str, reason: str) -> Course:
@@ -240,36 +243,48 @@ class Controller:
                     "conflict", f"Rollout {course.id} of model {model} is under way. Abort it, or wait."
                 )
 
-    async def _apply(self, rollout_id: str, event: Event | Audited) -> None:
+    async def _apply(self, rollout_id: str, event: Event) -> None:
         async with self._lock:
-            missed: list[Event] = await self._read_again(rollout_id) if rollout_id in self._stale else []
-            course = self.course(rollout_id)
-            before = course.said()
-            orders = [order for each in (*missed, event) for order in course.feed(each)]
-            if orders or course.rollout.changed or course.said() != before:
-                await self._commit(course, orders)
+            course = await self._fresh(rollout_id)
+            await self._feed(course, [event])
 
-    async def _read_again(self, rollout_id: str) -> list[Event]:
+    async def _feed(self, course: Course, events: Sequence[Event | Audited], audit: Audit | None = None) -> None:
+        """Called with the lock held. `audit` is kept with what it has changed, or alone."""
+        before = course.said()
+        orders = [order for event in events for order in course.feed(event)]
+        if audit is not None or orders or course.rollout.changed or course.said() != before:
+            await self._commit(course, orders, audit=audit)
+
+    async def _fresh(self, rollout_id: str) -> Course:
         """What could not be stored has not happened: what nodes have said meanwhile has yet to be heard."""
+        if rollout_id not in self._stale:
+            return self.course(rollout_id)
         course = await self._worker.run(self._state.course, rollout_id)
         if course is None:
             raise FoothillError("not_found", f"There is no rollout {rollout_id[:80]!r} any more.")
         course.version = self.course(rollout_id).version + 1
         self._courses[rollout_id] = course
         self._stale.discard(rollout_id)
-        missed: list[Event] = []
+        await self._feed(course, self._known(course))
+        return course
+
+    def _known(self, course: Course) -> list[Event]:
+        """What its nodes have last said, as if they said it now."""
+        known: list[Event] = []
         for name in course.rollout.nodes:
-            missed.append(Seen(name, self._roster.is_online(name), self._clock()))
+            known.append(Seen(name, self._roster.is_online(name), self._clock()))
             report = self._roster.report(name)
             if report is not None:
                 model = report.models.get(course.rollout.plan.model)
-                missed.append(Heard(name, report.sequence, model, self._clock()))
-        return missed
+                known.append(Heard(name, report.sequence, model, self._clock()))
+        return known
 
-    async def _commit(self, course: Course, orders: RolloutOrders, others: Sequence[Course] = ()) -> None:
+    async def _commit(
+        self, course: Course, orders: RolloutOrders, others: Sequence[Course] = (), audit: Audit | None = None
+    ) -> None:
         """Disk first, then the network. Called with the lock held."""
         try:
-            publications = await self._worker.run(self._orders.commit, course, orders, others)
+            publications = await self._worker.run(self._orders.commit, course, orders, others, audit)
         except BaseException:
             self._stale |= {one.id for one in (course, *others) if one.id in self._courses}
             raise
@@ -320,12 +335,20 @@ class Controller:
         except AuditRefused as refused:
             self._metrics.audit_refused(refused.reason)
             raise
-        if not await self._worker.run(self._state.record_audit, audit):
-            return
+        async with self._lock:
+            if await self._worker.run(self._state.knows_audit, audit):
+                return
+            await self._count(audit)
         self._metrics.audit(agree=audit.agree)
-        for course in self._open():
-            if course.rollout.plan.digest == audit.digest:
-                await self._apply(course.id, Audited(audit.node, audit.agree, self._clock()))
+
+    async def _count(self, audit: Audit) -> None:
+        """For the rollout of its version that is under way, of which there is one at most."""
+        for course in self._courses.values():
+            if course.rollout.plan.digest == audit.digest and not course.ended:
+                event = Audited(audit.node, audit.agree, self._clock())
+                await self._feed(await self._fresh(course.id), [event], audit)
+                return
+        await self._worker.run(self._state.record_audit, audit)
 
     def _read(self, topic: str, payload: bytes, kind: type[M]) -> M | None:
         """None for a topic that was cleared. Raises FoothillError or ValueError for all but a known node's own word."""

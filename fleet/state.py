@@ -328,14 +328,18 @@ class State:
                 (target, target, _KEPT_ACCEPTANCES),
             )
 
-    def record_audit(self, audit: Audit) -> bool:
-        """False when this request's audit of this version is known."""
+    def knows_audit(self, audit: Audit) -> bool:
+        """Whether this request's audit of this version is kept."""
+        where = "SELECT 1 FROM audits WHERE request_id = ? AND digest = ?"
+        return self._db.execute(where, (audit.request_id, audit.digest)).fetchone() is not None
+
+    def record_audit(self, audit: Audit) -> None:
+        """The same again changes nothing."""
         values = (audit.request_id, audit.digest, audit.stratum, audit.node, audit.agree, audit.kept)
-        cursor = self._db.execute(
+        self._db.execute(
             "INSERT OR IGNORE INTO audits (request_id, digest, stratum, node, agree, kept) VALUES (?, ?, ?, ?, ?, ?)",
             values,
         )
-        return cursor.rowcount == 1
 
     def forget_audits(self) -> None:
         """Keeps the newest 200,000."""

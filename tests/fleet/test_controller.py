@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from contracts.messages import Certificate, Desired, Reported, Signed, Status, decode, encode
 from contracts.topics import EVERY_CERTIFICATE, audit_topic, node_topic
 from fleet.api import RolloutView
+from fleet.assembly import DATABASE
 from fleet.broker import Broker
 from fleet.config import FleetConfig
 from runtime.links.mqtt.port import MqttPort
@@ -34,6 +36,7 @@ NAMES = ("frankfurt", "ashburn", "tokyo")
 async def nodes_of(fleet: Fleet, *names: str) -> AsyncIterator[dict[str, ScriptedNode]]:
     nodes = {name: await (await fleet.operator.enrol(name)).start() for name in names or NAMES}
     try:
+        await until(lambda: fleet.parts.controller.count_nodes()["online"] >= len(nodes), what="hearing of all nodes")
         yield nodes
     finally:
         for node in nodes.values():
@@ -375,6 +378,55 @@ async def test_a_controller_restarted_at_every_step_ends_where_it_would_have(
         assert done["state"] == "completed"
         assert {node.serving["digits"] for node in nodes.values()} == {done["digest"]}
         assert [len(node.documents) for node in nodes.values()] == [2, 2, 2]
+    await fleet.stop()
+
+
+@contextmanager
+def slow_disk(fleet: Fleet) -> Iterator[None]:
+    """Nothing can be written meanwhile: somebody else has the database."""
+    other = sqlite3.connect(fleet.directory / DATABASE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+async def test_a_node_that_comes_while_a_rollout_is_being_stored_is_told(
+    fleet: Fleet, bundles: dict[str, Path]
+) -> None:
+    tokyo = await fleet.operator.enrol("tokyo")
+    await fleet.operator.publish(bundles["1"])
+    with slow_disk(fleet):
+        starting = asyncio.ensure_future(fleet.operator.start("digits-edge@1"))
+        await asyncio.sleep(0.3)
+        await tokyo.start()
+        await until(lambda: fleet.parts.controller.count_nodes()["online"] == 1)
+    await fleet.operator.wait((await starting)["id"], "completed")
+    await tokyo.stop()
+
+
+async def test_a_controller_that_is_stopped_while_it_stores_an_audit_has_counted_what_it_keeps(
+    config: FleetConfig, session: aiohttp.ClientSession, bundles: dict[str, Path]
+) -> None:
+    fleet = await Fleet(config, session).start()
+    async with nodes_of(fleet, "tokyo") as nodes:
+        await first_version(fleet, bundles)
+        await fleet.operator.publish(bundles["2"])
+        started = await fleet.operator.start("digits-edge@2")
+        judged = await fleet.operator.wait(started["id"], "judging")
+        with slow_disk(fleet):
+            for number in range(5):
+                nodes["tokyo"].audit(judged["digest"], f"before-{number}", agree=True)
+            await asyncio.sleep(0.3)
+            stopping = asyncio.ensure_future(fleet.stop())
+            await asyncio.sleep(0.1)
+        await stopping
+        fleet = await Fleet(config, session).start()
+        tallies = await fleet.parts.worker.run(fleet.parts.state.audit_tallies)
+        (kept,) = [tally for tally in tallies if tally.digest == judged["digest"]]
+        assert kept.n == _counted_by_gate(fleet, started["id"]) > 0
     await fleet.stop()
 
 
