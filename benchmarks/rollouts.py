@@ -23,9 +23,9 @@ import typer
 
 from benchmarks.report import table
 from contracts.messages import ModelReport
+from contracts.quality import Counts
 from contracts.risk import binomial
 from fleet.judging.aims import GateSettings, Tally, aims_for
-from fleet.judging.quality import Counts
 from fleet.judging.ruling import Ruling
 from fleet.rollouts.advance import Orders, advance, begin
 from fleet.rollouts.events import Assigned, Event, Heard, Judged, Tick
@@ -36,11 +36,11 @@ from fleet.rollouts.rollout import FINAL
 ROLLOUTS = 10_000
 NODES, CANARY = 20, 3
 MINUTE_S, SILENCE_S = 60.0, 24 * 3600.0
-REQUESTS, AUDITS, LOOKS = 600, 30, 6
-"""Of each node in a minute: ten requests a second, of which one in twenty is audited, and a look each ten seconds."""
-_BASELINE_REQUESTS, _BASELINE_AUDITS, _BASELINE_LOOKS = 20_000, 5_000, 2_000
+RUNS, AUDITS, LOOKS = 600, 30, 6
+"""Of each node in a minute: ten runs a second, of which one in twenty is audited, and a look each ten seconds."""
+_BASELINE_RUNS, _BASELINE_AUDITS, _BASELINE_LOOKS = 20_000, 5_000, 2_000
 _NEW, _OLD = "sha256:" + "b" * 64, "sha256:" + "a" * 64
-_USUAL_BUCKET, _BUCKETS = 8.0, 24
+_USUAL_BUCKET, _BUCKETS = 14.0, 30
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -113,7 +113,7 @@ class World:
             policy=Policy(max_parallel=5, min_healthy_s=MINUTE_S, healthy_deadline_s=5 * MINUTE_S),
             gate=Gate(0, SILENCE_S),
         )
-        old = counted(GOOD, rng, _BASELINE_REQUESTS, _BASELINE_LOOKS)
+        old = counted(GOOD, rng, _BASELINE_RUNS, _BASELINE_LOOKS)
         audited = Tally(_BASELINE_AUDITS, int(rng.binomial(_BASELINE_AUDITS, GOOD.disagreeing)))
         self.ruling = Ruling(aims_for(old, audited, settings))
         self.sequence = 0
@@ -144,7 +144,7 @@ class World:
                 self._feed(Heard(name, self.told[name][0], report, self.now_s))
         serving = self.rollout.count("settling", "healthy")
         if serving and self.rollout.head.phase not in FINAL:
-            self.ruling = self.ruling.counted(counted(self.version, self.rng, serving * REQUESTS, serving * LOOKS))
+            self.ruling = self.ruling.counted(counted(self.version, self.rng, serving * RUNS, serving * LOOKS))
             audits = serving * AUDITS
             differ = int(self.rng.binomial(audits, self.version.disagreeing))
             self.ruling = self.ruling.audited(Tally(audits, differ))
@@ -170,17 +170,17 @@ class World:
             advance(self.rollout, Assigned(order.node, self.sequence))
 
 
-def counted(version: Version, rng: np.random.Generator, requests: int, looks: int) -> Counts:
-    """What nodes with so many requests and looks at their machines count."""
-    failed = int(rng.binomial(requests, version.failed))
-    answers = requests - failed
-    buckets = np.rint(rng.normal(_USUAL_BUCKET + version.slower, 1.0, answers)).clip(0, _BUCKETS - 1).astype(np.int64)
+def counted(version: Version, rng: np.random.Generator, runs: int, looks: int) -> Counts:
+    """What nodes with so many runs and looks at their machines count."""
+    failed = int(rng.binomial(runs, version.failed))
+    judged = runs - failed
+    buckets = np.rint(rng.normal(_USUAL_BUCKET + version.slower, 1.0, judged)).clip(0, _BUCKETS - 1).astype(np.int64)
     return Counts(
-        requests=requests,
+        runs=runs,
         failed=failed,
-        answers=answers,
-        doubtful=int(rng.binomial(answers, version.doubtful)),
-        samples=looks,
+        judged=judged,
+        doubtful=int(rng.binomial(judged, version.doubtful)),
+        looks=looks,
         strained=int(rng.binomial(looks, version.strained)),
         latency=tuple(np.bincount(buckets, minlength=_BUCKETS).tolist()),
     )

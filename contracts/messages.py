@@ -10,6 +10,7 @@ from contracts.boards import Fingerprint
 from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from contracts.manifest import MAX_THRESHOLD
+from contracts.quality import Counts
 
 MAX_MESSAGE_BYTES = 4 << 20
 MAX_EPOCH = 1 << 53
@@ -200,6 +201,18 @@ class Late(msgspec.Struct, frozen=True):
     body: bytes | None
     spooled_at_s: float
     answered_at_s: float
+
+
+class Quality(msgspec.Struct, frozen=True):
+    """How versions serve on a node: totals since its start `epoch`, by bundle digest (retained, signed by the node).
+
+    At most every 5 s, and only what has changed since is worth another one. Totals, so that none is counted twice or
+    missed, however often they are told.
+    """
+
+    node: str
+    epoch: Epoch
+    versions: Annotated[dict[str, Counts], msgspec.Meta(max_length=64)]
 
 
 class Certificate(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ NODE_NAME = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
 STRATUM = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 """What may stand for a stratum in a topic; `contracts.strata.stratum_of` gives 32 hex digits."""
 
-NODE_KINDS = ("identity", "status", "desired", "reported", "load", "late")
+NODE_KINDS = ("identity", "status", "desired", "reported", "load", "late", "quality")
 
 
 def node_topic(node: str, kind: str) -> str:

@@ -22,6 +22,7 @@ from contracts.messages import (
     Late,
     Load,
     NodeState,
+    Quality,
     Reported,
     Signed,
     Status,
@@ -29,7 +30,9 @@ from contracts.messages import (
     decode,
     encode,
 )
+from contracts.quality import Counts
 from edge_node.certificates import NodeCertificates
+from edge_node.quality import QualityTold
 from edge_node.updater import Updater
 from edge_node.vitals import is_news
 from runtime.links.escalation.certificate_reader import CertificateReader
@@ -46,6 +49,7 @@ OpenPort = Callable[[Will], MqttPort]
 
 LOAD_EVERY_S = 1.0
 VITALS_EVERY_S = 30.0
+QUALITY_EVERY_S = 5.0
 RENEW_PAUSE_S = 1.0
 KEYS_PAUSE_S = 2.0
 UNREAD_PAUSE_S = 30.0
@@ -63,8 +67,9 @@ class Agent:
     """Keeps one node in touch with its fleet for as long as it runs, with or without a broker.
 
     `open_port` makes an MQTT client with the given will; `fingerprint` tells the machine as it is known now, `load`
-    reads the present load, `vitals` the machine's (in a thread); `capabilities` are told to routers; `private_key` is
-    the one that this node enrolled, and signs its audits.
+    reads the present load, `vitals` the machine's (in a thread), of which `looked` is told; `counts` gives what each
+    version has done since the process began; `capabilities` are told to routers; `private_key` is the one that this
+    node enrolled, and signs its audits and counts.
     """
 
     def __init__(
@@ -80,6 +85,9 @@ class Agent:
         load: Callable[[], LoadFigures],
         vitals: Callable[[], Vitals] = Vitals,
         vitals_every_s: float = VITALS_EVERY_S,
+        looked: Callable[[Vitals], None] = lambda vitals: None,
+        counts: Callable[[], dict[str, Counts]] = dict,
+        quality_every_s: float = QUALITY_EVERY_S,
         capabilities: Capabilities = (),
         unread_pause_s: float = UNREAD_PAUSE_S,
         wall: Callable[[], float] = time.time,
@@ -97,6 +105,9 @@ class Agent:
         self._read_vitals = vitals
         self._vitals_every_s = vitals_every_s
         self._vitals = Vitals()
+        self._looked = looked
+        self._quality = QualityTold(counts)
+        self._quality_every_s = quality_every_s
         self._capabilities = capabilities
         self._unread_pause_s = unread_pause_s
         self._wall = wall
@@ -130,6 +141,7 @@ class Agent:
             self._keep_reading_desired(),
             self._keep_telling_load(),
             self._keep_telling_vitals(),
+            self._keep_telling_quality(),
         ]
         self._tasks = [asyncio.create_task(work) for work in works]
 
@@ -175,11 +187,13 @@ class Agent:
             await self._port.stop()
             await asyncio.sleep(RENEW_PAUSE_S)
             self._epoch = min(self._seen_epoch + 1, MAX_EPOCH)
+            self._quality.begin_epoch()
             self._port = self._new_port()
 
     def _publish_state(self) -> None:
         self._publish_status()
         self._publish_reported()
+        self._publish_quality()
 
     def _publish_status(self) -> None:
         told = encode(self._status(self._state))
@@ -217,10 +231,27 @@ class Agent:
         told last."""
         while True:
             now = await asyncio.to_thread(self._read_vitals)
+            self._looked(now)
             if is_news(self._vitals, now) or self._fingerprint() != self._told_fingerprint:
                 self._vitals = now
                 self._publish_reported()
             await asyncio.sleep(self._vitals_every_s)
+
+    async def _keep_telling_quality(self) -> None:
+        """What has changed, not more often than anybody could act on."""
+        told: dict[str, Counts] = {}
+        while True:
+            await asyncio.sleep(self._quality_every_s)
+            now = self._quality.now()
+            if now != told:
+                told = now
+                self._publish_quality()
+
+    def _publish_quality(self) -> None:
+        versions = self._quality.now()
+        if versions:
+            signed = signatures.sign(Quality(self._node, self._epoch, versions), self._private_key)
+            self._port.publish(topics.node_topic(self._node, "quality"), encode(signed), retain=True)
 
     def _on_status(self, topic: str, payload: bytes) -> None:
         """What stands on this node's own topic must be this node's word: a will of old, or somebody else's, is not."""

@@ -25,6 +25,7 @@ from edge_node.machine import NodeMachine
 from edge_node.metrics import NodeMetrics, VitalMetrics
 from edge_node.pipelines import Pipelines
 from edge_node.probation import Rule
+from edge_node.quality import is_strained
 from edge_node.room import Room
 from edge_node.slots import SlotFile
 from edge_node.updater import Updater
@@ -161,6 +162,10 @@ def _agent(ground: _Ground, trust: TrustedFleet, certificates: NodeCertificates,
         machine.look()
         return vitals()
 
+    def looked(now: Vitals) -> None:
+        least_memory, least_disk = config.memory_reserve_bytes, config.reserve_bytes
+        ground.host.looked(strained=is_strained(now, least_memory_bytes=least_memory, least_disk_bytes=least_disk))
+
     return Agent(
         node=enrolment.node,
         private_key=ground.private_key,
@@ -171,6 +176,8 @@ def _agent(ground: _Ground, trust: TrustedFleet, certificates: NodeCertificates,
         fingerprint=machine.fingerprint,
         load=ground.host.load,
         vitals=look,
+        looked=looked,
+        counts=ground.host.meters.counts,
         capabilities=config.capabilities,
     )
 

@@ -9,8 +9,10 @@ import msgspec
 from contracts.boards import Fingerprint
 from contracts.manifest import Manifest, Measurements
 from contracts.messages import ModelReport, NodeState, Vitals
-from fleet import gates
+from contracts.risk.sequential import Decision
 from fleet.courses import Course
+from fleet.judging.aims import Source
+from fleet.judging.ruling import Evidence, Ruling
 from fleet.rollouts.nodes import TOLD, Node
 from fleet.rollouts.plan import Policy
 from fleet.rollouts.rollout import FINAL, Hold, Phase
@@ -21,7 +23,8 @@ class RolloutRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`nodes` in the order they are exposed, or the group "all" (those on line first).
 
     `stages`: how many nodes have the bundle after each stage, as counts or percentages; the last covers all. None
-    takes the fleet's default. `gate` "health": no test of the model, only that nodes get it running. `policy`: of a
+    takes the fleet's default. `gate` "quality": it must do no worse than what it replaces; "health": nodes must get it
+    running, and nothing more. `policy`: of a
     `Policy` those fields that are not to be the fleet's. `window`: when nodes may be told. `for_acceptance`: part of an
     acceptance, which nothing can be demanded for; it names one node.
     """
@@ -29,7 +32,7 @@ class RolloutRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bundle: str
     nodes: tuple[str, ...] | Literal["all"] = "all"
     stages: tuple[int | str, ...] = (1, "100%")
-    gate: Literal["agreement", "health"] = "agreement"
+    gate: Literal["quality", "health"] = "quality"
     policy: dict[str, Any] = {}
     window: Window | None = None
     silence_s: float | None = None
@@ -40,6 +43,17 @@ class StopRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of an abort, or a roll back."""
 
     reason: Annotated[str, msgspec.Meta(max_length=1000)] = "the operator stopped it"
+
+
+class GateView(msgspec.Struct, frozen=True):
+    """What the gate says, and all that it rests on. `source`: where the old version's rate of disagreement is known
+    from. `good_stopped` bounds the probability that a version as good as the old one is stopped."""
+
+    decision: Decision
+    reason: str
+    streams: tuple[Evidence, ...]
+    source: Source
+    good_stopped: float
 
 
 class RolloutView(msgspec.Struct, frozen=True):
@@ -70,7 +84,7 @@ class RolloutView(msgspec.Struct, frozen=True):
     reverted_nodes: int
     stopped_stage: int | None
     reason: str
-    gate: gates.Evidence | None
+    gate: GateView | None
     node_states: dict[str, Node]
     started_at_s: float
     decided_at_s: float | None
@@ -152,7 +166,7 @@ def view(course: Course) -> RolloutView:
         reverted_nodes=len(reverted),
         stopped_stage=head.stage + 1 if stopped else None,
         reason=head.reason,
-        gate=course.evidence,
+        gate=_gate(course.ruling) if course.ruling is not None else None,
         node_states=rollout.nodes,
         started_at_s=head.started_at_s,
         decided_at_s=head.decided_at_s,
@@ -161,6 +175,11 @@ def view(course: Course) -> RolloutView:
         seconds_to_decision=_between(head.started_at_s, head.decided_at_s),
         seconds_to_revert=_between(head.decided_at_s, head.ended_at_s) if back else None,
     )
+
+
+def _gate(ruling: Ruling) -> GateView:
+    aims = ruling.aims
+    return GateView(ruling.decision, ruling.reason, tuple(ruling.evidence()), aims.source, aims.good_stopped)
 
 
 def _between(start_s: float | None, end_s: float | None) -> float | None:

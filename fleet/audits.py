@@ -1,4 +1,5 @@
-"""Which audits are believed: those that the node which answered signed, or that the request's router sealed."""
+"""Whose evidence is believed: audits and counts that the node which answered signed; audits that the request's router
+sealed, too."""
 
 from __future__ import annotations
 
@@ -6,8 +7,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from contracts.errors import FoothillError
-from contracts.messages import Audit, Signed, decode
-from contracts.topics import audit_topic
+from contracts.messages import Audit, Quality, Signed, decode
+from contracts.topics import audit_topic, node_of
 from fleet.state import NodeRow
 from runtime.links.trust.signatures import HOP, key_id, open_sealed, verify
 
@@ -48,3 +49,14 @@ def read_audit(topic: str, payload: bytes, nodes: Mapping[str, NodeRow], hop_key
             f"The audit of node {node.name} is neither signed by the key that this node enrolled nor sealed with the "
             f"hop key.",
         ) from error
+
+
+def read_quality(topic: str, payload: bytes, nodes: Mapping[str, NodeRow]) -> Quality:
+    """The counts that came on `topic`. Raises FoothillError or ValueError for all but a node's own."""
+    node = nodes.get(node_of(topic))
+    if node is None:
+        raise FoothillError("forbidden", f"The counts on {topic[:200]} are of a node which is not enrolled.")
+    told = verify(decode(payload, Signed), {key_id(node.public_key): node.public_key}, Quality)
+    if told.node != node.name:
+        raise FoothillError("forbidden", f"The counts of node {told.node[:80]!r} came on {topic[:200]}.")
+    return told

@@ -43,7 +43,7 @@ Insecure = Annotated[
 class GateKind(str, Enum):
     """What a rollout is judged by."""
 
-    agreement = "agreement"
+    quality = "quality"
     health = "health"
 
 
@@ -98,8 +98,8 @@ def start(
     nodes: Annotated[str, typer.Option(help="Node names in the order they are exposed, separated by commas.")] = "",
     group: Annotated[str, typer.Option(help='Instead of names: "all".')] = "all",
     stages: Annotated[str, typer.Option(help="How many nodes after each stage: counts or percentages.")] = "1,100%",
-    gate: Annotated[GateKind, typer.Option(help="agreement judges the model, health only that it runs.")] = (
-        GateKind.agreement
+    gate: Annotated[GateKind, typer.Option(help="quality judges the model, health only that it runs.")] = (
+        GateKind.quality
     ),
     max_parallel: Annotated[int | None, typer.Option(help="Nodes at a time, until they are healthy; 0: all.")] = None,
     min_healthy_s: Annotated[float | None, typer.Option(help="A node is healthy after so long.")] = None,

@@ -9,7 +9,7 @@ import msgspec
 from fleet.broker import BrokerConfig
 from fleet.chunks import ChunkSettings
 from fleet.engines import EngineSettings
-from fleet.gates import GateSettings
+from fleet.judging.aims import GateSettings
 from fleet.rollouts.plan import Policy
 from fleet.signing import Lifetimes
 from runtime.links.trust.tls import TlsConfig

@@ -13,13 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
 from contracts.errors import FoothillError
-from contracts.messages import Audit, Reported, Status, Vitals, decode
+from contracts.messages import Audit, Quality, Reported, Status, Vitals, decode
 from contracts.topics import EVERY_AUDIT, every_node, node_of
 from fleet.api import NodeView, RolloutRequest
-from fleet.audits import AuditRefused, read_audit
-from fleet.courses import Audited, Course
+from fleet.audits import AuditRefused, read_audit, read_quality
+from fleet.courses import Audited, Counted, Course, Evident
+from fleet.judging.book import Booking
 from fleet.metrics import Metrics
-from fleet.orders import Orders, Publications, identity_of
+from fleet.orders import Beside, Orders, Publications, identity_of, nothing
 from fleet.planning import Planner, choose, fingerprint_of
 from fleet.rollouts.advance import Orders as RolloutOrders
 from fleet.rollouts.advance import begin
@@ -46,6 +47,7 @@ _WISHES: dict[Wish, tuple[Callable[[float], Event], tuple[Phase, ...]]] = {
 }
 
 TICK_S = 0.25
+BOOK_S = 1.0
 MAINTENANCE_S = 30.0
 _LONGEST_TICK_S = 1.0
 """A process that was stopped for longer has not listened meanwhile."""
@@ -83,6 +85,7 @@ class Controller:
         self._nodes: dict[str, NodeRow] = {}
         self._courses: dict[str, Course] = {}
         self._stale: set[str] = set()
+        self._qualities: dict[str, Quality] = {}
         self._told: dict[str, tuple[str, int]] = {}
         self._standing: Publications = {}
         self._lock = asyncio.Lock()
@@ -98,9 +101,11 @@ class Controller:
         self._port.subscribe(every_node("status"), self._on_status)
         self._port.subscribe(every_node("reported"), self._on_reported)
         self._port.subscribe(EVERY_AUDIT, self._on_audit)
+        self._port.subscribe(every_node("quality"), self._on_quality)
         self._port.on_connect(self._assert_all)
         await self._port.start()
-        self._tasks = [asyncio.ensure_future(self._tick()), asyncio.ensure_future(self._maintain())]
+        works = (self._tick(), self._keep_booking(), self._maintain())
+        self._tasks = [asyncio.ensure_future(work) for work in works]
         for course in self._open():
             head = course.rollout.head
             log.info("fleet: rollout %s goes on: %s, stage %d", course.id, head.phase, head.stage + 1)
@@ -154,7 +159,7 @@ class Controller:
     async def start_rollout(self, request: RolloutRequest) -> Course:
         """Plans a rollout and exposes its first stage. Raises FoothillError that says why it cannot start."""
         async with self._lock:
-            plan, trial = await self._planner.plan(request, self._nodes, self._roster, self._check_alone)
+            plan, ruling = await self._planner.plan(request, self._nodes, self._roster, self._check_alone)
             online = [name for name in plan.previous if self._roster.is_online(name)]
             rollout, orders = begin(plan, online, self._clock())
             log.info("fleet: rollout %s starts: %s to %d nodes", plan.id, plan.bundle, len(rollout.nodes))
@@ -162,7 +167,7 @@ class Controller:
             for course in older:
                 for name in plan.previous:
                     course.feed(Taken(name))
-            course = Course(rollout, trial)
+            course = Course(rollout, ruling)
             await self._commit(course, orders, [one for one in older if one.rollout.changed])
             await _logged(self._feed(course, self._known(course)), "what nodes said meanwhile")
             return course
@@ -248,12 +253,12 @@ class Controller:
             course = await self._fresh(rollout_id)
             await self._feed(course, [event])
 
-    async def _feed(self, course: Course, events: Sequence[Event | Audited], audit: Audit | None = None) -> None:
-        """Called with the lock held. `audit` is kept with what it has changed, or alone."""
+    async def _feed(self, course: Course, events: Sequence[Event | Evident], beside: Beside | None = None) -> None:
+        """Called with the lock held. What `beside` writes is kept with what has changed, or alone."""
         before = course.said()
         orders = [order for event in events for order in course.feed(event)]
-        if audit is not None or orders or course.rollout.changed or course.said() != before:
-            await self._commit(course, orders, audit=audit)
+        if beside is not None or orders or course.rollout.changed or course.said() != before:
+            await self._commit(course, orders, beside=beside or nothing)
 
     async def _fresh(self, rollout_id: str) -> Course:
         """What could not be stored has not happened: what nodes have said meanwhile has yet to be heard."""
@@ -280,11 +285,11 @@ class Controller:
         return known
 
     async def _commit(
-        self, course: Course, orders: RolloutOrders, others: Sequence[Course] = (), audit: Audit | None = None
+        self, course: Course, orders: RolloutOrders, others: Sequence[Course] = (), beside: Beside = nothing
     ) -> None:
         """Disk first, then the network. Called with the lock held."""
         try:
-            publications = await self._worker.run(self._orders.commit, course, orders, others, audit)
+            publications = await self._worker.run(self._orders.commit, course, orders, others, beside)
         except BaseException:
             self._stale |= {one.id for one in (course, *others) if one.id in self._courses}
             raise
@@ -346,9 +351,41 @@ class Controller:
         for course in self._courses.values():
             if course.rollout.plan.digest == audit.digest and not course.ended:
                 event = Audited(audit.node, audit.agree, self._clock())
-                await self._feed(await self._fresh(course.id), [event], audit)
+                await self._feed(await self._fresh(course.id), [event], lambda state: state.record_audit(audit))
                 return
         await self._worker.run(self._state.record_audit, audit)
+
+    async def _on_quality(self, topic: str, payload: bytes) -> None:
+        """Totals: the last word of each node is enough, however many come in between."""
+        if payload:
+            told = read_quality(topic, payload, self._nodes)
+            self._qualities[told.node] = told
+
+    async def book(self) -> None:
+        """Books what nodes have told, once, and lets the gates know."""
+        told, self._qualities = self._qualities, {}
+        if not told:
+            return
+        try:
+            async with self._lock:
+                bookings = await self._worker.run(self._bookings, list(told.values()))
+                judged = {course.rollout.plan.digest: course for course in self._courses.values() if not course.ended}
+                for digest, course in judged.items():
+                    mine = [one for one in bookings if one.digest == digest]
+                    if mine:
+                        await self._judge(course, mine)
+                others = [one for one in bookings if one.digest not in judged]
+                await self._worker.run(self._state.book, others)
+        except BaseException:
+            self._qualities = told | self._qualities
+            raise
+
+    def _bookings(self, told: Sequence[Quality]) -> list[Booking]:
+        return [booking for one in told for booking in self._state.bookings(one)]
+
+    async def _judge(self, course: Course, bookings: Sequence[Booking]) -> None:
+        events = [Counted(one.node, one.new, self._clock()) for one in bookings]
+        await self._feed(await self._fresh(course.id), events, lambda state: state.book(bookings))
 
     def _read(self, topic: str, payload: bytes, kind: type[M]) -> M | None:
         """None for a topic that was cleared. Raises FoothillError or ValueError for all but a known node's own word."""
@@ -375,6 +412,11 @@ class Controller:
             for course in self._open():
                 await _logged(self._apply(course.id, Tick(listened_s, self._clock())), "a tick")
 
+    async def _keep_booking(self) -> None:
+        while True:
+            await asyncio.sleep(BOOK_S)
+            await _logged(self.book(), "booking what nodes have counted")
+
     async def _maintain(self) -> None:
         while True:
             await _logged(self.maintain(), "maintenance")
@@ -386,6 +428,7 @@ class Controller:
         async with self._lock:
             self._publish(await self._worker.run(self._orders.renew))
         await self._worker.run(self._state.forget_audits)
+        await self._worker.run(self._state.forget_quality)
 
     def _view(self, node: NodeRow, desired: dict[str, str], sequence: int) -> NodeView:
         status, report = self._roster.status(node.name), self._roster.report(node.name)

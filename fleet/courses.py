@@ -1,10 +1,12 @@
-"""A rollout with its gate: audits of the new version become the gate's word, and the word an event of the rollout."""
+"""A rollout with its gate: what is seen of the new version becomes the gate's word, and the word an event of it."""
 
 from __future__ import annotations
 
 import msgspec
 
-from fleet import gates
+from contracts.quality import Counts
+from fleet.judging.aims import Tally
+from fleet.judging.ruling import Ruling
 from fleet.rollouts.advance import Orders, advance
 from fleet.rollouts.events import Event, Judged
 from fleet.rollouts.nodes import Node
@@ -20,15 +22,15 @@ class Audited(msgspec.Struct, frozen=True):
     at_s: float
 
 
-class Trial(msgspec.Struct, frozen=True):
-    """What was fixed before the first audit was seen, and what was seen since."""
+class Counted(msgspec.Struct, frozen=True):
+    """What one node has newly counted of the new version."""
 
-    terms: gates.Terms
-    tally: gates.Tally = gates.Tally()
+    node: str
+    counts: Counts
+    at_s: float
 
-    @property
-    def evidence(self) -> gates.Evidence:
-        return gates.judge(self.terms, self.tally)
+
+Evident = Audited | Counted
 
 
 class CourseRow(msgspec.Struct):
@@ -36,26 +38,26 @@ class CourseRow(msgspec.Struct):
 
     plan: Plan
     head: Head
-    trial: Trial | None = None
+    ruling: Ruling | None = None
 
 
 class Course:
     """`version` grows with every change that was stored."""
 
-    def __init__(self, rollout: Rollout, trial: Trial | None, version: int = 0) -> None:
+    def __init__(self, rollout: Rollout, ruling: Ruling | None, version: int = 0) -> None:
         self.rollout = rollout
-        self.trial = trial
+        self.ruling = ruling
         self.version = version
 
     @classmethod
     def of(cls, row: CourseRow, nodes: dict[str, Node], version: int = 0) -> Course:
         """Nodes go in the order in which they were planned."""
         ordered = {name: nodes[name] for stage in row.plan.stages for name in stage}
-        return cls(Rollout(row.plan, row.head, ordered), row.trial, version)
+        return cls(Rollout(row.plan, row.head, ordered), row.ruling, version)
 
     @property
     def row(self) -> CourseRow:
-        return CourseRow(self.rollout.plan, self.rollout.head, self.trial)
+        return CourseRow(self.rollout.plan, self.rollout.head, self.ruling)
 
     @property
     def id(self) -> str:
@@ -71,18 +73,9 @@ class Course:
         waiting = self.rollout.count("waiting", "absent", "assigned", "settling", "reverting")
         return not self.ended or waiting > 0
 
-    @property
-    def evidence(self) -> gates.Evidence | None:
-        """The gate's first word stands, until it rejects."""
-        if self.trial is None:
-            return None
-        evidence, said = self.trial.evidence, self.rollout.head.decision
-        stands = said == "reject" or (said == "accept" and evidence.decision == "continue")
-        return msgspec.structs.replace(evidence, decision=said) if stands else evidence
-
-    def feed(self, event: Event | Audited) -> Orders:
+    def feed(self, event: Event | Evident) -> Orders:
         """As `fleet.rollouts.advance.advance`."""
-        return self._audited(event) if isinstance(event, Audited) else advance(self.rollout, event)
+        return self._seen(event) if isinstance(event, Evident) else advance(self.rollout, event)
 
     def stored(self) -> None:
         """All that has changed is on disk."""
@@ -93,18 +86,20 @@ class Course:
         """What is worth a write, beside its nodes: waiting alone is not, for a restart waits a little more."""
         head = self.rollout.head
         told = (head.phase, head.stage, head.paused, head.promoted, head.decision, head.reason, head.ended_at_s)
-        return (*told, self.trial)
+        return (*told, self.ruling)
 
-    def _audited(self, event: Audited) -> Orders:
-        """Counts for the gate, in later stages too: the same test goes on over all nodes that serve the version.
+    def _seen(self, event: Evident) -> Orders:
+        """Counts for the gate, in later stages too: the same tests go on over all nodes that serve the version.
 
-        The test's alpha holds for every stopping time, so that listening on costs no good version more than it allows.
+        Their alpha holds for every stopping time, so that listening on costs no good version more than it allows.
         """
         gate, node = self.rollout.plan.gate, self.rollout.nodes.get(event.node)
-        if self.trial is None or gate is None or node is None or self.ended:
+        if self.ruling is None or gate is None or node is None or self.ended:
             return []
         if self.rollout.head.stage < gate.stage or node.phase not in ("settling", "healthy"):
             return []
-        self.trial = Trial(self.trial.terms, self.trial.tally.counted(event.agree))
-        evidence = self.trial.evidence
-        return advance(self.rollout, Judged(evidence.decision, gates.told(evidence), event.at_s))
+        if isinstance(event, Audited):
+            self.ruling = self.ruling.audited(Tally(1, int(not event.agree)))
+        else:
+            self.ruling = self.ruling.counted(event.counts)
+        return advance(self.rollout, Judged(self.ruling.decision, self.ruling.reason, event.at_s))

@@ -6,8 +6,10 @@ from typing import Any
 
 import msgspec
 
-from fleet import gates
-from fleet.courses import Course, Trial
+from contracts.risk.sequential import Decision
+from fleet.courses import Course
+from fleet.judging.aims import Aims, Tally, Terms
+from fleet.judging.ruling import Ruling
 from fleet.rollouts.nodes import Node, NodePhase
 from fleet.rollouts.plan import Gate, Plan, Policy
 from fleet.rollouts.rollout import Head, Rollout
@@ -51,10 +53,22 @@ def course_of(body: bytes) -> Course:
         name: Node(_PHASES[node["phase"]], online=True, sequence=node["sequence"], error=node["error"])
         for name, node in old["nodes"].items()
     }
-    trial = None
-    if gate is not None:
-        terms, tally = (msgspec.convert(gate["terms"], gates.Terms), msgspec.convert(old["tally"], gates.Tally))
-        trial = Trial(terms, tally)
     rollout = Rollout(plan, head, nodes)
     rollout.changed |= nodes.keys()
-    return Course(rollout, trial)
+    return Course(rollout, _ruling(gate["terms"], old["tally"], head.decision) if gate is not None else None)
+
+
+def _ruling(terms: dict[str, Any], tally: dict[str, int], decision: Decision) -> Ruling:
+    """Audits were all that counted."""
+    baseline = terms["baseline"]
+    judged = Terms(
+        p0=terms["p0"],
+        p1=terms["p1"],
+        alpha=terms["alpha"],
+        beta=terms["beta"],
+        baseline=Tally(baseline["n"], baseline["disagreements"]),
+    )
+    good_stopped = terms["alpha"] + terms.get("baseline_delta", 0.0)
+    aims = Aims({"disagreeing": judged}, slow_edge=0, source=terms["source"], good_stopped=good_stopped)
+    ruling = Ruling(aims, said={"disagreeing": decision} if decision == "accept" else {})
+    return ruling.audited(Tally(tally["n"], tally["disagreements"]))

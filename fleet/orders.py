@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from contracts import manifest as manifests
 from contracts.errors import FoothillError
-from contracts.messages import Audit, Certificate, Desired, encode
+from contracts.messages import Certificate, Desired, encode
 from contracts.topics import certificate_topic, node_topic
 from fleet.courses import Course
 from fleet.enrolment import next_sequence
@@ -17,8 +17,14 @@ from fleet.state import BundleRow, DesiredRow, NodeRow, State
 
 Publications = dict[str, bytes]
 """Topic to retained payload."""
+Beside = Callable[[State], None]
+"""What else is written with a change, in one transaction with it."""
 
 _MAX_ATTACHED_BYTES = 2 << 20
+
+
+def nothing(_: State) -> None:
+    """Nothing else."""
 
 
 class Orders:
@@ -31,10 +37,15 @@ class Orders:
         self._ttl_s = ttl_s
 
     def commit(
-        self, course: Course, orders: Sequence[Assign], others: Sequence[Course] = (), audit: Audit | None = None
+        self,
+        course: Course,
+        orders: Sequence[Assign],
+        others: Sequence[Course] = (),
+        beside: Beside = nothing,
     ) -> Publications:
-        """Stores what has become of a course, and of `others` and with `audit`, and what follows from it: all of it is
-        on disk before any node hears of it. Where it fails, nothing is on disk, and the courses must be read again."""
+        """Stores what has become of a course, of `others` with it, and what `beside` writes, and what follows from it:
+        all of it is on disk before any node hears of it. Where it fails, nothing is on disk, and the courses must be
+        read again."""
         publications: Publications = {}
         model = course.rollout.plan.model
         with self._state.transaction():
@@ -47,8 +58,7 @@ class Orders:
                 publications |= self._certify(digest)
             for one in (course, *others):
                 self._state.put_course(one)
-            if audit is not None:
-                self._state.record_audit(audit)
+            beside(self._state)
         for one in (course, *others):
             one.stored()
         return publications

@@ -12,15 +12,16 @@ import msgspec
 from contracts import manifest as manifests
 from contracts.boards import Fingerprint
 from contracts.errors import FoothillError
-from fleet import gates
 from fleet.acceptance import Acceptances
 from fleet.api import RolloutRequest
 from fleet.config import FleetConfig
-from fleet.courses import Trial
+from fleet.judging.aims import Tally, aims_for
+from fleet.judging.measured import measured_tally
+from fleet.judging.ruling import Ruling
 from fleet.registry import Registry, measurements_of
 from fleet.rollouts.plan import Gate, Plan, Policy, plan_stages
 from fleet.roster import Roster
-from fleet.state import NodeRow, State, Worker
+from fleet.state import BundleRow, NodeRow, State, Worker
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Planner:
 
     async def plan(
         self, request: RolloutRequest, nodes: Mapping[str, NodeRow], roster: Roster, check: Callable[[str], None]
-    ) -> tuple[Plan, Trial | None]:
+    ) -> tuple[Plan, Ruling | None]:
         """`nodes` are the enrolled ones. `check` raises where the model that it is given may have no rollout now."""
         bundle = await self._worker.run(self._registry.find, *manifests.parse_reference(request.bundle))
         if bundle.tier != "edge":
@@ -52,7 +53,8 @@ class Planner:
         await self._check_accepted(request, {name: fingerprint_of(nodes[name], roster) for name in chosen})
         previous = {name: assigned.get(name, "") for name in chosen}
         stages = plan_stages(chosen, request.stages)
-        stage, trial = await self._trial(stages, previous) if request.gate == "agreement" else (0, None)
+        judged = request.gate == "quality"
+        stage, ruling = await self._ruling(bundle, stages, previous) if judged else (0, None)
         silence_s = _positive(request.silence_s, self._config.silence_s)
         plan = Plan(
             id=f"{bundle.name}-{bundle.version}-{secrets.token_hex(3)}",
@@ -62,10 +64,10 @@ class Planner:
             stages=stages,
             previous=previous,
             policy=_policy(self._config.policy, request.policy),
-            gate=Gate(stage, silence_s) if trial is not None else None,
+            gate=Gate(stage, silence_s) if ruling is not None else None,
             windows=dict.fromkeys(chosen, request.window) if request.window is not None else {},
         )
-        return plan, trial
+        return plan, ruling
 
     async def _check_accepted(self, request: RolloutRequest, fingerprints: dict[str, Fingerprint]) -> None:
         if not request.for_acceptance:
@@ -75,25 +77,34 @@ class Planner:
         else:
             log.warning("fleet: %s goes to %s for its acceptance", request.bundle, request.nodes[0])
 
-    async def _trial(self, stages: tuple[tuple[str, ...], ...], previous: dict[str, str]) -> tuple[int, Trial | None]:
+    async def _ruling(
+        self, bundle: BundleRow, stages: tuple[tuple[str, ...], ...], previous: dict[str, str]
+    ) -> tuple[int, Ruling | None]:
         """After the first stage that replaces anything; a first version has nothing to be compared with."""
         stage = next((i for i, names in enumerate(stages) if any(previous[name] for name in names)), None)
         if stage is None:
             return 0, None
         replaced = frozenset(digest for digest in previous.values() if digest)
-        audited = await self._worker.run(self._state.recent_tally, replaced)
-        measured = await self._worker.run(self._measured, replaced)
-        return stage, Trial(gates.terms_for(audited, measured, self._config.gate))
+        aims = aims_for(
+            await self._worker.run(self._state.counted, replaced),
+            await self._worker.run(self._state.recent_tally, replaced),
+            self._config.gate,
+            measured=await self._worker.run(self._measured, replaced),
+            compared=bool(_ruled(bundle)),
+        )
+        return stage, Ruling(aims)
 
-    def _measured(self, digests: frozenset[str]) -> gates.Tally | None:
-        tallies = []
-        for bundle in map(self._state.bundle_by_digest, digests):
-            if bundle is not None:
-                artifacts = manifests.decode(bundle.manifest).artifacts
-                ruled = frozenset(artifact.file for artifact in artifacts if artifact.confidence is not None)
-                tallies.append(gates.measured_tally(measurements_of(bundle), ruled))
+    def _measured(self, digests: frozenset[str]) -> Tally | None:
+        bundles = [bundle for bundle in map(self._state.bundle_by_digest, digests) if bundle is not None]
+        tallies = [measured_tally(measurements_of(bundle), _ruled(bundle)) for bundle in bundles]
         known = [tally for tally in tallies if tally is not None]
-        return max(known, key=lambda tally: tally.disagreements / tally.n, default=None)
+        return max(known, key=lambda tally: tally.k / tally.n, default=None)
+
+
+def _ruled(bundle: BundleRow) -> frozenset[str]:
+    """Files of the artifacts whose answers are compared with a cloud model's."""
+    artifacts = manifests.decode(bundle.manifest).artifacts
+    return frozenset(artifact.file for artifact in artifacts if artifact.confidence is not None)
 
 
 def choose(wanted: tuple[str, ...] | str, nodes: Mapping[str, NodeRow], roster: Roster) -> list[str]:

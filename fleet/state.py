@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ from typing import Literal, TypeVar
 import msgspec
 
 from contracts.boards import Fingerprint
-from contracts.messages import Audit, Certificate
+from contracts.messages import Audit, Certificate, Quality
+from contracts.quality import Counts
 from fleet.courses import Course, CourseRow
-from fleet.gates import Tally
+from fleet.judging.aims import Tally
+from fleet.judging.book import Booking, Told
 from fleet.old_rollouts import course_of
 from fleet.rollouts.nodes import Node
 
@@ -74,11 +77,16 @@ CREATE TABLE course_nodes (
     course TEXT NOT NULL, node TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (course, node)
 ) WITHOUT ROWID;
 """,
+    4: """
+CREATE TABLE quality (
+    digest TEXT NOT NULL, node TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (digest, node)
+) WITHOUT ROWID;
+""",
 }
 """What each later version adds to the schema, so that a database of any earlier one is brought up to it."""
 _KEPT_ACCEPTANCES = 200
 """Of each target."""
-_BASELINE_AUDITS = 1000
+_BASELINE_AUDITS = 5000
 _KEPT_AUDITS = 200_000
 
 
@@ -346,7 +354,7 @@ class State:
         self._db.execute("DELETE FROM audits WHERE number <= (SELECT max(number) FROM audits) - ?", (_KEPT_AUDITS,))
 
     def recent_tally(self, digests: frozenset[str]) -> Tally:
-        """The newest 1,000 audits of the given versions, together."""
+        """The newest 5,000 audits of the given versions, together."""
         marks = ", ".join("?" * len(digests))
         row = self._db.execute(
             f"SELECT count(*), coalesce(sum(1 - agree), 0) FROM (SELECT agree FROM audits WHERE digest IN ({marks}) "
@@ -354,6 +362,39 @@ class State:
             tuple(digests),
         ).fetchone()
         return Tally(*row)
+
+    def bookings(self, told: Quality) -> list[Booking]:
+        """What is new in it, of versions that the node is to serve: what it has done with others judges nothing."""
+        found = []
+        for digest in {*self.assigned(told.node).values()} & told.versions.keys():
+            row = self._db.execute("SELECT body FROM quality WHERE digest = ? AND node = ?", (digest, told.node))
+            known = row.fetchone()
+            before = Told() if known is None else msgspec.msgpack.decode(known[0], type=Told)
+            after = before.then(told.epoch, told.versions[digest])
+            if after is not None:
+                found.append(Booking(told.node, digest, *after))
+        return found
+
+    def book(self, bookings: Iterable[Booking]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO quality VALUES (?, ?, ?)",
+            [(one.digest, one.node, msgspec.msgpack.encode(one.told)) for one in bookings],
+        )
+
+    def forget_quality(self) -> None:
+        """Of versions that a node is no longer to serve; where it is to again, it tells its totals again."""
+        self._db.execute(
+            "DELETE FROM quality WHERE NOT EXISTS (SELECT 1 FROM assignments "
+            "WHERE assignments.node = quality.node AND assignments.digest = quality.digest)"
+        )
+
+    def counted(self, digests: frozenset[str]) -> Counts:
+        """All that nodes have told of the given versions, together."""
+        marks = ", ".join("?" * len(digests))
+        rows = self._db.execute(f"SELECT body FROM quality WHERE digest IN ({marks})", tuple(digests))
+        return functools.reduce(
+            Counts.plus, (msgspec.msgpack.decode(body, type=Told).total for (body,) in rows), Counts()
+        )
 
     def audit_tallies(self) -> list[AuditTally]:
         rows = self._db.execute(

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from contracts.messages import ModelReport
-from fleet.api import ModelView, NodeView, RolloutView
-from fleet.gates import Evidence
+from fleet.api import GateView, ModelView, NodeView, RolloutView
+from fleet.judging.ruling import Evidence
 
 _COLOURS = {
     "online": "green",
@@ -76,7 +76,7 @@ def of_rollout(view: RolloutView) -> RenderableType:
     if view.holds:
         lines.append(Text(f"waits for {' and '.join(view.holds)}"))
     if view.gate is not None:
-        lines.append(_gate(view.gate))
+        lines += [Text.assemble("gate: ", _coloured(view.gate.decision)), _streams(view.gate)]
     if view.reason:
         lines.append(Text(view.reason, "red"))
     if view.seconds is not None:
@@ -86,20 +86,31 @@ def of_rollout(view: RolloutView) -> RenderableType:
 
 def line_of(view: RolloutView) -> str:
     """One change in one line, for logs."""
-    gate = f", {_gate(view.gate).plain}" if view.gate is not None else ""
+    gate = f", gate: {_gate(view.gate)}" if view.gate is not None else ""
     reason = f": {view.reason}" if view.reason else ""
     counts = f"{len(view.active)} active and {view.reverted_nodes} back of {view.exposed_nodes} exposed"
     waits = f", waits for {' and '.join(view.holds)}" if view.holds else ""
     return f"{view.bundle} {view.state}, stage {view.stage} of {len(view.stages)}, {counts}{waits}{gate}{reason}"
 
 
-def _gate(gate: Evidence) -> Text:
-    return Text.assemble(
-        "gate: ",
-        _coloured(gate.decision),
-        f", {gate.disagreements} of {gate.n} audits disagree, p0 {gate.p0:.1%} ({gate.source}), p1 {gate.p1:.1%}, "
-        f"log ratio {gate.llr:.2f}",
-    )
+def _streams(gate: GateView) -> Table:
+    """What each test has seen, and when it would say no."""
+    table = _table("stream", "seen", "as the old version", "bad", "log ratio", "says")
+    for stream in gate.streams:
+        known = f"at most {stream.p0:.2%}"
+        if stream.stream == "disagreeing":
+            known += f" ({gate.source})"
+        ratio = f"{stream.llr:.2f}"
+        table.add_row(stream.stream, _seen(stream), known, f"{stream.p1:.2%}", ratio, _coloured(stream.decision))
+    return table
+
+
+def _gate(gate: GateView) -> str:
+    return f"{gate.decision} ({', '.join(f'{stream.stream} {_seen(stream)}' for stream in gate.streams)})"
+
+
+def _seen(stream: Evidence) -> str:
+    return f"{stream.k} of {stream.n}"
 
 
 def _report(report: ModelReport) -> str:

@@ -7,17 +7,19 @@ from typing import Annotated, Literal, get_args
 import msgspec
 
 from contracts.errors import FoothillError
+from contracts.quality import EDGES_MS, Counts
 from contracts.risk import binomial
 from contracts.risk.sequential import Sprt
-from fleet.judging.quality import EDGES_MS, Counts
 
 Stream = Literal["failed", "slow", "disagreeing", "doubtful", "certain", "strained"]
-"""Of requests those that failed; of answers those slower than 95 % of the old version's were; of audits those in which
+"""Of runs those that failed; of sound runs those slower than 95 % of the old version's were; of audits those in which
 the cloud says otherwise; of answers those below the threshold, and those above it: a version that is sure where the old
 one was not has drifted as well; of looks at the machines those that found them short of something."""
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 NEEDED: frozenset[Stream] = frozenset(("failed", "slow", "disagreeing"))
-"""Those that must have accepted. The others may reject alone: their first evidence may be slow to come."""
+"""Those that must have accepted, as far as they are tested. The others can only reject: their first evidence may be
+slow to come."""
+Source = Literal["audits", "measurements"]
 SMALLEST_P0 = 0.001
 """No version is held to never failing: a rate of zero cannot be tested against."""
 _SLOW_SHARE = 0.05
@@ -51,7 +53,8 @@ class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at most `beta`. Each stream has its share of alpha and baseline_delta (union bound).
 
     p0 of a stream is the upper Clopper-Pearson bound of the old version's rate, p1 is p0 and the margin.
-    `min_baseline`: trials of the old version below which a stream tests nothing.
+    `min_baseline`: trials of the old version below which a stream tests nothing; for too few audits the version's
+    compile-time measurement stands in, and the sum is only as good as those samples are like live requests.
     """
 
     alpha: Share = 0.01
@@ -76,52 +79,71 @@ class Terms(msgspec.Struct, frozen=True):
 
 
 class Aims(msgspec.Struct, frozen=True):
-    """`streams`: those that can be tested. `slow_edge`: index into `EDGES_MS` of what counts as slow."""
+    """`streams`: those that can be tested. `slow_edge`: index into `EDGES_MS` of what counts as slow. `source`: where
+    the baseline of "disagreeing" comes from. `good_stopped` bounds the probability that a version as good as the old
+    one is stopped."""
 
     streams: dict[Stream, Terms]
     slow_edge: int
+    source: Source = "audits"
+    good_stopped: float = 0.0
 
 
-def aims_for(old: Counts, audited: Tally, settings: GateSettings, *, needed: frozenset[Stream] = NEEDED) -> Aims:
-    """What the successor of a version is held to, that has counted `old` and disagreed with the cloud as `audited`.
+def aims_for(
+    old: Counts, audited: Tally, settings: GateSettings, *, measured: Tally | None = None, compared: bool = True
+) -> Aims:
+    """What the successor of a version is held to, that has counted `old` and disagreed with the cloud as `audited`, or,
+    on the compiler's test samples, as `measured`. `compared`: whether its answers will be compared with the cloud's.
 
-    Raises FoothillError `conflict` where a stream that must accept has no baseline: a gate without would be a guess.
+    Raises FoothillError `conflict` without a baseline of what must accept: a gate would be a guess.
     """
     slow_edge = _slow_edge(old)
-    tallies = tallies_of(old, slow_edge) | {"disagreeing": audited}
+    source: Source = "audits" if audited.n >= settings.min_baseline or measured is None else "measurements"
+    tallies = tallies_of(old, slow_edge) | {"disagreeing": measured if source == "measurements" else audited}
     share = len(STREAMS)
     streams = {
         stream: terms
         for stream in STREAMS
         if (terms := _terms(tallies[stream], getattr(settings.margins, stream), settings, share)) is not None
     }
-    for stream in STREAMS:
-        if stream in needed and stream not in streams:
-            raise FoothillError(
-                "conflict",
-                f"The version in service has shown its rate of {stream} in {tallies[stream].n} trials; the gate needs "
-                f'{settings.min_baseline}. Let it serve longer, or start with gate "health".',
-            )
-    return Aims(streams, slow_edge)
+    if compared and "disagreeing" not in streams:
+        raise _no_baseline(audited, settings)
+    if not NEEDED & streams.keys():
+        raise FoothillError(
+            "conflict",
+            f"The version in service has been seen in {old.runs} runs; the gate needs {settings.min_baseline}. Let it "
+            f'serve longer, or start with gate "health".',
+        )
+    return Aims(streams, slow_edge, source, settings.alpha + settings.baseline_delta)
+
+
+def _no_baseline(audited: Tally, settings: GateSettings) -> FoothillError:
+    if audited.n >= settings.min_baseline:
+        said = f"differs from the cloud model in {audited.k} of {audited.n} audits: no gate can find a worse one"
+        return FoothillError("conflict", f'The version in service {said}. Start with gate "health".')
+    return FoothillError(
+        "conflict",
+        f"The version in service has {audited.n} audits; the gate needs {settings.min_baseline}, or measurements that "
+        f'name its agreement with the cloud model. Let it serve longer, publish them, or start with gate "health".',
+    )
 
 
 def tallies_of(counts: Counts, slow_edge: int) -> dict[Stream, Tally]:
     """All streams but that of audits."""
-    answers = sum(counts.latency)
     return {
-        "failed": Tally(counts.requests, counts.failed),
-        "slow": Tally(answers, counts.slower_than(slow_edge)),
-        "doubtful": Tally(counts.answers, counts.doubtful),
-        "certain": Tally(counts.answers, counts.answers - counts.doubtful),
-        "strained": Tally(counts.samples, counts.strained),
+        "failed": Tally(counts.runs, counts.failed),
+        "slow": Tally(sum(counts.latency), counts.slower_than(slow_edge)),
+        "doubtful": Tally(counts.judged, counts.doubtful),
+        "certain": Tally(counts.judged, counts.judged - counts.doubtful),
+        "strained": Tally(counts.looks, counts.strained),
     }
 
 
 def _slow_edge(old: Counts) -> int:
-    """The first edge above which at most one answer of the old version in twenty lies."""
-    answers = sum(old.latency)
+    """The first edge above which at most one run of the old version in twenty lies."""
+    runs = sum(old.latency)
     edges = range(len(EDGES_MS))
-    return next((edge for edge in edges if old.slower_than(edge) <= _SLOW_SHARE * answers), len(EDGES_MS) - 1)
+    return next((edge for edge in edges if old.slower_than(edge) <= _SLOW_SHARE * runs), len(EDGES_MS) - 1)
 
 
 def _terms(old: Tally, margin: float, settings: GateSettings, share: int) -> Terms | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from contracts.quality import Counts
 from contracts.risk.sequential import Decision
 from fleet.judging.aims import NEEDED, Aims, Stream, Tally, tallies_of
-from fleet.judging.quality import Counts
 
 
 class Ruling(msgspec.Struct, frozen=True):
@@ -16,7 +16,6 @@ class Ruling(msgspec.Struct, frozen=True):
     aims: Aims
     tallies: dict[Stream, Tally] = {}
     said: dict[Stream, Decision] = {}
-    needed: frozenset[Stream] = NEEDED
 
     def counted(self, counts: Counts) -> Ruling:
         """With what a node has newly counted of the new version."""
@@ -32,7 +31,7 @@ class Ruling(msgspec.Struct, frozen=True):
         said = self.said
         if "reject" in said.values():
             return "reject"
-        waited_for = [stream for stream in self.aims.streams if stream in self.needed]
+        waited_for = self.aims.streams.keys() & NEEDED
         return "accept" if all(said.get(stream) == "accept" for stream in waited_for) else "continue"
 
     @property

@@ -266,7 +266,7 @@ def _report(
             seconds_to_decision=bad.seconds_to_decision or 0.0,
             seconds_to_revert=bad.seconds_to_revert or 0.0,
             reason=bad.reason,
-            audits=bad.gate.n if bad.gate else 0,
+            audits=_audits(bad)[1],
         ),
         failed_elsewhere=sum(not outcome.ok for outcome in told.during_bad),
         countries=len({client.country for client in crowd}),
@@ -275,6 +275,12 @@ def _report(
         seconds=seconds,
     )
     return figures.build_report(told.hybrid, told.edge, told.cloud, story)
+
+
+def _audits(view: RolloutView) -> tuple[int, int]:
+    """Those that differ from the cloud, and all, of the new version."""
+    streams = view.gate.streams if view.gate is not None else ()
+    return next(((one.k, one.n) for one in streams if one.stream == "disagreeing"), (0, 0))
 
 
 _PASSES: dict[Way, tuple[str, str]] = {
@@ -291,5 +297,5 @@ _START_STEPS = 11
 def _progress_of(view: RolloutView) -> tuple[str, float]:
     said = f"{view.bundle}: stage {view.stage} of {len(view.stages)}, {view.state}"
     if view.gate is not None and view.state in ("judging", "reverting"):
-        said += f", {view.gate.disagreements} of {view.gate.n} audits differ from the cloud"
+        said += ", {} of {} audits differ from the cloud".format(*_audits(view))
     return said, (len(view.active) + len(view.reverted)) / max(1, view.nodes)

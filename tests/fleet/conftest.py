@@ -10,6 +10,7 @@ import pytest
 
 from fleet.broker import Broker, BrokerConfig
 from fleet.config import FleetConfig
+from fleet.judging.aims import GateSettings, Margins
 from fleet.rollouts.plan import Policy
 from tests.fleet.scripted import Fleet, write_bundle
 
@@ -30,8 +31,13 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 def config(broker: Broker, tmp_path: Path) -> FleetConfig:
-    policy = Policy(healthy_deadline_s=20.0)
-    return FleetConfig(state_dir=str(tmp_path / "fleet"), broker_url=broker.url, policy=policy, silence_s=20.0)
+    return FleetConfig(
+        state_dir=str(tmp_path / "fleet"),
+        broker_url=broker.url,
+        policy=Policy(healthy_deadline_s=20.0),
+        gate=GateSettings(min_baseline=30, margins=Margins(disagreeing=0.1)),
+        silence_s=20.0,
+    )
 
 
 @pytest.fixture

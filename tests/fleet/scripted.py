@@ -28,7 +28,19 @@ from contracts.manifest import (
     Postprocess,
     TensorSpec,
 )
-from contracts.messages import Audit, Desired, ModelPhase, ModelReport, Reported, Signed, Status, decode, encode
+from contracts.messages import (
+    Audit,
+    Desired,
+    ModelPhase,
+    ModelReport,
+    Quality,
+    Reported,
+    Signed,
+    Status,
+    decode,
+    encode,
+)
+from contracts.quality import Counts
 from contracts.strata import stratum_of
 from contracts.topics import audit_topic, node_topic
 from fleet.__main__ import opened
@@ -198,6 +210,11 @@ class ScriptedNode:
 
     def audit(self, digest: str, request_id: str, *, agree: bool) -> None:
         self.publish_audit(signatures.sign(audit_of(self.name, digest, request_id, agree=agree), self.private))
+
+    def tell_counts(self, digest: str, counts: Counts) -> None:
+        """Totals of a version."""
+        told = signatures.sign(Quality(self.name, self.epoch, {digest: counts}), self.private)
+        self.port.publish(node_topic(self.name, "quality"), encode(told), retain=True)
 
     def publish_audit(self, signed: Signed, stratum: str = STRATUM) -> None:
         self.port.publish(audit_topic(stratum), encode(signed))

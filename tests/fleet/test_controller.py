@@ -16,7 +16,8 @@ import aiohttp
 import msgspec
 import pytest
 
-from contracts.messages import Certificate, Desired, Reported, Signed, Status, decode, encode
+from contracts.messages import Certificate, Desired, Quality, Reported, Signed, Status, decode, encode
+from contracts.quality import Counts
 from contracts.topics import EVERY_CERTIFICATE, audit_topic, node_topic
 from fleet.api import RolloutView
 from fleet.assembly import DATABASE
@@ -156,9 +157,10 @@ async def test_a_bad_version_is_stopped_at_the_canary_and_comes_back(fleet: Flee
         assert (done["stopped_stage"], done["exposed"], done["reverted"]) == (1, ["frankfurt"], ["frankfurt"])
         assert (done["exposed_nodes"], done["reverted_nodes"]) == (1, 1)
         assert done["gate"]["decision"] == "reject"
-        assert done["gate"]["baseline"] == {"n": 60, "disagreements": 3}
-        assert done["gate"]["disagreements"] == done["gate"]["n"] < 20
-        assert "audited answers differ" in done["reason"]
+        (audits,) = done["gate"]["streams"]
+        assert (audits["stream"], audits["baseline"]) == ("disagreeing", {"n": 60, "k": 3})
+        assert audits["k"] == audits["n"] < 20
+        assert done["reason"].startswith("gate: disagreeing")
         assert done["seconds_to_revert"] < 10
         assert {node.serving["digits"] for node in nodes.values()} == {old}
         assert [len(node.documents) for node in nodes.values()] == [3, 1, 1]
@@ -169,8 +171,8 @@ async def test_a_bad_version_is_stopped_at_the_canary_and_comes_back(fleet: Flee
 
 
 def _counted_by_gate(fleet: Fleet, rollout_id: str) -> int:
-    evidence = fleet.parts.controller.course(rollout_id).evidence
-    return evidence.n if evidence is not None else 0
+    ruling = fleet.parts.controller.course(rollout_id).ruling
+    return ruling.tallies["disagreeing"].n if ruling is not None and ruling.tallies else 0
 
 
 def _audited(fleet: Fleet) -> int:
@@ -233,7 +235,64 @@ async def test_repeated_and_strangers_audits_count_for_nothing(fleet: Fleet, bun
         nodes["tokyo"].audit(started["digest"], "a node outside the canary", agree=False)
         await until(lambda: _audited(fleet) == 2)
         rollout = await fleet.operator.rollout(started["id"])
-        assert (rollout["state"], rollout["gate"]["n"]) == ("judging", 1)
+        assert (rollout["state"], rollout["gate"]["streams"][0]["n"]) == ("judging", 1)
+
+
+async def test_a_version_that_fails_more_often_is_taken_back_however_well_it_agrees(
+    fleet: Fleet, bundles: dict[str, Path]
+) -> None:
+    served = Counts(runs=1000, failed=10, latency=(0, 0, 990))
+    async with nodes_of(fleet) as nodes:
+        old = await first_version(fleet, bundles)
+        for node in nodes.values():
+            node.tell_counts(old, served)
+        await _booked(fleet, old, 3000)
+        await fleet.operator.publish(bundles["2"])
+        started = await fleet.operator.start("digits-edge@2", nodes=list(NAMES))
+        canary, new = nodes["frankfurt"], started["digest"]
+        await fleet.operator.wait(started["id"], "judging")
+        for number in range(100):
+            canary.audit(new, f"new-{number}", agree=True)
+        canary.tell_counts(new, Counts(runs=1000, failed=100, latency=(0, 0, 900)))
+        done = await fleet.operator.wait(started["id"], "rolled-back")
+        assert done["reason"].startswith("gate: failed 100 of 1000")
+        assert {stream["stream"] for stream in done["gate"]["streams"]} == {"failed", "slow", "disagreeing"}
+        assert {node.serving["digits"] for node in nodes.values()} == {old}
+
+
+async def test_counts_are_booked_once_through_a_restart_of_the_controller(
+    config: FleetConfig, session: aiohttp.ClientSession, bundles: dict[str, Path]
+) -> None:
+    fleet = await Fleet(config, session).start()
+    async with nodes_of(fleet, "tokyo") as nodes:
+        old = await first_version(fleet, bundles)
+        nodes["tokyo"].tell_counts(old, Counts(runs=700, failed=7))
+        await _booked(fleet, old, 700)
+        await fleet.stop()
+        nodes["tokyo"].tell_counts(old, Counts(runs=900, failed=9))
+        fleet = await Fleet(config, session).start()
+        await _booked(fleet, old, 900)
+    await fleet.stop()
+
+
+async def test_counts_that_are_not_a_nodes_own_are_not_believed(fleet: Fleet, bundles: dict[str, Path]) -> None:
+    async with nodes_of(fleet, "tokyo", "ashburn") as nodes:
+        old = await first_version(fleet, bundles)
+        forged = Quality("tokyo", nodes["tokyo"].epoch, {old: Counts(runs=10_000)})
+        signed = encode(signatures.sign(forged, nodes["ashburn"].private))
+        for payload in (signed, b"garbage", b""):
+            nodes["ashburn"].port.publish(node_topic("tokyo", "quality"), payload)
+        nodes["tokyo"].tell_counts(old, Counts(runs=1))
+        await _booked(fleet, old, 1)
+
+
+async def _booked(fleet: Fleet, digest: str, runs: int) -> None:
+    counted = fleet.parts.state.counted
+    for _ in range(200):
+        if (await fleet.parts.worker.run(counted, frozenset((digest,)))).runs == runs:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{runs} runs were not booked in time")
 
 
 async def test_a_node_whose_golden_test_fails_stops_the_rollout(fleet: Fleet, bundles: dict[str, Path]) -> None:
@@ -373,7 +432,7 @@ async def test_a_controller_restarted_at_every_step_ends_where_it_would_have(
         await until(lambda: _counted_by_gate(fleet, started["id"]) == 5)
         await fleet.stop()
         fleet = await Fleet(config, session).start()
-        assert (await fleet.operator.rollout(started["id"]))["gate"]["n"] == 5
+        assert (await fleet.operator.rollout(started["id"]))["gate"]["streams"][0]["n"] == 5
         done = await with_audits(fleet, nodes["frankfurt"], started, agree=True)
         assert done["state"] == "completed"
         assert {node.serving["digits"] for node in nodes.values()} == {done["digest"]}

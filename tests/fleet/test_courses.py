@@ -10,8 +10,10 @@ import msgspec
 import pytest
 
 from contracts.messages import ModelReport
-from fleet import gates
-from fleet.courses import Audited, Course, Trial
+from contracts.quality import Counts
+from fleet.courses import Audited, Counted, Course
+from fleet.judging.aims import Aims, GateSettings, Margins, Tally, aims_for
+from fleet.judging.ruling import Evidence, Ruling
 from fleet.rollouts.advance import begin
 from fleet.rollouts.events import Assigned, Heard, Tick
 from fleet.rollouts.plan import Policy
@@ -19,13 +21,24 @@ from fleet.rollouts.windows import Window
 from fleet.state import _SCHEMA, State
 from tests.fleet.rollouts.fleet import NEW, OLD, plan_of
 
-TERMS = gates.terms_for(gates.Tally(100, 2), None, gates.GateSettings())
+SERVED = Counts(runs=1000, failed=10, judged=990, doubtful=100, looks=300, latency=(0, 0, 990))
+AIMS = aims_for(SERVED, Tally(200, 4), GateSettings(margins=Margins(disagreeing=0.1)))
+AUDITS_ALONE = aims_for(Counts(), Tally(200, 4), GateSettings(margins=Margins(disagreeing=0.1)))
+OLD_TERMS = {
+    "p0": 0.05,
+    "p1": 0.15,
+    "alpha": 0.01,
+    "beta": 0.05,
+    "baseline": {"n": 100, "disagreements": 2},
+    "source": "audits",
+    "baseline_delta": 0.05,
+}
 
 
-def course_of(*stages: str, **more: Any) -> Course:
+def course_of(*stages: str, aims: Aims = AUDITS_ALONE, **more: Any) -> Course:
     plan = plan_of(*stages, gate=0, **more)
     rollout, _ = begin(plan, plan.previous, 0.0)
-    course = Course(rollout, Trial(TERMS))
+    course = Course(rollout, Ruling(aims))
     for sequence, name in enumerate(plan.stages[0], start=1):
         course.feed(Assigned(name, sequence))
         course.feed(Heard(name, sequence, ModelReport(NEW, "active", NEW), 1.0))
@@ -33,8 +46,14 @@ def course_of(*stages: str, **more: Any) -> Course:
 
 
 def decision(course: Course) -> str:
-    assert course.evidence is not None
-    return course.evidence.decision
+    assert course.ruling is not None
+    return course.ruling.decision
+
+
+def audits(course: Course) -> Evidence:
+    assert course.ruling is not None
+    (evidence,) = (one for one in course.ruling.evidence() if one.stream == "disagreeing")
+    return evidence
 
 
 def told(course: Course) -> tuple[Any, ...]:
@@ -49,8 +68,7 @@ def test_audits_of_nodes_that_serve_it_decide() -> None:
         if orders:
             break
     assert [order.node for order in orders] == ["b"]
-    assert course.evidence is not None
-    assert (course.evidence.decision, course.evidence.disagreements) == ("accept", 0)
+    assert (decision(course), audits(course).k) == ("accept", 0)
 
 
 def test_what_was_accepted_stays_so_until_it_is_rejected() -> None:
@@ -63,7 +81,26 @@ def test_what_was_accepted_stays_so_until_it_is_rejected() -> None:
         pass
     assert decision(course) == "reject"
     assert course.rollout.head.phase == "reverting"
-    assert "audited answers differ" in course.rollout.head.reason
+    assert "disagreeing" in course.rollout.head.reason
+
+
+def test_what_nodes_count_of_it_decides_as_well() -> None:
+    course = course_of("a", "b", aims=AIMS)
+    for _ in range(300):
+        course.feed(Audited("a", True, 2.0))
+    assert decision(course) == "continue"
+    assert not course.feed(Counted("b", SERVED, 3.0)), "it does not serve it yet"
+    orders = [order for _ in range(5) for order in course.feed(Counted("a", SERVED, 3.0))]
+    assert ([order.node for order in orders], decision(course)) == (["b"], "accept")
+
+
+def test_a_version_that_fails_is_taken_back_whatever_audits_say() -> None:
+    course = course_of("a", "b", aims=AIMS)
+    for _ in range(300):
+        course.feed(Audited("a", True, 2.0))
+    course.feed(Counted("a", Counts(runs=100, failed=30), 3.0))
+    assert course.rollout.head.phase == "reverting"
+    assert course.rollout.head.reason.startswith("gate: failed 30 of 100")
 
 
 def test_all_of_it_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -99,7 +136,7 @@ OLD_ROLLOUT: dict[str, Any] = {
         "previous": {"a": OLD, "b": OLD, "c": ""},
         "deadline_s": 60.0,
         "silence_s": 120.0,
-        "gate": {"stage": 0, "terms": msgspec.to_builtins(TERMS)},
+        "gate": {"stage": 0, "terms": OLD_TERMS},
     },
     "phase": "staging",
     "stage": 1,
@@ -132,8 +169,7 @@ def test_one_that_was_under_way_under_an_earlier_version_goes_on(tmp_path: Path)
     (course,) = State(tmp_path / "fleet.db").courses()
     assert (course.rollout.head.phase, course.rollout.head.stage) == ("staging", 1)
     assert course.rollout.plan.policy == Policy(healthy_deadline_s=60.0)
-    assert course.evidence is not None
-    assert (course.evidence.n, course.evidence.decision) == (40, "accept")
+    assert (audits(course).n, decision(course)) == (40, "accept")
     for name, sequence in (("b", 4), ("c", 5)):
         course.feed(Heard(name, sequence, ModelReport(NEW, "active", NEW), 20.0))
     assert course.rollout.head.phase == "completed"

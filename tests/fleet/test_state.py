@@ -7,8 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from contracts.messages import Audit, Certificate
-from fleet.gates import Tally
+from contracts.messages import Audit, Certificate, Quality
+from contracts.quality import Counts
+from fleet.judging.aims import Tally
 from fleet.state import DesiredRow, NodeRow, State, TokenRow
 from tests.fleet.scripted import FINGERPRINT
 
@@ -83,9 +84,31 @@ def test_an_audit_counts_once_per_request_and_version(state: State) -> None:
 
 def test_the_baseline_is_the_recent_past(state: State) -> None:
     with state.transaction():
-        for number in range(1500):
+        for number in range(5500):
             state.record_audit(audit(f"r{number}", agree=number >= 500))
-    assert state.recent_tally(frozenset((A,))) == Tally(1000, 0)
+    assert state.recent_tally(frozenset((A,))) == Tally(5000, 0)
+
+
+def test_counts_are_booked_once_and_only_of_versions_that_a_node_is_to_serve(state: State) -> None:
+    told = Quality("a", 1, {A: Counts(runs=5), B: Counts(runs=3)})
+    assert state.bookings(told) == []
+    state.assign("a", "digits", A)
+    (booking,) = state.bookings(told)
+    assert (booking.node, booking.digest, booking.new) == ("a", A, Counts(runs=5))
+    assert state.bookings(told) == [booking], "it was not booked yet"
+    state.book([booking])
+    assert state.bookings(told) == []
+    state.book(state.bookings(Quality("a", 2, {A: Counts(runs=1, failed=1)})))
+    assert state.counted(frozenset((A, B))) == Counts(runs=6, failed=1)
+
+
+def test_counts_of_versions_that_a_node_has_no_more_are_forgotten(state: State) -> None:
+    for node in ("a", "b"):
+        state.assign(node, "digits", A)
+        state.book(state.bookings(Quality(node, 1, {A: Counts(runs=5)})))
+    state.assign("b", "digits", B)
+    state.forget_quality()
+    assert state.counted(frozenset((A,))) == Counts(runs=5)
 
 
 def test_tallies_tell_strata_nodes_and_what_was_kept_wrongly(state: State) -> None:

@@ -21,6 +21,7 @@ from runtime.serving.batching.turns import Turns
 from runtime.serving.models.batcher import Batcher
 from runtime.serving.models.forms import Forms
 from runtime.serving.models.loaded import LoadedModel
+from runtime.serving.models.meter import Meters
 from runtime.serving.models.statistics import ModelStatistics
 
 log = logging.getLogger(__name__)
@@ -166,6 +167,7 @@ class ModelHost:
         self.away: dict[str, Away] = {}
         self.unloaded: set[str] = set()
         self._closing: set[asyncio.Task[None]] = set()
+        self.meters = Meters()
         self._queue_ms = 0.0
         self._service_ms = 0.0
 
@@ -267,20 +269,27 @@ class ModelHost:
         self._queue_ms = before * self._queue_ms + (1 - before) * queue_ms
         self._service_ms = before * self._service_ms + (1 - before) * service_ms
 
+    def looked(self, *, strained: bool) -> None:
+        """A look at the machine, which counts for all that are served."""
+        for served in self._served.values():
+            self.meters.of(served.loaded.digest).looked(strained=strained)
+
     async def close(self) -> None:
         """Retires every model."""
         served, self._served = list(self._served.values()), {}
         await asyncio.gather(*(self._put_away(one) for one in served), *self._closing)
 
     def _batcher(self, loaded: LoadedModel) -> Batcher:
+        meter, rule = self.meters.of(loaded.digest), loaded.artifact.confidence
+        read = loaded.read_each
         return Batcher(
-            loaded.run,
+            meter.running(loaded.run),
             loaded.times,
             name=loaded.manifest.model,
             batches=loaded.batches,
             turns=self._turns,
             lanes=self._lanes if loaded.engine.concurrent else 1,
-            read=loaded.read_each,
+            read=meter.reading(read, rule.threshold) if rule is not None else read,
             interrupt=loaded.interrupt,
             max_waiting=self._max_waiting,
             clock=self._clock,

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from contracts.errors import FoothillError
+from contracts.quality import Counts
 from fleet.judging.aims import STREAMS, GateSettings, Margins, Tally, aims_for, tallies_of
-from fleet.judging.quality import Counts
 from tests.fleet.judging.versions import Version
 
 OLD = Version().counts(random.Random(1), 5000, 1000)
@@ -31,11 +31,29 @@ def test_slow_is_what_one_answer_of_the_old_version_in_twenty_was_at_most() -> N
     assert tallies_of(OLD, aims.slow_edge - 1)["slow"].k > 0.05 * tally.n
 
 
-def test_a_stream_that_must_accept_needs_a_baseline() -> None:
-    with pytest.raises(FoothillError, match="rate of disagreeing in 199 trials; the gate needs 200"):
+def test_answers_that_are_compared_need_a_baseline() -> None:
+    with pytest.raises(FoothillError, match="has 199 audits; the gate needs 200"):
         aims_for(OLD, Tally(199, 5), GateSettings())
-    with pytest.raises(FoothillError, match="rate of failed"):
-        aims_for(Counts(), AUDITED, GateSettings())
+    assert "disagreeing" not in aims_for(OLD, Tally(), GateSettings(), compared=False).streams
+    with pytest.raises(FoothillError, match="seen in 0 runs; the gate needs 200"):
+        aims_for(Counts(), Tally(), GateSettings(), compared=False)
+
+
+def test_measurements_stand_in_for_audits_that_are_too_few() -> None:
+    measured = Tally(1000, 40)
+    few = aims_for(OLD, Tally(199, 50), GateSettings(), measured=measured)
+    assert (few.source, few.streams["disagreeing"].baseline) == ("measurements", measured)
+    many = aims_for(OLD, Tally(200, 50), GateSettings(), measured=measured)
+    assert (many.source, many.streams["disagreeing"].baseline) == ("audits", Tally(200, 50))
+
+
+def test_audits_alone_judge_where_nothing_was_counted() -> None:
+    assert [*aims_for(Counts(), AUDITED, GateSettings()).streams] == ["disagreeing"]
+
+
+def test_a_version_that_always_disagrees_is_no_baseline() -> None:
+    with pytest.raises(FoothillError, match="198 of 200 audits: no gate"):
+        aims_for(OLD, Tally(200, 198), GateSettings())
 
 
 def test_one_that_need_not_is_left_out_without() -> None:
@@ -50,5 +68,5 @@ def test_a_version_so_bad_that_none_could_be_worse_is_no_baseline() -> None:
 
 
 def test_no_version_is_held_to_never_failing() -> None:
-    flawless = Version(failed=0.0).counts(random.Random(1), 1_00_000, 0)
+    flawless = Version(failed=0.0).counts(random.Random(1), 100_000, 0)
     assert aims_for(flawless, AUDITED, GateSettings()).streams["failed"].p0 == 0.001

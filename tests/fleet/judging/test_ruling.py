@@ -6,9 +6,9 @@ import random
 
 import pytest
 
+from contracts.quality import Counts
 from contracts.risk.sequential import Decision
 from fleet.judging.aims import GateSettings, Tally, aims_for
-from fleet.judging.quality import Counts
 from fleet.judging.ruling import Ruling
 from tests.fleet.judging.versions import Version, hits
 
@@ -18,7 +18,7 @@ AIMS = aims_for(OLD.counts(random.Random(7), 5000, 1000), Tally(1000, 50), SETTI
 
 
 def judged(version: Version, seed: int, rounds: int = 1000) -> Ruling:
-    """After as many rounds of 100 requests, 20 audits and 5 looks as it takes."""
+    """After as many rounds of 100 runs, 20 audits and 5 looks as it takes."""
     rng, ruling = random.Random(seed), Ruling(AIMS)
     for _ in range(rounds):
         ruling = ruling.counted(version.counts(rng, 100, 5))
@@ -60,7 +60,7 @@ def test_nothing_is_decided_without_evidence() -> None:
     assert Ruling(AIMS).counted(Counts()).decision == "continue"
 
 
-def test_requests_alone_do_not_pass_a_model() -> None:
+def test_runs_alone_do_not_pass_a_model() -> None:
     ruling, rng = Ruling(AIMS), random.Random(3)
     for _ in range(100):
         ruling = ruling.counted(OLD.counts(rng, 100, 5))

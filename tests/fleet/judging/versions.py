@@ -6,9 +6,9 @@ import random
 
 import msgspec
 
-from fleet.judging.quality import Counts
+from contracts.quality import Counts
 
-TYPICAL_BUCKET = 8
+TYPICAL_BUCKET = 14
 """8 ms."""
 
 
@@ -21,20 +21,20 @@ class Version(msgspec.Struct, frozen=True):
     strained: float = 0.02
     slower_by: int = 1
 
-    def counts(self, rng: random.Random, requests: int, samples: int) -> Counts:
-        failed = hits(rng, requests, self.failed)
-        answers = requests - failed
-        latency = [0] * 20
+    def counts(self, rng: random.Random, runs: int, looks: int) -> Counts:
+        failed = hits(rng, runs, self.failed)
+        judged = runs - failed
+        latency = [0] * 26
         shift = 2 * (self.slower_by - 1).bit_length()
-        for _ in range(answers):
-            latency[min(19, max(0, round(rng.gauss(TYPICAL_BUCKET, 1.0)) + shift))] += 1
+        for _ in range(judged):
+            latency[min(25, max(0, round(rng.gauss(TYPICAL_BUCKET, 1.0)) + shift))] += 1
         return Counts(
-            requests=requests,
+            runs=runs,
             failed=failed,
-            answers=answers,
-            doubtful=hits(rng, answers, self.doubtful),
-            samples=samples,
-            strained=hits(rng, samples, self.strained),
+            judged=judged,
+            doubtful=hits(rng, judged, self.doubtful),
+            looks=looks,
+            strained=hits(rng, looks, self.strained),
             latency=tuple(latency),
         )
 
