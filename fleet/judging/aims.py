@@ -98,8 +98,8 @@ def aims_for(
     Raises FoothillError `conflict` without a baseline of what must accept: a gate would be a guess.
     """
     slow_edge = _slow_edge(old)
-    source: Source = "audits" if audited.n >= settings.min_baseline or measured is None else "measurements"
-    tallies = tallies_of(old, slow_edge) | {"disagreeing": measured if source == "measurements" else audited}
+    compiled = measured if measured is not None and audited.n < settings.min_baseline else None
+    tallies = tallies_of(old, slow_edge) | {"disagreeing": compiled or audited}
     share = len(STREAMS)
     streams = {
         stream: terms
@@ -114,7 +114,7 @@ def aims_for(
             f"The version in service has been seen in {old.runs} runs; the gate needs {settings.min_baseline}. Let it "
             f'serve longer, or start with gate "health".',
         )
-    return Aims(streams, slow_edge, source, settings.alpha + settings.baseline_delta)
+    return Aims(streams, slow_edge, "measurements" if compiled else "audits", settings.alpha + settings.baseline_delta)
 
 
 def _no_baseline(audited: Tally, settings: GateSettings) -> FoothillError:
