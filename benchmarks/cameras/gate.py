@@ -12,7 +12,7 @@ from benchmarks.cameras import clips
 from benchmarks.cameras.site import running
 from benchmarks.stage import Stage
 from contracts.camera_events import TrackEvent
-from edge_node.cameras.escalation.words import OVERLAP, overlap
+from contracts.predictions import OVERLAP, overlap
 from model_compiler.pack import Packed
 
 MOVING_S, STILL_S, TIMES = 20.0, 30.0, 2

@@ -16,6 +16,7 @@ import pytest
 
 from contracts import topics
 from contracts.boards import Fingerprint
+from contracts.errors import FoothillError
 from contracts.manifest import FILE
 from contracts.messages import (
     MAX_EPOCH,
@@ -23,6 +24,7 @@ from contracts.messages import (
     Certificate,
     Desired,
     Load,
+    Quality,
     Reported,
     Signed,
     Status,
@@ -164,6 +166,9 @@ class Life:
             load=lambda: self.load,
             vitals=lambda: self.vitals,
             vitals_every_s=0.05,
+            looked=lambda vitals: self.bench.host.looked(strained=bool(vitals.throttled)),
+            counts=self.bench.host.meters.counts,
+            quality_every_s=0.05,
             capabilities=("gpu",),
             unread_pause_s=0.2,
         )
@@ -503,6 +508,40 @@ async def test_audits_are_published_under_their_stratum_signed_by_the_node(fleet
     signed = decode(fleet.mail.last[topics.audit_topic(audit.stratum)], Signed)
     public = signatures.public_key(PRIVATE)
     assert signatures.verify(signed, {signatures.key_id(public): public}, Audit) == audit
+
+
+def told_quality(fleet: Fleet) -> Quality:
+    signed = fleet.mail.read("quality", Signed)
+    public = signatures.public_key(PRIVATE)
+    return signatures.verify(signed, {signatures.key_id(public): public}, Quality) if signed else Quality(NODE, 0, {})
+
+
+async def test_how_versions_serve_is_told_in_totals_signed_by_the_node(fleet: Fleet, life: Life) -> None:
+    one = fleet.publish_bundle("1")
+    fleet.want(desired(1, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 1))
+    for _ in range(3):
+        await life.bench.ask()
+    life.bench.break_engine()
+    with pytest.raises(FoothillError):
+        await life.bench.ask()
+    life.vitals = Vitals(1 << 30, 1 << 34, 85.0, True)
+    await until(lambda: one in (seen := told_quality(fleet).versions) and seen[one].strained > 0)
+    told = told_quality(fleet)
+    assert (told.node, told.epoch) == (NODE, life.agent.epoch)
+    assert (told.versions[one].failed, told.versions[one].runs - told.versions[one].failed) == (1, 3)
+
+
+async def test_whoever_listens_later_hears_how_versions_have_served(fleet: Fleet, life: Life) -> None:
+    one = fleet.publish_bundle("1")
+    fleet.want(desired(1, {"digits": one}))
+    await until(lambda: is_active(fleet, one, 1))
+    await life.bench.ask()
+    await until(lambda: one in told_quality(fleet).versions)
+    late = Mailbox(fleet.broker.url)
+    await late.port.start()
+    await until(lambda: topics.node_topic(NODE, "quality") in late.last)
+    await late.port.stop()
 
 
 async def test_an_unexpected_failure_is_logged_and_tried_again(

@@ -274,6 +274,15 @@ class Fleet:
     async def stop(self) -> None:
         await self._running.aclose()
 
+    async def booked(self, digest: str, runs: int) -> None:
+        """Waits until so many runs of a version are booked."""
+        counted = self.parts.state.counted
+        for _ in range(200):
+            if (await self.parts.worker.run(counted, frozenset((digest,)))).runs == runs:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{runs} runs were not booked in time")
+
 
 @asynccontextmanager
 async def _served(config: FleetConfig, port: int) -> AsyncIterator[tuple[Parts, str]]:

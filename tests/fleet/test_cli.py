@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from contracts.quality import Counts
 from fleet.cli import app
 from fleet.client import FleetClient
 from tests.fleet.scripted import Fleet, ScriptedNode, until
@@ -73,6 +75,28 @@ async def test_an_operators_day(fleet: Fleet, shell: Shell, bundles: dict[str, P
     assert "reverted" in one
     assert started["id"] in (await shell.run("rollout", "status")).stdout
     assert [view["state"] for view in await shell.json("rollout", "status")] == ["completed", "rolled-back"]
+    await node.stop()
+
+
+async def test_what_the_gate_has_seen_is_shown_stream_by_stream(
+    shell: Shell, fleet: Fleet, bundles: dict[str, Path]
+) -> None:
+    node = await (await fleet.operator.enrol("tokyo")).start()
+    await shell.run("model", "publish", str(bundles["1"]), str(bundles["2"]))
+    watched = await shell.run("rollout", "start", "digits-edge@1", "--watch", "--json")
+    first = json.loads(watched.stdout.splitlines()[-1])
+    node.tell_counts(first["digest"], Counts(runs=5000, failed=50, latency=(0, 4950)))
+    await fleet.booked(first["digest"], 5000)
+    started = await shell.json("rollout", "start", "digits-edge@2", "--nodes", "tokyo")
+    await fleet.operator.wait(started["id"], "judging")
+    node.tell_counts(started["digest"], Counts(runs=500, failed=100, latency=(0, 400)))
+    await fleet.operator.wait(started["id"], "rolled-back")
+    shown = (await shell.run("rollout", "status", started["id"])).stdout
+    assert re.search(r"failed +100 of 500 +at most 1\.\d\d% +\d\.\d\d% +\d+\.\d\d +reject", shown), shown
+    assert "gate: reject" in shown
+    assert "gate: failed 100 of 500" in shown
+    watched = await shell.run("rollout", "watch", started["id"], code=1)
+    assert "gate: reject (failed 100 of 500" in watched.stdout
     await node.stop()
 
 

@@ -246,7 +246,7 @@ async def test_a_version_that_fails_more_often_is_taken_back_however_well_it_agr
         old = await first_version(fleet, bundles)
         for node in nodes.values():
             node.tell_counts(old, served)
-        await _booked(fleet, old, 3000)
+        await fleet.booked(old, 3000)
         await fleet.operator.publish(bundles["2"])
         started = await fleet.operator.start("digits-edge@2", nodes=list(NAMES))
         canary, new = nodes["frankfurt"], started["digest"]
@@ -267,11 +267,11 @@ async def test_counts_are_booked_once_through_a_restart_of_the_controller(
     async with nodes_of(fleet, "tokyo") as nodes:
         old = await first_version(fleet, bundles)
         nodes["tokyo"].tell_counts(old, Counts(runs=700, failed=7))
-        await _booked(fleet, old, 700)
+        await fleet.booked(old, 700)
         await fleet.stop()
         nodes["tokyo"].tell_counts(old, Counts(runs=900, failed=9))
         fleet = await Fleet(config, session).start()
-        await _booked(fleet, old, 900)
+        await fleet.booked(old, 900)
     await fleet.stop()
 
 
@@ -283,16 +283,7 @@ async def test_counts_that_are_not_a_nodes_own_are_not_believed(fleet: Fleet, bu
         for payload in (signed, b"garbage", b""):
             nodes["ashburn"].port.publish(node_topic("tokyo", "quality"), payload)
         nodes["tokyo"].tell_counts(old, Counts(runs=1))
-        await _booked(fleet, old, 1)
-
-
-async def _booked(fleet: Fleet, digest: str, runs: int) -> None:
-    counted = fleet.parts.state.counted
-    for _ in range(200):
-        if (await fleet.parts.worker.run(counted, frozenset((digest,)))).runs == runs:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"{runs} runs were not booked in time")
+        await fleet.booked(old, 1)
 
 
 async def test_a_node_whose_golden_test_fails_stops_the_rollout(fleet: Fleet, bundles: dict[str, Path]) -> None:
