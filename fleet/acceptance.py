@@ -13,6 +13,7 @@ from msgspec import Meta
 from contracts.acceptance import Acceptance, differences
 from contracts.boards import BOARDS, Fingerprint
 from contracts.errors import FoothillError
+from fleet.auditing.entries import AcceptanceDemanded, AcceptanceLifted, BoardAccepted
 from fleet.state import State
 from runtime.links.bundles import acceptance_reports as reports
 from runtime.links.trust.signatures import key_id
@@ -103,14 +104,18 @@ class Acceptances:
             known = ", ".join(BOARDS)
             raise FoothillError("bad_request", f"Target {target[:80]!r} is not in the board table: use one of {known}.")
         demand = Demand(target, {key_id(key): key for key in asked.keys}, asked.max_age_s)
-        self._state.put_demand(target, msgspec.msgpack.encode(demand))
+        with self._state.transaction():
+            self._state.put_demand(target, msgspec.msgpack.encode(demand))
+            self._state.log(AcceptanceDemanded(target, tuple(sorted(demand.keys)), demand.max_age_s))
         log.info("fleet: acceptance of %s is demanded now, by keys %s", target, ", ".join(sorted(demand.keys)))
         return demand
 
     def lift(self, target: str) -> None:
         """Raises FoothillError `not_found` where nothing is demanded."""
-        if not self._state.drop_demand(target):
-            raise FoothillError("not_found", f"No acceptance of {target[:80]!r} is demanded.")
+        with self._state.transaction():
+            if not self._state.drop_demand(target):
+                raise FoothillError("not_found", f"No acceptance of {target[:80]!r} is demanded.")
+            self._state.log(AcceptanceLifted(target))
         log.warning("fleet: acceptance of %s is demanded no more", target)
 
     def submit(self, data: bytes) -> Accepted:
@@ -136,7 +141,10 @@ class Acceptances:
             fingerprint=report.fingerprint,
             submitted_at_s=self._clock(),
         )
-        self._state.put_acceptance(accepted.id, accepted.target, msgspec.msgpack.encode(accepted), data)
+        with self._state.transaction():
+            new = self._state.put_acceptance(accepted.id, accepted.target, msgspec.msgpack.encode(accepted), data)
+            if new:
+                self._state.log(BoardAccepted(accepted.id, accepted.target, accepted.node, accepted.key_id))
         log.info("fleet: %s of %s is accepted, signed by key %s", report.node, report.target, accepted.key_id)
         return accepted
 

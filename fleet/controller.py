@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
 from contracts.errors import FoothillError
 from contracts.messages import Audit, Quality, Reported, Status, Vitals, decode
+from contracts.quality import Counts
 from contracts.topics import EVERY_AUDIT, every_node, node_of
 from fleet.api import NodeView, RolloutRequest
 from fleet.audits import AuditRefused, read_audit, read_quality
-from fleet.courses import Audited, Counted, Course, Evident
+from fleet.courses import Course
 from fleet.judging.book import Booking
+from fleet.judging.evident import Audited, Counted, Evident
 from fleet.metrics import Metrics
 from fleet.orders import Beside, Orders, Publications, identity_of, nothing
 from fleet.planning import Planner, choose, fingerprint_of
 from fleet.rollouts.advance import Orders as RolloutOrders
-from fleet.rollouts.advance import begin
 from fleet.rollouts.events import Event, Heard, Pause, Promote, Resume, Retry, RollBack, Seen, Taken, Tick
 from fleet.rollouts.nodes import EXPOSED, IN_WORK
 from fleet.rollouts.rollout import Phase
@@ -49,6 +51,9 @@ _WISHES: dict[Wish, tuple[Callable[[float], Event], tuple[Phase, ...]]] = {
 TICK_S = 0.25
 BOOK_S = 1.0
 MAINTENANCE_S = 30.0
+GRAIN_S = 1.0 / 1024.0
+"""Of ticks, so that their sum does not depend on how they are added up: the audit log adds up those that changed
+nothing."""
 _LONGEST_TICK_S = 1.0
 """A process that was stopped for longer has not listened meanwhile."""
 
@@ -161,14 +166,14 @@ class Controller:
         async with self._lock:
             plan, ruling = await self._planner.plan(request, self._nodes, self._roster, self._check_alone)
             online = [name for name in plan.previous if self._roster.is_online(name)]
-            rollout, orders = begin(plan, online, self._clock())
-            log.info("fleet: rollout %s starts: %s to %d nodes", plan.id, plan.bundle, len(rollout.nodes))
-            older = [course for course in self._courses.values() if course.rollout.plan.model == plan.model]
-            for course in older:
+            course, orders = Course.begin(plan, ruling, online, self._clock())
+            log.info("fleet: rollout %s starts: %s to %d nodes", plan.id, plan.bundle, len(plan.previous))
+            same_model = [one.id for one in self._courses.values() if one.rollout.plan.model == plan.model]
+            older = [await self._fresh(rollout_id) for rollout_id in same_model]
+            for one in older:
                 for name in plan.previous:
-                    course.feed(Taken(name))
-            course = Course(rollout, ruling)
-            await self._commit(course, orders, [one for one in older if one.rollout.changed])
+                    one.feed(Taken(name))
+            await self._commit(course, orders, [one for one in older if one.is_changed])
             await _logged(self._feed(course, self._known(course)), "what nodes said meanwhile")
             return course
 
@@ -219,7 +224,7 @@ class Controller:
                     )
             self._publish(await self._worker.run(self._orders.withdraw, node, model))
             for course in held:
-                await self._commit(course, course.feed(Taken(node)))
+                await self._feed(await self._fresh(course.id), [Taken(node)])
             log.info("fleet: %s is taken off %s", model, node)
 
     async def watch(self, rollout_id: str, heartbeat_s: float = 10.0) -> AsyncIterator[Course | None]:
@@ -253,12 +258,13 @@ class Controller:
             course = await self._fresh(rollout_id)
             await self._feed(course, [event])
 
-    async def _feed(self, course: Course, events: Sequence[Event | Evident], beside: Beside | None = None) -> None:
+    async def _feed(self, course: Course, events: Sequence[Event | Evident], beside: Beside = nothing) -> None:
         """Called with the lock held. What `beside` writes is kept with what has changed, or alone."""
-        before = course.said()
         orders = [order for event in events for order in course.feed(event)]
-        if beside is not None or orders or course.rollout.changed or course.said() != before:
-            await self._commit(course, orders, beside=beside or nothing)
+        if course.is_changed:
+            await self._commit(course, orders, beside=beside)
+        elif beside is not nothing:
+            await self._worker.run(self._state.write, beside)
 
     async def _fresh(self, rollout_id: str) -> Course:
         """What could not be stored has not happened: what nodes have said meanwhile has yet to be heard."""
@@ -373,7 +379,7 @@ class Controller:
                 for digest, course in judged.items():
                     mine = [one for one in bookings if one.digest == digest]
                     if mine:
-                        await self._judge(course, mine)
+                        await self._judge(course.id, mine)
                 others = [one for one in bookings if one.digest not in judged]
                 await self._worker.run(self._state.book, others)
         except BaseException:
@@ -383,9 +389,11 @@ class Controller:
     def _bookings(self, told: Sequence[Quality]) -> list[Booking]:
         return [booking for one in told for booking in self._state.bookings(one)]
 
-    async def _judge(self, course: Course, bookings: Sequence[Booking]) -> None:
-        events = [Counted(one.node, one.new, self._clock()) for one in bookings]
-        await self._feed(await self._fresh(course.id), events, lambda state: state.book(bookings))
+    async def _judge(self, rollout_id: str, bookings: Sequence[Booking]) -> None:
+        course = await self._fresh(rollout_id)
+        new = [one.new for one in bookings if course.judges(one.node)]
+        events = [Counted(len(new), functools.reduce(Counts.plus, new), self._clock())] if new else []
+        await self._feed(course, events, lambda state: state.book(bookings))
 
     def _read(self, topic: str, payload: bytes, kind: type[M]) -> M | None:
         """None for a topic that was cleared. Raises FoothillError or ValueError for all but a known node's own word."""
@@ -408,7 +416,7 @@ class Controller:
                 back_s = loop.time() + LONGEST_PAUSE_S
             if before_s is None or heard_s is None or heard_s < back_s:
                 continue
-            listened_s = min(heard_s - before_s, _LONGEST_TICK_S)
+            listened_s = round(min(heard_s - before_s, _LONGEST_TICK_S) / GRAIN_S) * GRAIN_S
             for course in self._open():
                 await _logged(self._apply(course.id, Tick(listened_s, self._clock())), "a tick")
 

@@ -12,8 +12,10 @@ from contracts.errors import FoothillError
 from contracts.messages import Identity, encode
 from contracts.places import Place
 from contracts.topics import NODE_NAME
+from fleet.auditing.entries import Enrolled, TokenIssued
 from fleet.signing import Signing
 from fleet.state import NodeRow, State, TokenRow
+from runtime.links.trust.signatures import key_id
 
 _MAX_URL = 2048
 
@@ -33,7 +35,9 @@ class Enrolment:
         now_s, token = self._clock(), secrets.token_urlsafe(32)
         self._state.drop_tokens(now_s - self._token_ttl_s)
         row = TokenRow(request.node, request.region, request.lat, request.lon)
-        self._state.put_token(_hash(token), row, now_s + self._token_ttl_s)
+        with self._state.transaction():
+            self._state.put_token(_hash(token), row, now_s + self._token_ttl_s)
+            self._state.log(TokenIssued(request.node, request.region, now_s + self._token_ttl_s))
         return TokenAnswer(token, request.node, now_s + self._token_ttl_s)
 
     def enrol(self, request: EnrolRequest) -> NodeRow:
@@ -52,6 +56,7 @@ class Enrolment:
                 )
             node = self._sign(token, request, now_s)
             self._state.put_node(node)
+            self._state.log(_enrolled(node))
         return node
 
     def _sign(self, token: TokenRow, request: EnrolRequest, now_s: float) -> NodeRow:
@@ -82,6 +87,10 @@ class Enrolment:
             identity=encode(self._signing.sign(identity)),
             enrolled_at_s=now_s,
         )
+
+
+def _enrolled(node: NodeRow) -> Enrolled:
+    return Enrolled(node.name, node.region, node.url, node.reach, key_id(node.public_key), node.sequence)
 
 
 def next_sequence(last: int, now_s: float) -> int:

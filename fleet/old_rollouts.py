@@ -24,6 +24,13 @@ _PHASES: dict[str, NodePhase] = {
 }
 
 
+def split(body: bytes) -> tuple[bytes, bytes]:
+    """A course that was kept with its plan in one piece: the plan, and the rest."""
+    old: dict[str, Any] = msgspec.msgpack.decode(body)
+    standing = {"head": old["head"], "ruling": old["ruling"]}
+    return msgspec.msgpack.encode(old["plan"]), msgspec.msgpack.encode(standing)
+
+
 def course_of(body: bytes) -> Course:
     """Of nodes it was not kept whether they were on line: they say so again."""
     old: dict[str, Any] = msgspec.msgpack.decode(body)

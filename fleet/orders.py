@@ -8,9 +8,9 @@ from contracts import manifest as manifests
 from contracts.errors import FoothillError
 from contracts.messages import Certificate, Desired, encode
 from contracts.topics import certificate_topic, node_topic
+from fleet.auditing.entries import Began, Happened, Withdrawn
 from fleet.courses import Course
 from fleet.enrolment import next_sequence
-from fleet.rollouts.advance import advance
 from fleet.rollouts.events import Assign, Assigned
 from fleet.signing import Signing
 from fleet.state import BundleRow, DesiredRow, NodeRow, State
@@ -53,15 +53,22 @@ class Orders:
                 self._state.assign(order.node, model, order.digest)
                 document = self._issue(order.node)
                 publications[node_topic(order.node, "desired")] = document.document
-                advance(course.rollout, Assigned(order.node, document.sequence))
+                course.feed(Assigned(order.node, document.sequence))
             for digest in {order.digest for order in orders if order.digest}:
                 publications |= self._certify(digest)
             for one in (course, *others):
-                self._state.put_course(one)
+                self._store(one)
             beside(self._state)
         for one in (course, *others):
             one.stored()
         return publications
+
+    def _store(self, course: Course) -> None:
+        self._state.put_course(course)
+        if course.beginning is not None:
+            self._state.log(Began(course.beginning))
+        if course.journal:
+            self._state.log(Happened(course.id, tuple(course.journal)))
 
     def withdraw(self, node: str, model: str) -> Publications:
         """Takes a model off one node. Raises FoothillError `not_found` when it does not have it."""
@@ -69,7 +76,9 @@ class Orders:
             raise FoothillError("not_found", f"{node} is assigned no model {model[:80]!r}.")
         with self._state.transaction():
             self._state.assign(node, model, "")
-            return {node_topic(node, "desired"): self._issue(node).document}
+            document = self._issue(node)
+            self._state.log(Withdrawn(node, model, document.sequence))
+            return {node_topic(node, "desired"): document.document}
 
     def renew(self) -> Publications:
         """New documents, saying the same, for nodes whose document has less than half of its life left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import msgspec
@@ -11,6 +12,7 @@ from contracts.decoding import UNREADABLE
 from contracts.errors import FoothillError
 from contracts.manifest import Manifest, Measurements
 from fleet.api import ModelDetail, ModelView
+from fleet.auditing.entries import Measured, Published
 from fleet.oci import OciLayout
 from fleet.signing import Signing
 from fleet.state import BundleRow, State
@@ -40,7 +42,9 @@ class Registry:
         self._signing.add_bundle(manifest, data, digest)
         if self._state.bundle_by_digest(digest) is None:
             name, version, model, tier = manifest.name, manifest.version, manifest.model, manifest.tier
-            self._state.put_bundle(BundleRow(digest, name, version, model, tier, data, None, self._clock()))
+            with self._state.transaction():
+                self._state.put_bundle(BundleRow(digest, name, version, model, tier, data, None, self._clock()))
+                self._state.log(Published(manifest.reference, model, digest))
         return self.detail(manifest.name, manifest.version)
 
     def measure(self, name: str, version: str, data: bytes) -> ModelDetail:
@@ -54,7 +58,9 @@ class Registry:
             raise FoothillError(
                 "bad_bundle", f"The measurements speak of {measurements.bundle[:80]!r}, not of {bundle.reference}."
             )
-        self._state.put_measurements(bundle.digest, data)
+        with self._state.transaction():
+            self._state.put_measurements(bundle.digest, data)
+            self._state.log(Measured(bundle.reference, bundle.digest, hashlib.sha256(data).hexdigest()))
         return self.detail(name, version)
 
     def find(self, name: str, version: str) -> BundleRow:

@@ -8,22 +8,28 @@ from __future__ import annotations
 import asyncio
 import functools
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
 from contracts.boards import Fingerprint
 from contracts.messages import Audit, Certificate, Quality
 from contracts.quality import Counts
-from fleet.courses import Course, CourseRow
+from fleet.auditing.entries import Assignments, Body, Kept, Opened
+from fleet.auditing.table import SCHEMA as AUDIT_SCHEMA
+from fleet.auditing.table import AuditTable
+from fleet.courses import Course, Standing
 from fleet.judging.aims import Tally
 from fleet.judging.book import Booking, Told
-from fleet.old_rollouts import course_of
+from fleet.old_rollouts import course_of, split
 from fleet.rollouts.nodes import Node
+from fleet.rollouts.plan import Plan
 
 R = TypeVar("R")
 
@@ -81,6 +87,10 @@ CREATE TABLE course_nodes (
 CREATE TABLE quality (
     digest TEXT NOT NULL, node TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (digest, node)
 ) WITHOUT ROWID;
+""",
+    5: f"""
+ALTER TABLE courses ADD COLUMN plan BLOB;
+{AUDIT_SCHEMA}
 """,
 }
 """What each later version adds to the schema, so that a database of any earlier one is brought up to it."""
@@ -164,20 +174,17 @@ class Worker:
 
 
 class State:
-    """One database file. Group writes with `transaction`; a single write is a transaction of its own."""
+    """One database file. Group writes with `transaction`; a single write is a transaction of its own.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute("PRAGMA busy_timeout = 5000")
-        if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-            self._db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
-        for version, change in _CHANGES.items():
-            if self._db.execute("PRAGMA user_version").fetchone()[0] < version:
-                self._db.executescript(f"BEGIN;{change}PRAGMA user_version = {version};COMMIT;")
-        self._convert()
+    `clock` gives unix time, for the audit log. `reading`: a look at what another one writes, as it is at this moment.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time, *, reading: bool = False) -> None:
+        self._clock = clock
+        self._db = _opened_to_read(path) if reading else _opened(path)
+        self.audit = AuditTable(self._db)
+        if not reading:
+            self._convert()
 
     def close(self) -> None:
         self._db.close()
@@ -192,6 +199,15 @@ class State:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
+
+    def write(self, beside: Callable[[State], None]) -> None:
+        """All that `beside` writes, or nothing."""
+        with self.transaction():
+            beside(self)
+
+    def log(self, body: Body) -> None:
+        """An entry of the audit log. Call it in the transaction of what it tells of."""
+        self.audit.append(self._clock(), body)
 
     def nodes(self) -> list[NodeRow]:
         rows = self._db.execute("SELECT body FROM nodes ORDER BY name")
@@ -241,6 +257,12 @@ class State:
         """Logical model to bundle digest."""
         return dict(self._db.execute("SELECT model, digest FROM assignments WHERE node = ?", (node,)).fetchall())
 
+    def assignments(self) -> Assignments:
+        found: Assignments = {}
+        for node, model, digest in self._db.execute("SELECT node, model, digest FROM assignments ORDER BY node, model"):
+            found.setdefault(node, {})[model] = digest
+        return found
+
     def assigned_digests(self, model: str) -> dict[str, str]:
         """Node to the digest it is assigned for `model`."""
         return dict(self._db.execute("SELECT node, digest FROM assignments WHERE model = ?", (model,)).fetchall())
@@ -274,37 +296,42 @@ class State:
 
     def courses(self) -> list[Course]:
         """Oldest first."""
-        rows = self._db.execute("SELECT id, body FROM courses ORDER BY number").fetchall()
-        return [self._course(course_id, body) for course_id, body in rows]
+        rows = self._db.execute("SELECT id, plan, body FROM courses ORDER BY number").fetchall()
+        return [self._course(*row) for row in rows]
 
     def course(self, course_id: str) -> Course | None:
-        row = self._db.execute("SELECT body FROM courses WHERE id = ?", (course_id,)).fetchone()
-        return None if row is None else self._course(course_id, row[0])
+        row = self._db.execute("SELECT id, plan, body FROM courses WHERE id = ?", (course_id,)).fetchone()
+        return None if row is None else self._course(*row)
 
     def put_course(self, course: Course) -> None:
         """Of its nodes those that have changed."""
-        self._db.execute(
-            "INSERT INTO courses (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
-            (course.id, msgspec.msgpack.encode(course.row)),
-        )
+        standing = msgspec.msgpack.encode(course.standing)
+        if not self._db.execute("UPDATE courses SET body = ? WHERE id = ?", (standing, course.id)).rowcount:
+            values = (course.id, msgspec.msgpack.encode(course.rollout.plan), standing)
+            self._db.execute("INSERT INTO courses (id, plan, body) VALUES (?, ?, ?)", values)
         nodes = course.rollout.nodes
         self._db.executemany(
             "INSERT OR REPLACE INTO course_nodes VALUES (?, ?, ?)",
             [(course.id, name, msgspec.msgpack.encode(nodes[name])) for name in course.rollout.changed],
         )
 
-    def _course(self, course_id: str, body: bytes) -> Course:
+    def _course(self, course_id: str, plan: bytes, standing: bytes) -> Course:
         rows = self._db.execute("SELECT node, body FROM course_nodes WHERE course = ?", (course_id,))
         nodes = {name: msgspec.msgpack.decode(node, type=Node) for name, node in rows}
-        return Course.of(msgspec.msgpack.decode(body, type=CourseRow), nodes)
+        decoded = msgspec.msgpack.decode(plan, type=Plan), msgspec.msgpack.decode(standing, type=Standing)
+        return Course.of(*decoded, nodes)
 
     def _convert(self) -> None:
-        """What an earlier version has kept of rollouts, all of it or nothing."""
+        """What an earlier version has kept, all of it or nothing."""
         with self.transaction():
+            for course_id, body in self._db.execute("SELECT id, body FROM courses WHERE plan IS NULL").fetchall():
+                self._db.execute("UPDATE courses SET plan = ?, body = ? WHERE id = ?", (*split(body), course_id))
             if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'rollouts'").fetchone():
                 for (body,) in self._db.execute("SELECT body FROM rollouts ORDER BY number").fetchall():
                     self.put_course(course_of(body))
                 self._db.execute("DROP TABLE rollouts")
+            if self.audit.mark().seq == 0:
+                self.log(Opened(self.assignments(), tuple(_kept(course) for course in self.courses())))
 
     def demands(self) -> list[bytes]:
         return [body for (body,) in self._db.execute("SELECT body FROM demands ORDER BY target")]
@@ -323,18 +350,18 @@ class State:
         row = self._db.execute("SELECT file FROM acceptances WHERE id = ?", (acceptance_id,)).fetchone()
         return None if row is None else bytes(row[0])
 
-    def put_acceptance(self, acceptance_id: str, target: str, body: bytes, file: bytes) -> None:
-        """The same again changes nothing; of each target the newest 200 are kept."""
-        with self.transaction():
-            self._db.execute(
-                "INSERT OR IGNORE INTO acceptances (id, target, body, file) VALUES (?, ?, ?, ?)",
-                (acceptance_id, target, body, file),
-            )
-            self._db.execute(
-                "DELETE FROM acceptances WHERE target = ? AND number <= (SELECT number FROM acceptances "
-                "WHERE target = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
-                (target, target, _KEPT_ACCEPTANCES),
-            )
+    def put_acceptance(self, acceptance_id: str, target: str, body: bytes, file: bytes) -> bool:
+        """Whether it is new: the same again changes nothing. Of each target the newest 200 are kept."""
+        added = self._db.execute(
+            "INSERT OR IGNORE INTO acceptances (id, target, body, file) VALUES (?, ?, ?, ?)",
+            (acceptance_id, target, body, file),
+        )
+        self._db.execute(
+            "DELETE FROM acceptances WHERE target = ? AND number <= (SELECT number FROM acceptances "
+            "WHERE target = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
+            (target, target, _KEPT_ACCEPTANCES),
+        )
+        return added.rowcount == 1
 
     def knows_audit(self, audit: Audit) -> bool:
         """Whether this request's audit of this version is kept."""
@@ -402,3 +429,29 @@ class State:
             "GROUP BY stratum, node, digest ORDER BY stratum, node"
         )
         return [AuditTally(*row) for row in rows]
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """With all tables of this version."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")
+    database.execute("PRAGMA busy_timeout = 5000")
+    if database.execute("PRAGMA user_version").fetchone()[0] == 0:
+        database.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+    for version, change in _CHANGES.items():
+        if database.execute("PRAGMA user_version").fetchone()[0] < version:
+            database.executescript(f"BEGIN;{change}PRAGMA user_version = {version};COMMIT;")
+    return database
+
+
+def _opened_to_read(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+    database.execute("PRAGMA busy_timeout = 5000")
+    database.execute("BEGIN")
+    return database
+
+
+def _kept(course: Course) -> Kept:
+    return Kept(course.rollout.plan, course.standing, course.rollout.nodes)

@@ -95,7 +95,7 @@ def _seen(rollout: Rollout, event: Seen) -> Orders:
     if node is None or node.online == event.online:
         return []
     node.online = event.online
-    rollout.changed.add(event.node)
+    rollout.touch(event.node)
     rollout.move(event.node, "back" if event.online else "gone")
     return _go_on(rollout, event.at_s)
 
@@ -185,7 +185,7 @@ def _assigned(rollout: Rollout, event: Assigned) -> Orders:
     node = rollout.nodes.get(event.node)
     if node is not None and event.sequence > node.sequence:
         node.sequence = event.sequence
-        rollout.changed.add(event.node)
+        rollout.touch(event.node)
     return []
 
 

@@ -8,14 +8,14 @@ from contracts.messages import ModelReport
 from contracts.risk.sequential import Decision
 
 
-class Assigned(msgspec.Struct, frozen=True):
+class Assigned(msgspec.Struct, frozen=True, tag=True):
     """The desired document that carries an order was issued under this sequence."""
 
     node: str
     sequence: int
 
 
-class Heard(msgspec.Struct, frozen=True):
+class Heard(msgspec.Struct, frozen=True, tag=True):
     """A node reported of the document `sequence`; `report` is None when it does not have the model."""
 
     node: str
@@ -24,7 +24,7 @@ class Heard(msgspec.Struct, frozen=True):
     at_s: float
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(msgspec.Struct, frozen=True, tag=True):
     """A node came on line, or went."""
 
     node: str
@@ -32,7 +32,7 @@ class Seen(msgspec.Struct, frozen=True):
     at_s: float
 
 
-class Judged(msgspec.Struct, frozen=True):
+class Judged(msgspec.Struct, frozen=True, tag=True):
     """What the gate says now."""
 
     decision: Decision
@@ -40,7 +40,7 @@ class Judged(msgspec.Struct, frozen=True):
     at_s: float
 
 
-class Tick(msgspec.Struct, frozen=True):
+class Tick(msgspec.Struct, frozen=True, tag=True):
     """`listened_s` more have gone by with an ear for every node: time in which the controller was not running, or the
     broker away, is nobody's silence."""
 
@@ -48,34 +48,34 @@ class Tick(msgspec.Struct, frozen=True):
     at_s: float
 
 
-class Pause(msgspec.Struct, frozen=True):
+class Pause(msgspec.Struct, frozen=True, tag=True):
     at_s: float
 
 
-class Resume(msgspec.Struct, frozen=True):
+class Resume(msgspec.Struct, frozen=True, tag=True):
     at_s: float
 
 
-class Promote(msgspec.Struct, frozen=True):
+class Promote(msgspec.Struct, frozen=True, tag=True):
     """Somebody approves of the present stage."""
 
     at_s: float
 
 
-class RollBack(msgspec.Struct, frozen=True):
+class RollBack(msgspec.Struct, frozen=True, tag=True):
     """Somebody wants every exposed node on its previous bundle, under way or after the end."""
 
     reason: str
     at_s: float
 
 
-class Retry(msgspec.Struct, frozen=True):
+class Retry(msgspec.Struct, frozen=True, tag=True):
     """Nodes that have failed are told once more, and a halted rollout goes on."""
 
     at_s: float
 
 
-class Taken(msgspec.Struct, frozen=True):
+class Taken(msgspec.Struct, frozen=True, tag=True):
     """A later rollout has this node: what becomes of it is that one's matter."""
 
     node: str

@@ -35,13 +35,15 @@ class Head(msgspec.Struct):
 
 
 class Rollout:
-    """`changed`: the nodes that are to be written, since somebody last took their names."""
+    """`changed`: the nodes that are to be written, since somebody last took their names. `edits` counts all changes of
+    nodes."""
 
     def __init__(self, plan: Plan, head: Head, nodes: Mapping[str, Node]) -> None:
         self.plan = plan
         self.head = head
         self.nodes = dict(nodes)
         self.changed: set[str] = set()
+        self.edits = 0
         self._in: dict[NodePhase, dict[str, None]] = {}
         self._failed = {name for name, node in self.nodes.items() if node.error}
         for name, node in self.nodes.items():
@@ -77,14 +79,19 @@ class Rollout:
         del self._in[node.phase][name]
         self._in.setdefault(phase, {})[name] = None
         node.phase = phase
-        self.changed.add(name)
+        self.touch(name)
         return True
 
     def mark(self, name: str, error: str) -> None:
         """`error` "" forgives."""
         self.nodes[name].error = error
         (self._failed.add if error else self._failed.discard)(name)
+        self.touch(name)
+
+    def touch(self, name: str) -> None:
+        """Something of this node has changed."""
         self.changed.add(name)
+        self.edits += 1
 
     @property
     def holds(self) -> tuple[Hold, ...]:

@@ -11,8 +11,9 @@ import pytest
 
 from contracts.messages import ModelReport
 from contracts.quality import Counts
-from fleet.courses import Audited, Counted, Course
+from fleet.courses import Course
 from fleet.judging.aims import Aims, GateSettings, Margins, Tally, aims_for
+from fleet.judging.evident import Audited, Counted
 from fleet.judging.ruling import Evidence, Ruling
 from fleet.rollouts.advance import begin
 from fleet.rollouts.events import Assigned, Heard, Tick
@@ -57,7 +58,7 @@ def audits(course: Course) -> Evidence:
 
 
 def told(course: Course) -> tuple[Any, ...]:
-    return msgspec.to_builtins(course.row), msgspec.to_builtins(course.rollout.nodes)
+    return msgspec.to_builtins(course.standing), course.rollout.plan, msgspec.to_builtins(course.rollout.nodes)
 
 
 def test_audits_of_nodes_that_serve_it_decide() -> None:
@@ -89,8 +90,8 @@ def test_what_nodes_count_of_it_decides_as_well() -> None:
     for _ in range(300):
         course.feed(Audited("a", True, 2.0))
     assert decision(course) == "continue"
-    assert not course.feed(Counted("b", SERVED, 3.0)), "it does not serve it yet"
-    orders = [order for _ in range(5) for order in course.feed(Counted("a", SERVED, 3.0))]
+    assert [name for name in ("a", "b", "c") if course.judges(name)] == ["a"], "b does not serve it yet"
+    orders = [order for _ in range(5) for order in course.feed(Counted(1, SERVED, 3.0))]
     assert ([order.node for order in orders], decision(course)) == (["b"], "accept")
 
 
@@ -98,7 +99,7 @@ def test_a_version_that_fails_is_taken_back_whatever_audits_say() -> None:
     course = course_of("a", "b", aims=AIMS)
     for _ in range(300):
         course.feed(Audited("a", True, 2.0))
-    course.feed(Counted("a", Counts(runs=100, failed=30), 3.0))
+    course.feed(Counted(1, Counts(runs=100, failed=30), 3.0))
     assert course.rollout.head.phase == "reverting"
     assert course.rollout.head.reason.startswith("gate: failed 30 of 100")
 
