@@ -19,6 +19,7 @@ from contracts.headers import ENGINE
 from contracts.timing import TOTAL
 from fleet.acceptance import Acceptances, DemandRequest
 from fleet.api import RolloutRequest, StopRequest, view
+from fleet.audit_reader import AuditReader
 from fleet.chunks import ChunkService
 from fleet.config import FleetConfig
 from fleet.controller import Controller, Wish
@@ -36,6 +37,7 @@ T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _MAX_JSON_BYTES = 2 << 20
+_MAX_DIGITS = 18
 _FOR_EVER = {"Content-Type": "application/octet-stream", "Cache-Control": "public, max-age=31536000, immutable"}
 
 
@@ -50,6 +52,7 @@ class Parts(NamedTuple):
     registry: Registry
     engines: EngineShelf
     acceptances: Acceptances
+    audit_reader: AuditReader
     enrolment: Enrolment
     controller: Controller
     chunks: ChunkService
@@ -85,6 +88,8 @@ def create_app(parts: Parts) -> web.Application:
         ("GET", "/v1/models/{name}/{version}", routes.model),
         ("POST", "/v1/models/{name}/{version}/measurements", routes.measure),
         ("GET", "/v1/audits", routes.audits),
+        ("GET", "/v1/audit/head", routes.audit_head),
+        ("GET", "/v1/audit/log", routes.audit_log),
         ("GET", "/v1/acceptance", routes.acceptance),
         ("PUT", "/v1/acceptance/{target}", routes.demand),
         ("DELETE", "/v1/acceptance/{target}", routes.lift),
@@ -227,6 +232,20 @@ class _Routes:
 
     async def audits(self, _: web.Request) -> web.StreamResponse:
         return _json(await self._parts.worker.run(self._parts.state.audit_tallies))
+
+    async def audit_head(self, _: web.Request) -> web.StreamResponse:
+        return _json(await self._parts.audit_reader.head())
+
+    async def audit_log(self, request: web.Request) -> web.StreamResponse:
+        """Entries after the number `after`, a line of JSON each."""
+        after = request.query.get("after", "0")
+        if not after.isdecimal() or len(after) > _MAX_DIGITS:
+            raise FoothillError("bad_request", f"after={after[:80]!r} must be the number of an entry.")
+        stream = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+        await stream.prepare(request)
+        async for page in self._parts.audit_reader.pages(int(after)):
+            await stream.write(b"".join(msgspec.json.encode(entry) + b"\n" for entry in page))
+        return stream
 
     async def acceptance(self, _: web.Request) -> web.StreamResponse:
         return _json(await self._parts.worker.run(self._parts.acceptances.view))

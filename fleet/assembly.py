@@ -11,6 +11,7 @@ from typing import NamedTuple
 from contracts.messages import MAX_WANT_MESSAGE_BYTES
 from fleet.acceptance import Acceptances
 from fleet.app import Parts
+from fleet.audit_reader import AuditReader
 from fleet.broker import Broker
 from fleet.chunks import ChunkService
 from fleet.config import FleetConfig
@@ -71,7 +72,7 @@ class _Links(NamedTuple):
 async def assembled(config: FleetConfig, broker: Broker | None, clock: Callable[[], float]) -> AsyncIterator[Parts]:
     """All parts; their files are closed in the end. `broker` is this process's own. Raises SettingsError."""
     worker, links = Worker(), _links(config, broker)
-    state = await worker.run(State, Path(config.state_dir) / DATABASE)
+    state = await worker.run(State, Path(config.state_dir) / DATABASE, clock)
     try:
         yield await _parts(await _ground(config, worker, state, clock), links)
     finally:
@@ -116,6 +117,7 @@ async def _parts(ground: _Ground, links: _Links) -> Parts:
         registry=registry,
         engines=await _engines(ground),
         acceptances=acceptances,
+        audit_reader=AuditReader(ground.directory / DATABASE),
         enrolment=Enrolment(state, signing, clock, config.token_ttl_s),
         controller=controller,
         chunks=_chunks(ground, links.chunks, controller),

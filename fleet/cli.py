@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from contracts.enrolment import TokenRequest
-from fleet import acceptance_cli, tables
+from fleet import acceptance_cli, audit_cli, tables
 from fleet.api import RolloutRequest
 from fleet.broker import BrokerConfig
 from fleet.broker import run as run_broker
@@ -33,6 +33,7 @@ app.add_typer(model_app, name="model")
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(node_app, name="node")
 app.add_typer(acceptance_cli.app, name="acceptance")
+app.add_typer(audit_cli.app, name="audit")
 
 Config = Annotated[Path | None, typer.Argument(help="TOML file; without one the defaults of docs/config.md.")]
 Insecure = Annotated[

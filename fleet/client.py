@@ -17,6 +17,8 @@ from contracts.enrolment import TokenAnswer, TokenRequest
 from contracts.errors import KINDS, ErrorBody, FoothillError
 from fleet.acceptance import AcceptanceView, Accepted, Demand, DemandRequest
 from fleet.api import ModelDetail, ModelView, NodeView, RolloutRequest, RolloutView, StopRequest
+from fleet.audit_reader import AuditHead
+from fleet.auditing.chain import Entry
 from fleet.state import AuditTally
 
 T = TypeVar("T")
@@ -24,7 +26,7 @@ T = TypeVar("T")
 _CHUNK_BYTES = 1 << 20
 _WATCH_TRIES = 30
 _WATCH_PAUSE_S = 1.0
-_DATA = "data: "
+_DATA = b"data: "
 
 
 class FleetClient:
@@ -81,6 +83,14 @@ class FleetClient:
         """Takes the bytes of a report file."""
         return self._call("POST", "/v1/acceptance/reports", Accepted, report)
 
+    def audit_head(self) -> AuditHead:
+        return self._call("GET", "/v1/audit/head", AuditHead)
+
+    def audit_log(self, after: int = 0) -> Iterator[Entry]:
+        """Entries of the audit log above the number `after`, as they come."""
+        path = f"/v1/audit/log?after={after}"
+        return (self._decoded(path, line, Entry) for line in self._lines(path) if line)
+
     def start_rollout(self, request: RolloutRequest) -> RolloutView:
         return self._call("POST", "/v1/rollouts", RolloutView, msgspec.json.encode(request))
 
@@ -107,7 +117,11 @@ class FleetClient:
         failures = 0
         while True:
             try:
-                for view in self._stream(f"/v1/rollouts/{rollout_id}/events"):
+                path = f"/v1/rollouts/{rollout_id}/events"
+                for line in self._lines(path):
+                    if not line.startswith(_DATA):
+                        continue
+                    view = self._decoded(path, line.removeprefix(_DATA), RolloutView)
                     failures = 0
                     yield view
                     if view.ended:
@@ -118,15 +132,14 @@ class FleetClient:
                     raise
             sleep(_WATCH_PAUSE_S)
 
-    def _stream(self, path: str) -> Iterator[RolloutView]:
+    def _lines(self, path: str) -> Iterator[bytes]:
+        """Of an answer, as they come. A line ends with a line feed, and with nothing else that ends lines of text."""
         timeout = httpx.Timeout(self._timeout_s, read=self._timeout_s)
         try:
             with httpx.stream("GET", self._url + path, headers=self._headers, timeout=timeout) as answer:
                 if answer.status_code != 200:
                     raise _error(answer.status_code, answer.read())
-                for line in answer.iter_lines():
-                    if line.startswith(_DATA):
-                        yield self._decoded(path, line.removeprefix(_DATA), RolloutView)
+                yield from _split(answer.iter_bytes())
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
@@ -170,6 +183,16 @@ class FleetClient:
             f"No fleet manager answers at {self._url}: {error}. Start one with `foothill fleet serve`, or name it "
             f"with --fleet.",
         )
+
+
+def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    open_line: list[bytes] = []
+    for chunk in chunks:
+        first, *more = chunk.split(b"\n")
+        open_line.append(first)
+        for line in more:
+            yield b"".join(open_line)
+            open_line = [line]
 
 
 def _read(path: Path) -> bytes:

@@ -45,7 +45,11 @@ from contracts.strata import stratum_of
 from contracts.topics import audit_topic, node_topic
 from fleet.__main__ import opened
 from fleet.app import Parts, create_app
+from fleet.assembly import DATABASE
+from fleet.audit_reader import holding_of
+from fleet.auditing.verification import Verdict, verify
 from fleet.config import FleetConfig
+from fleet.state import State
 from runtime.links.http.serve import start_app
 from runtime.links.mqtt.port import MqttPort
 from runtime.links.trust import signatures
@@ -261,6 +265,7 @@ class Fleet:
         self.directory = Path(config.state_dir)
         self.session = session
         self.url = ""
+        self.is_proven = True
         self.operator: Operator
         self.parts: Parts
         self._running = AsyncExitStack()
@@ -272,7 +277,10 @@ class Fleet:
         return self
 
     async def stop(self) -> None:
+        """Whatever has become of it follows from its audit log, unless a test has altered that."""
         await self._running.aclose()
+        verdict = await asyncio.to_thread(proof_of, self.directory / DATABASE)
+        assert not (self.is_proven and verdict.faults), verdict.faults
 
     async def booked(self, digest: str, runs: int) -> None:
         """Waits until so many runs of a version are booked."""
@@ -282,6 +290,14 @@ class Fleet:
                 return
             await asyncio.sleep(0.05)
         raise AssertionError(f"{runs} runs were not booked in time")
+
+
+def proof_of(database: Path) -> Verdict:
+    state = State(database, reading=True)
+    try:
+        return verify(state.audit.entries(), held=holding_of(state))
+    finally:
+        state.close()
 
 
 @asynccontextmanager
